@@ -16,7 +16,7 @@ from torch import nn
 from xinc_captum import LatentLink, LinkedUnitVisualization
 from xinc_captum.attributions.linking.counterfactuals import LatentWalk, LinkingInStyle, MinimalShift, Ray
 from xinc_captum.attributions.linking.pairs import make_pairs
-from xinc_captum.generators import EigenGenerator, pictures_in_unit_range
+from xinc_captum.generators import EigenGenerator, images_in_unit_range
 
 
 def digits(seed):
@@ -66,7 +66,7 @@ def one_seed(chosen, seed):
     classes = torch.arange(chosen.pairs) % 10
     stream = torch.Generator().manual_seed(1000 * seed + 1)
     latents = generator.sample_latents(chosen.pairs, classes, 0.7, generator=stream).detach()
-    inputs = pictures_in_unit_range(generator, latents).detach().clamp(0, 1)
+    inputs = images_in_unit_range(generator, latents).detach().clamp(0, 1)
     target = (classes + torch.randint(1, 10, (chosen.pairs,), generator=stream)) % 10
     length = units.sweep(inputs, int(link.alive.nonzero()[0]), [0.0]).base_representations.double().norm(dim=1).mean()
     print(f"\n{chosen.generator}, {chosen.variant} link of {chosen.linked} pairs, seed {seed}, {chosen.pairs} pairs\n")

@@ -106,13 +106,13 @@ def canvases(device: str) -> dict[str, Jobs]:
 
 def the_rest() -> Jobs:
     from xinc_captum.attributions.linking import LatentLink, make_pairs
-    from xinc_captum.generators import pictures_in_unit_range
+    from xinc_captum.generators import images_in_unit_range
     from xinc_captum.zoo import mnist_convnet, mnist_digits, mnist_generator, mnist_trans_inr
 
     net, generator, trans_inr = mnist_convnet(), mnist_generator().generator, mnist_trans_inr()
     pairs = make_pairs(net.model, "head", generator, 500)
     link = LatentLink().fit(pairs.representations, pairs.latents, manifest=pairs.manifest)
-    digits = pictures_in_unit_range(generator, pairs.latents[:1]).detach()
+    digits = images_in_unit_range(generator, pairs.latents[:1]).detach()
     units = LinkedUnitVisualization(net.model, "head", generator, link)
     nern, drawn = NeRN(net.model, hidden=52, seed=0), mnist_digits().images[:1]
     tokens = TokenContribution(trans_inr, "token")

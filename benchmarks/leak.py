@@ -28,7 +28,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from contract.calls import every_call
-from contract.kept import kept
+from contract.storages import count_storages
 
 LIMIT = 1024  # bytes a call
 
@@ -79,7 +79,7 @@ def measured(name, calls, blocks):
         done.append((block + 1) * each)
     after = seen()
     steep, noise = slope(readings, done)
-    stay, made = kept(call)
+    stay, made = count_storages(call)
     return steep, noise, after[0] - before[0], after[1] - before[1], stay, made
 
 

@@ -16,7 +16,7 @@ from nern import digits_split, digits_target
 
 from xinc_captum import WeightContribution
 from xinc_captum.attributions.nern import NeRN
-from xinc_captum.generators import pictures_in_unit_range
+from xinc_captum.generators import images_in_unit_range
 from xinc_captum.metrics import spearman
 from xinc_captum.zoo import mnist_convnet, mnist_generator
 
@@ -29,7 +29,7 @@ def generated():
         1000 + SHOWN, generator=torch.Generator().manual_seed(0), classes=torch.arange(1000 + SHOWN) % 10
     )
     with torch.no_grad():
-        pictures = torch.cat([pictures_in_unit_range(style, part) for part in latents.split(64)])
+        pictures = torch.cat([images_in_unit_range(style, part) for part in latents.split(64)])
     return mnist_convnet().model, pictures[:1000], pictures[1000:]
 
 

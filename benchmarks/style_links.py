@@ -21,8 +21,8 @@ from xinc_captum import LatentLink, LinkedUnitVisualization
 from xinc_captum.attributions.linking import Encoder, make_pairs
 from xinc_captum.generators import (
     Recipe,
+    images_in_unit_range,
     load_style_generator,
-    pictures_in_unit_range,
     save_style_generator,
     train_style_generator,
 )
@@ -44,7 +44,7 @@ SWEEPS = (
 def pictures(data):
     """Return images (n, 1, 16, 16) in [0, 1], and labels."""
     if data == "mnist":
-        kept = mnist_digits().halved()
+        kept = mnist_digits().halve()
         return kept.images, kept.labels
     from sklearn.datasets import load_digits
 
@@ -83,7 +83,7 @@ def agreement(net, generator, seed):
     asked = torch.arange(1000) % 10
     latents = generator.sample_latents(1000, asked, 0.7, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        return float((net(pictures_in_unit_range(generator, latents)).argmax(1) == asked).float().mean())
+        return float((net(images_in_unit_range(generator, latents)).argmax(1) == asked).float().mean())
 
 
 def shown(interval):
@@ -124,7 +124,7 @@ def one(data, seed, chosen):
     units = LinkedUnitVisualization(net, "head", generator, links["linear"])
     stream = torch.Generator().manual_seed(10 * seed + 2)
     latents = generator.sample_latents(30, torch.arange(30) % 10, 0.7, generator=stream).detach()
-    inputs = pictures_in_unit_range(generator, latents).detach().clamp(0, 1)
+    inputs = images_in_unit_range(generator, latents).detach().clamp(0, 1)
     alive = links["linear"].alive.nonzero()[:, 0].tolist()
     for direction, mode, span in SWEEPS:
         swept = [s.fidelity for s in units.sweeps(inputs, alive, span, steps=5, mode=mode, direction=direction)]

@@ -18,7 +18,7 @@ from xinc_captum.attributions.linking import LatentLink, make_pairs
 from xinc_captum.attributions.linking.unit_tables import quantify, screen
 from xinc_captum.generators import (
     EigenGenerator,
-    PictureParts,
+    ImageParts,
     Recipe,
     load_style_generator,
     save_style_generator,
@@ -75,7 +75,7 @@ def screening(args):
     bases = generator.sample_latents(
         args.bases, torch.arange(args.bases) % generator.num_classes, truncation=0.7, generator=order
     )
-    ink = PictureParts(lambda p: torch.sigmoid(10 * (p.mean(1, keepdim=True) - 0.5)), ["ink"])
+    ink = ImageParts(lambda p: torch.sigmoid(10 * (p.mean(1, keepdim=True) - 0.5)), ["ink"])
     print(
         f"{args.generator}, seed {args.seed}: {int(link.alive.sum())} active units of {len(link.alive)}, {args.bases} bases"
     )

@@ -25,9 +25,9 @@ from xinc_captum.attributions.linking.unit_tables import quantify, shuffled_dire
 from xinc_captum.generators import (
     FeatureClusters,
     FeatureParts,
-    PictureParts,
+    ImageParts,
     cluster_features,
-    pictures_and_features,
+    images_and_features,
 )
 
 
@@ -119,7 +119,7 @@ def scale(args):
     units = link.alive.nonzero()[:, 0]
     print(f"digits: {len(units)} active of {len(link.alive)} units; the first {args.units} are used")
     bases = pairs.latents[: args.bases]
-    ink = PictureParts(
+    ink = ImageParts(
         lambda p: torch.cat([torch.sigmoid(10 * (p - 0.5)), torch.sigmoid(10 * (0.5 - p))], 1), ["ink", "paper"]
     )
     settings = {"parts": ink, "measures": ["area", "luminance", "centroid", "ellipse"]}
@@ -159,9 +159,9 @@ def faces(args):
     print(f"faces: {int(link.alive.sum())} active of {len(link.alive)} units")
     bases, layers = held["w"][: args.bases], generator.feature_layers()[-2:]
     with torch.no_grad():
-        maps = pictures_and_features(generator, held["w"][:48], layers)[1]
+        maps = images_and_features(generator, held["w"][:48], layers)[1]
         found = cluster_features(maps, args.parts, seed=args.seed)
-        here = found(pictures_and_features(generator, bases, layers)[1], (64, 64)).softmax(1).mean((2, 3))
+        here = found(images_and_features(generator, bases, layers)[1], (64, 64)).softmax(1).mean((2, 3))
     kept = (here > 0.01).any(0)  # a black edge that only some faces have is a cluster of its own
     found = FeatureClusters(found.mean, found.scale, found.centres[kept], found.channels)
     names = [f"cluster {i}" for i in kept.nonzero()[:, 0].tolist()]

@@ -15,7 +15,8 @@ from xinc_captum.metrics import (
     association,
     colour_regions,
     contribution_change,
-    displaced_tracks,
+    control_tracks,
+    cumulative_share,
     edges,
     gabor_regions,
     grid_cells,
@@ -26,7 +27,6 @@ from xinc_captum.metrics import (
     optical_flow,
     pixels_per_unit,
     region_test,
-    running_share,
     shuffle_pixels,
     shuffle_units,
     units_for,
@@ -88,7 +88,7 @@ def draw_first_frame(layers, photo, masks):
         amounts = layers[name][0]
         units, pixels = shuffle_units(amounts, generator()), shuffle_pixels(amounts, generator())
         spreads[name] = Spread(
-            pixels_per_unit(amounts), pixels_per_unit(units), running_share(amounts), running_share(pixels),
+            pixels_per_unit(amounts), pixels_per_unit(units), cumulative_share(amounts), cumulative_share(pixels),
             units_for(amounts), units_for(pixels),
         )  # fmt: skip
     save(spread_curves(spreads, photo), "spread")
@@ -113,7 +113,7 @@ def draw_motion(layers, clip):
     for name, amounts in layers.items():
         track, elsewhere = (
             object_track(amounts, clip.masks),
-            displaced_tracks(amounts, clip.masks, generator=generator(1)),
+            control_tracks(amounts, clip.masks, generator=generator(1)),
         )
         best, chance = track.carried.nan_to_num().amax(1), elsewhere.nan_to_num().amax(2).median(0).values
         print(f"{name}: carried {best.tolist()}, displaced {chance.tolist()}")

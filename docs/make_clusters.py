@@ -16,9 +16,9 @@ from torch import Tensor
 from xinc_captum import NeuronCanvas
 from xinc_captum.inr import FourierMLP, HNeRV, NeRV, Siren, coordinates, fit, fit_video, times
 from xinc_captum.metrics import (
+    cluster_mixing,
     cluster_rows,
     magnitudes,
-    mixing,
     optical_flow,
     stability,
     umap_positions,
@@ -93,13 +93,15 @@ def main(clip="sprites"):
         "architectures": [layers[i].architecture for i in owner],
         "layers": [f"{layers[i].architecture} {layers[i].depth}" for i in owner],
     }.items():
-        mixed = mixing(labels, label_indices(words), generator=generator())
+        mixed = cluster_mixing(labels, label_indices(words), generator=generator())
         facts[f"clusters are {what}: 1, go across them: 0"] = (mixed.found, float(mixed.shuffled.mean()))
     for name in (*FIELDS, *VIDEOS):
         mine = torch.tensor([layers[i].architecture == name for i in owner])
         seeds = torch.tensor([layers[i].seed for i in owner])
-        mixed = mixing(labels[mine], seeds[mine], generator=generator())
-        print(f"{name}: seeds told apart by clusters {mixed.found:+.3f}, shuffled {float(mixed.shuffled.mean()):+.3f}")
+        mixed = cluster_mixing(labels[mine], seeds[mine], generator=generator())
+        print(
+            f"{name}: seeds told apart by clusters {mixed.observed:+.3f}, shuffled {float(mixed.shuffled.mean()):+.3f}"
+        )
     responses = [unit_responses(a.amounts[:, one.units], frames, flow) for a, one in zip(layers, vectors, strict=True)]
     joined = {k: torch.cat([r[k] for r in responses]) for k in responses[0]}
     print(facts)

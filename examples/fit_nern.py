@@ -11,7 +11,7 @@ import torch
 
 from xinc_captum import NeRN, WeightContribution
 from xinc_captum.attributions.nern import compress, layer_profile, quantize, with_noise
-from xinc_captum.generators import pictures_in_unit_range
+from xinc_captum.generators import images_in_unit_range
 from xinc_captum.visualizers import kernel_sheet, layer_profile_sheet
 from xinc_captum.zoo import mnist_convnet, mnist_generator
 
@@ -19,7 +19,7 @@ steps = int(sys.argv[1]) if len(sys.argv) > 1 else 600
 style, target = mnist_generator().generator, mnist_convnet().model
 stream = torch.Generator().manual_seed(0)
 latents = style.sample_latents(1500, generator=stream, classes=torch.arange(1500) % 10)
-images = pictures_in_unit_range(style, latents).detach()
+images = images_in_unit_range(style, latents).detach()
 train, held_out = images[:1000], images[1000:]
 
 

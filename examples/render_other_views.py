@@ -46,7 +46,7 @@ def render(raw, _points):
 method = NeuronCanvas(field, "activation3", rule=Secant(products="halves"), render=render)
 maps = method.canvas(points, stacked_size).to_tensor().detach()  # (units + 1, 3, 8 H, W)
 per_view = maps.sum(1).unflatten(1, (8, -1))
-ball = (test.seen[0] >= 0).float()
+ball = (test.ball_indices[0] >= 0).float()
 strongest = int((per_view[:-1] * ball).sum((1, 2, 3)).argmin())  # white is 1 and the ball is darker
 with torch.no_grad():
     raw = field(points)
@@ -62,7 +62,7 @@ rows = [
     ("from view 0", rendered[1][0].clamp(0, 1), {}),
     ("from views 0, 2", rendered[2][0].clamp(0, 1), {}),
     ("depth, rendered", depth_map.reshape(8, *SIZE), grey),
-    ("depth, true", test.depths[0].masked_fill(test.seen[0] < 0, float("nan")), grey),
+    ("depth, true", test.depths[0].masked_fill(test.ball_indices[0] < 0, float("nan")), grey),
     (f"unit {strongest} contribution", per_view[strongest], signed),
 ]
 figure = Figure(figsize=(12, 9.5), layout="constrained")

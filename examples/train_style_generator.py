@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from xinc_captum.generators import Recipe, pictures_in_unit_range, save_style_generator, train_style_generator
+from xinc_captum.generators import Recipe, images_in_unit_range, save_style_generator, train_style_generator
 from xinc_captum.store import tensors_sha256, write_tensors
 from xinc_captum.zoo import fashion_mnist, mnist_digits, train_small_convnet
 
@@ -29,7 +29,7 @@ def load_images(name: str) -> tuple[torch.Tensor, torch.Tensor]:
         digit_images = torch.from_numpy(digits.images).float()[:, None] / 16
         return F.interpolate(digit_images, size=(16, 16), mode="bilinear"), torch.from_numpy(digits.target)
     dataset = mnist_digits() if name == "mnist" else fashion_mnist(folder=arguments.get(3))
-    return dataset.halved().images, dataset.labels
+    return dataset.halve().images, dataset.labels
 
 
 torch.set_num_threads(1)  # the layers are too small for several threads
@@ -59,7 +59,7 @@ classes = torch.arange(1000) % generator.num_classes
 for truncation in (0.7, 1.0):
     latents = generator.sample_latents(1000, classes, truncation, generator=torch.Generator().manual_seed(seed + 1))
     with torch.no_grad():
-        generated = pictures_in_unit_range(generator, latents)
+        generated = images_in_unit_range(generator, latents)
         agreement = (classifier(generated).argmax(1) == classes).float().mean()
     print(f"at truncation {truncation} the classifier predicts the requested class for {agreement:.3f} of 1000 images")
 

@@ -1,4 +1,4 @@
-"""Small models, and a record of everything an explanation must leave as found."""
+"""Small models, and a snapshot of all state that an explanation must restore."""
 
 import os
 import random

@@ -19,10 +19,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = "attributions comparison contract generators hooks inr metrics".split()
-FILES = (
-    "test_batch.py test_captum_configs.py test_compat.py test_docstrings.py test_images.py test_selectors.py".split()
-)
-FILES += ["cli/test_replay.py"]
+FILES = """test_batch.py test_captum_configs.py test_compat.py test_docstrings.py test_images.py test_selectors.py
+    cli/test_replay.py""".split()
 
 
 class Setting(NamedTuple):

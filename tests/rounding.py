@@ -1,4 +1,4 @@
-"""Kernels whose rounding depends on the shape: a stand-in for processors that nobody here has.
+"""Kernels whose rounding depends on the shape, which simulate other processors.
 
 On a real machine a matrix product, a convolution or a sum may round differently when its operands have other shapes,
 other strides, or run on another number of threads; the kernels of one processor show only some of these differences.

@@ -1,4 +1,4 @@
-"""Which arguments are cut along with the inputs is found by the model's output, whatever their shapes say by chance."""
+"""Arguments are sliced with the inputs by the model's output, not by coincident shapes."""
 
 import copy
 
@@ -53,7 +53,7 @@ def batch(target=None, rows=2):
     ("output", "target", "error", "text"),
     [
         ({"rgb": torch.zeros(2), "a": 1}, None, TypeError, r"returned a dict with keys \['a', 'rgb'\].*output_fn="),
-        ((torch.zeros(2),), None, TypeError, r"returned a tuple of \(Tensor\), expected a tensor; say which tensor"),
+        ((torch.zeros(2),), None, TypeError, r"returned a tuple of \(Tensor\), expected a tensor; choose the tensor"),
         (torch.zeros(3, 2), None, ValueError, r"returned shape \(3, 2\) for 2 input rows"),
         (torch.tensor(0.0), None, ValueError, r"returned shape \(\)"),
         (torch.zeros(2, 3), 3, ValueError, r"target 3 does not fit the output's shape \(2, 3\)"),
@@ -116,7 +116,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_belongs_to_samples_and_what_all_share(name):
+def test_aligned_and_shared_arguments_are_distinguished(name):
     model, argument, aligned = CASES[name]
     found = settle_arguments(Batch.of(X, argument), lambda some: model(*some.inputs, *some.args))
     assert found.args.aligned == ({0} if aligned else set())
@@ -132,7 +132,7 @@ def test_what_belongs_to_samples_and_what_all_share(name):
         torch.testing.assert_close(got, expected[start:stop].repeat(2, 1))
 
 
-def test_several_arguments_are_told_apart():
+def test_several_arguments_are_distinguished():
     def model(x, scale, bank, word, label):
         return (x * scale) @ bank.T + label[:, None]
 
@@ -165,7 +165,7 @@ def test_dropout_and_batch_statistics_do_not_hide_the_shape():
         assert (each.args.aligned, bank.args.aligned) == ({0}, set())
 
 
-def test_what_cannot_be_cut_says_so_where_it_would_be():
+def test_inseparable_arguments_raise_errors_when_the_batch_is_sliced():
     def model(x, adjacency):
         return (adjacency @ x).reshape(ROWS, 3)
 
@@ -178,7 +178,7 @@ def test_what_cannot_be_cut_says_so_where_it_would_be():
             cut()
 
 
-def test_nothing_runs_without_need():
+def test_the_model_does_not_run_without_need():
     def refuse(_):
         raise AssertionError("the model ran")
 
@@ -191,7 +191,7 @@ def test_nothing_runs_without_need():
     assert settle_arguments(Batch.of(X[:2], known.cut(1, 3).args), refuse).args.aligned == {0}
 
 
-def test_a_chunk_that_has_as_many_rows_by_chance_cuts_nothing_more():
+def test_a_chunk_with_a_coincident_number_of_rows_slices_nothing_else():
     bank = torch.rand(3, 5)
     part = Batch.of(X, bank).cut(0, 3)  # three of four samples, three classes
     assert part.repeat(2).args[0] is bank and part.cut(0, 1).args[0] is bank

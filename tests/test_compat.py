@@ -1,4 +1,4 @@
-"""Every private Captum name that we lean on exists and does what we lean on."""
+"""Every private Captum name that the package uses exists and behaves as expected."""
 
 import torch
 from captum.attr import LayerAttribution, NeuronAttribution

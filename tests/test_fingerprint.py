@@ -1,4 +1,4 @@
-"""The name of a model's weights changes with any of them."""
+"""The fingerprint of a model changes with any of its weights."""
 
 import copy
 import warnings
@@ -34,7 +34,7 @@ def test_which_of_the_two_is_another_one():
     assert models_with_other_weights(manifest, copy.deepcopy(net).double(), paint) == ["network"]
 
 
-def test_what_cannot_be_told_is_not():
+def test_undecidable_axes_raise_errors():
     net, paint, manifest = ends()
     assert (
         models_with_other_weights({}, net, paint)
@@ -51,7 +51,7 @@ def test_a_function_around_several_models_may_hold_the_links():
     assert models_with_other_weights(manifest, lambda x: other(before(x)), paint) == ["network"]
 
 
-def test_the_warning_says_which_and_what_to_do():
+def test_the_warning_names_the_model_and_the_remedy():
     net, paint, manifest = ends()
     assert other_weights(manifest, net, paint) is None
     with warnings.catch_warnings():

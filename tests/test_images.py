@@ -143,7 +143,7 @@ def test_to_hwc_takes_maps_as_they_come():
     assert array.dtype == np.float32
     np.testing.assert_allclose(array[..., 2], maps[1, 2].detach().numpy(), rtol=1e-6)
     assert to_hwc(torch.zeros(4, 5)).shape == (4, 5, 1)
-    with pytest.raises(ValueError, match=r"maps have shape \(5,\).*reshape to \(C, H, W\)"):
+    with pytest.raises(ValueError, match=r"maps have shape \(5,\).*Reshape rows of pixels to \(C, H, W\)"):
         to_hwc(torch.zeros(5))
 
 
@@ -179,10 +179,10 @@ def test_centre_crop_takes_masks_along():
     assert (centre_crop(masks.float(), 20, crop=1) > 0.5).sum() == 100
 
 
-def test_centre_crop_says_what_it_wants():
+def test_centre_crop_refuses_invalid_input():
     for wrong in (torch.zeros(3, 4, 4, dtype=torch.uint8), torch.zeros(4, 4), torch.zeros(3, 0, 4)):
         with pytest.raises(
-            ValueError, match=r"image is torch.\w+ of shape .*; expected floats in \[0, 1\].*masks want .float"
+            ValueError, match=r"image is torch.\w+ of shape .*; expected floats in \[0, 1\].*convert masks with .float"
         ):
             centre_crop(wrong, 2)
     for size, crop in ((0, 1.0), (2, 0.0), (2, 1.5)):
@@ -224,7 +224,7 @@ def test_a_little_outside_is_clamped_with_a_warning():
         (torch.full((1, 3, 2, 2), 255.0), ValueError, r"images lie in \[255, 255\]; .*divide bytes by 255"),
     ],
 )
-def test_what_no_image_is(images, error, text):
+def test_invalid_images_raise_errors(images, error, text):
     with pytest.raises(error, match=text):
         check_images(images)
 
@@ -303,7 +303,7 @@ def test_the_other_byte_order(tmp_path):
     shows(tmp_path / "a.png", TURNED[8](PIXELS))
 
 
-def test_one_odd_tag_beside_it_in_a_tiff(tmp_path):
+def test_an_odd_tag_of_a_tiff_is_ignored(tmp_path):
     of_the_picture = {"a negative width", "data behind the end", "more data than there can be"}
     for name in set(ODD) - of_the_picture:
         (tmp_path / "a.tif").write_bytes(tiff(HALF_A_TURN, ODD[name]))
@@ -445,9 +445,9 @@ def test_floats_that_overshoot_are_clamped(tmp_path):
     [
         (np.array([[0.0, np.nan, 1]], np.float32), "holds NaN or infinity in 1 of 3 pixels; expected finite values"),
         (np.array([[0.0, -np.inf, np.inf]], np.float32), "holds NaN or infinity in 2 of 3 pixels"),
-        (np.array([[0, 100, 255]], np.float32), "holds floats from 0 to 255; the file does not say which value is"),
+        (np.array([[0, 100, 255]], np.float32), "holds floats from 0 to 255; the file does not define which value is"),
         (np.array([[-1, 0, 1]], np.float32), "holds floats from -1 to 1; the file"),
-        (np.array([[0, 100, 255]], np.int32), "holds signed 32-bit integers from 0 to 255; the file does not say"),
+        (np.array([[0, 100, 255]], np.int32), "holds signed 32-bit integers from 0 to 255; the file does not define"),
         (np.array([[0, 1, 4294967295]], np.uint32), "holds unsigned 32-bit integers from 0 to 4,294,967,295; the file"),
         (np.array([[-7, 0, 1200]], np.int16), "holds signed 16-bit integers from -7 to 1,200; the file"),
         (np.array([[-7, 0, 100]], np.int8), "holds signed 8-bit integers from -7 to 100; the file"),

@@ -4,7 +4,7 @@ from importlib import metadata, resources
 
 import xinc_captum
 
-HEAVY = ("torch._dynamo", "torchvision", "skimage", "sklearn", "umap", "lucent", "timm")
+HEAVY = ("torch._dynamo", "torchvision", "scipy", "skimage", "sklearn", "umap", "lucent", "timm")
 
 
 def test_every_public_name_is_there():
@@ -27,7 +27,7 @@ def loaded_after(*modules):
     return set(done.stdout.split())
 
 
-def test_importing_it_initialises_no_compiler_and_no_demo_packages():
+def test_importing_loads_no_compiler_and_no_demo_packages():
     """Nor does the command, which a person starts again and again; torchvision brings the compiler."""
     assert loaded_after("xinc_captum.cli") == set()
     assert loaded_after("xinc_captum", "skimage") == {"skimage"}, "the check must be able to fail"

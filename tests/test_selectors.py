@@ -45,7 +45,7 @@ def test_replacing_a_unit_takes_exactly_its_share(one):
         (slice(0, 1), TypeError, "is a slice"),
     ],
 )
-def test_wrong_selectors_say_what_is_right(selector, error, text):
+def test_invalid_selectors_raise_errors_with_the_valid_range(selector, error, text):
     with pytest.raises(error, match=text):
         list_units(A, selector)
 
@@ -87,7 +87,7 @@ def test_numpy_integers_become_ints(given, plain):
     assert same(python_index(given), plain)
 
 
-def test_everything_else_stays():
+def test_all_other_state_is_unchanged():
     for thing in (np.bool_(True), np.float32(1), np.array([0.5]), torch.tensor([1, 2]), True):
         assert python_index(thing) is thing
 

@@ -1,4 +1,4 @@
-"""Every file of tensors that the package writes has the same guarantees, whatever it holds."""
+"""All tensor files of the package have the same guarantees."""
 
 import errno
 import json
@@ -127,7 +127,7 @@ def test_the_file_has_its_kind_a_version_and_equal_bytes_when_written_again(kind
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
-def test_any_changed_byte_is_found(kind, tmp_path):
+def test_any_changed_byte_is_detected(kind, tmp_path):
     _, write, read = kind
     write(tmp_path / "file")
     whole = (tmp_path / "file").read_bytes()
@@ -141,17 +141,17 @@ def test_any_changed_byte_is_found(kind, tmp_path):
                 read(tmp_path / "file")
 
 
-def test_a_truncated_file_is_found(kind, tmp_path):
+def test_a_truncated_file_raises_an_error(kind, tmp_path):
     _, write, read = kind
     write(tmp_path / "file")
     whole = (tmp_path / "file").read_bytes()
     start, _ = _header(whole)
     for length in (0, 3, 8, start // 2, start, (start + len(whole)) // 2, len(whole) - 1):
         (tmp_path / "file").write_bytes(whole[:length])
-        with pytest.raises(StoreError, match="is no whole safetensors file"):
+        with pytest.raises(StoreError, match="is not a complete safetensors file"):
             read(tmp_path / "file")
     (tmp_path / "file").write_bytes(whole + b"\0")
-    with pytest.raises(StoreError, match="is no whole safetensors file"):
+    with pytest.raises(StoreError, match="is not a complete safetensors file"):
         read(tmp_path / "file")
 
 
@@ -171,7 +171,7 @@ def test_files_of_other_kinds_and_newer_versions_are_refused(kind, tmp_path):
     with pytest.raises(StoreError, match=r"has version 3 of .*reads up to 2; update xinc-captum"):
         read(path)
     save_file({"a": torch.ones(2)}, path, metadata={"xinc_captum": json.dumps({"format": f"xinc-captum-{name}-1"})})
-    with pytest.raises(StoreError, match="is no format of this package"):
+    with pytest.raises(StoreError, match="is not a format of this package"):
         read(path)
 
 
@@ -215,7 +215,7 @@ def test_a_write_that_fails_leaves_the_file_before(kind, tmp_path, monkeypatch):
     read(path)
 
 
-def test_what_a_killed_process_left_is_removed_and_what_another_one_writes_is_not(tmp_path):
+def test_leftovers_of_killed_processes_are_removed_and_those_of_running_ones_are_not(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     dead, alive = (tmp_path / f".file.{platform.node()}-{pid}-1.part" for pid in (child.pid, os.getpid()))
@@ -280,7 +280,7 @@ def test_missing_files(kind, tmp_path):
         ("style generator", "generator", "its settings"),
     ],
 )
-def test_files_of_version_1_are_read_and_say_what_is_not_checked(name, key, unchecked, tmp_path):
+def test_files_of_version_1_are_read_with_a_warning_about_unchecked_content(name, key, unchecked, tmp_path):
     kind, write, read = FILES[name]
     write(tmp_path / "new")
     tensors = load_file(tmp_path / "new")
@@ -305,11 +305,11 @@ def test_files_of_version_1_are_read_and_say_what_is_not_checked(name, key, unch
         read(tmp_path / "old")
     note["format"] = f"xinc-captum-{kind}-2"
     save_file(tensors, tmp_path / "old", metadata={key: json.dumps(note)})
-    with pytest.raises(StoreError, match="is no format of this package"):
+    with pytest.raises(StoreError, match="is not a format of this package"):
         read(tmp_path / "old")
 
 
-def test_a_run_comes_back_whole(tmp_path):
+def test_a_run_is_restored_completely(tmp_path):
     state = _run()
     save_run(tmp_path / "run", RECIPE, state)
     found = load_run(tmp_path / "run", RECIPE)
@@ -402,7 +402,7 @@ def test_a_file_that_is_replaced_while_it_is_read_is_not_called_changed(tmp_path
     assert read_tensors(tmp_path / "a", kind="demo", writer="write_tensors()").tensors["a"].tolist() == [0, 0, 0]
 
 
-def test_metadata_that_json_cannot_hold_touches_nothing(tmp_path):
+def test_metadata_that_json_cannot_hold_leaves_the_file_unchanged(tmp_path):
     write_tensors(tmp_path / "a", {}, kind="demo")
     before = (tmp_path / "a").read_bytes()
     with pytest.raises(TypeError, match="not JSON serializable"):
@@ -447,7 +447,7 @@ def write(path, text="one", **note):
         (folder / "times.json").write_text("{}")
 
 
-def test_a_bundle_appears_whole_with_its_manifest(tmp_path):
+def test_a_bundle_is_written_atomically_with_its_manifest(tmp_path):
     write(tmp_path / "deep" / "result", seed=3)
     result = tmp_path / "deep" / "result"
     manifest = json.loads((result / "manifest.json").read_text())
@@ -458,7 +458,7 @@ def test_a_bundle_appears_whole_with_its_manifest(tmp_path):
     assert (result / "a.txt").stat().st_mode & 0o777 == 0o644
 
 
-def test_an_earlier_result_is_replaced_whole(tmp_path):
+def test_an_earlier_result_is_replaced_completely(tmp_path):
     write(tmp_path / "result")
     write(tmp_path / "result", "two")
     assert sorted(p.name for p in (tmp_path / "result").iterdir()) == ["a.txt", "manifest.json", "times.json"]
@@ -504,7 +504,7 @@ def test_a_folder_beside_it_is_never_removed(tmp_path):
 
 def test_a_file_that_is_put_there_meanwhile_is_not_lost(tmp_path):
     write(tmp_path / "result")
-    with pytest.raises(StoreError, match=r"'notes.txt' in it is not ours"), bundle(tmp_path / "result", {}):
+    with pytest.raises(StoreError, match=r"'notes.txt' in it is not part of that"), bundle(tmp_path / "result", {}):
         (tmp_path / "result" / "notes.txt").write_text("mine")
     assert (tmp_path / "result" / "notes.txt").read_text() == "mine"
     assert (tmp_path / "result" / "a.txt").read_text() == "one"
@@ -527,7 +527,7 @@ def test_places_that_cannot_take_a_result(tmp_path, monkeypatch):
         if other:
             (foreign / "manifest.json").write_text(other)
         with pytest.raises(
-            StoreError, match=r"holds files but no manifest.json of ours, so it is not an earlier result"
+            StoreError, match=r"holds files but no manifest.json of xinc-captum, so it is not an earlier result"
         ):
             check_folder(foreign)
     assert (foreign / "thesis.tex").exists()
@@ -546,7 +546,7 @@ def test_a_place_where_even_root_cannot_write():
         check_folder("/proc/result")
 
 
-def test_checking_leaves_nothing(tmp_path):
+def test_checking_leaves_no_files(tmp_path):
     check_folder(tmp_path / "a" / "b")
     assert not list(tmp_path.iterdir())
 
@@ -554,7 +554,7 @@ def test_checking_leaves_nothing(tmp_path):
 def test_a_users_file_inside_an_earlier_result_is_not_lost(tmp_path):
     write(tmp_path / "result")
     (tmp_path / "result" / "notes.txt").write_text("mine")
-    with pytest.raises(StoreError, match="'notes.txt' in it is not ours and would be lost"):
+    with pytest.raises(StoreError, match="'notes.txt' in it is not part of that and would be lost"):
         write(tmp_path / "result", "two")
     assert (tmp_path / "result" / "notes.txt").read_text() == "mine"
     assert (tmp_path / "result" / "a.txt").read_text() == "one"
@@ -575,11 +575,11 @@ def test_an_empty_folder_is_fine(tmp_path):
     assert (tmp_path / "empty" / "manifest.json").exists()
 
 
-def test_a_full_disk_is_said_and_what_was_there_stays(tmp_path):
+def test_a_full_disk_raises_an_error_and_keeps_the_earlier_result(tmp_path):
     with bundle(tmp_path / "out", {}) as folder:
         (folder / "a.txt").write_text("first")
     full = OSError(errno.ENOSPC, "No space left on device")
-    text = r"no room for .*out \(No space left on device\); nothing was written"
+    text = r"no space for .*out \(No space left on device\); nothing was written"
     with pytest.raises(StoreError, match=text), bundle(tmp_path / "out", {}):
         raise full
     assert (tmp_path / "out" / "a.txt").read_text() == "first"

@@ -125,7 +125,7 @@ def jpegs(*sizes):
 
 def test_frames_of_different_sizes(tmp_path):
     (tmp_path / "video.mjpeg").write_bytes(jpegs((16, 8), (16, 8), (24, 8)))
-    text = r"frame 2 is 24 x 8 pixels and those before it are 16 x 8; expected one size throughout. Cut the video there"
+    text = r"frame 2 has 24 x 8 pixels and the frames before it have 16 x 8; expected one size. Cut the video there"
     with pytest.raises(VideoError, match=r"video.mjpeg: " + text):
         read_video(tmp_path / "video.mjpeg")
     with pytest.raises(VideoError, match=text):
@@ -133,14 +133,14 @@ def test_frames_of_different_sizes(tmp_path):
     assert read_video(tmp_path / "video.mjpeg", limit=2).shape == (2, 3, 8, 16)
     (tmp_path / "frames").mkdir()
     folder(tmp_path / "frames", [np.zeros((2, 3, 3), np.uint8), np.zeros((3, 3, 3), np.uint8)])
-    with pytest.raises(VideoError, match="frame 1 is 3 x 3 pixels and those before it are 3 x 2"):
+    with pytest.raises(VideoError, match="frame 1 has 3 x 3 pixels and the frames before it have 3 x 2"):
         read_video(tmp_path / "frames")
 
 
 def test_one_frame_where_several_are_needed(tmp_path):
     path = encoded(tmp_path / "video.mkv", noise(1))
     with pytest.raises(
-        VideoError, match=r"video.mkv has 1 frame; expected at least 2. A still picture is read by read_photo"
+        VideoError, match=r"video.mkv has 1 frame; expected at least 2. A still image is read by read_photo"
     ):
         read_video(path)
     assert read_video(path, least=1).shape[0] == 1
@@ -167,7 +167,7 @@ def test_no_frames(tmp_path):
         read_video(tmp_path / "sound.wav")
 
 
-def test_what_cannot_be_decoded(tmp_path):
+def test_undecodable_files_raise_errors(tmp_path):
     (tmp_path / "text.mp4").write_text("hello")
     with pytest.raises(VideoError, match=r"text.mp4: frame 0 cannot be decoded .*It may be truncated, or no video"):
         read_video(tmp_path / "text.mp4")
@@ -182,7 +182,7 @@ def test_what_cannot_be_decoded(tmp_path):
         read_video(tmp_path / "frames")
 
 
-def test_what_can_be_saved_of_a_damaged_file(tmp_path):
+def test_readable_frames_of_a_damaged_file_are_returned(tmp_path):
     path = encoded(tmp_path / "video.mov", noise(4), "png", "rgb24")
     content = bytearray(path.read_bytes())
     starts = [i for i in range(len(content)) if content[i : i + 8] == b"\x89PNG\r\n\x1a\n"]
@@ -225,11 +225,11 @@ def test_sound_that_goes_on_is_no_lost_picture(tmp_path):
         assert len(read_video(path)) == 4
 
 
-def test_frames_that_the_decoder_made_up_are_named(tmp_path):
+def test_damaged_frames_are_named(tmp_path):
     path = encoded(tmp_path / "video.mpg", noise(20, 48, 64), "mpeg2video", "yuv420p")
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])  # such a file has no header that announces its length
-    with pytest.warns(UserWarning, match=r"video.mpg: frame \d+ is damaged, and the decoder has made it up in part"):
+    with pytest.warns(UserWarning, match=r"video.mpg: frame \d+ is damaged; the decoder filled in a part of it"):
         read_video(path)
 
 
@@ -253,13 +253,13 @@ def test_a_folder_is_no_frame_whatever_its_name(tmp_path):
         read_video(tmp_path)
 
 
-def test_what_is_not_there(tmp_path, monkeypatch):
+def test_missing_files_raise_errors(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"none.mp4 does not exist; expected a video .* or a folder of frames"):
         read_video(tmp_path / "none.mp4")
     path = encoded(tmp_path / "video.mkv", noise())
     for bad in ({"limit": 0}, {"limit": 2.0}, {"size": (0, 4)}, {"size": (4,)}, {"size": 4}, {"size": (4.5, 4)}):
         with pytest.raises(
-            ValueError, match=r"limit is .* and size is .*; expected at least 1 frame of at least 1 x 1"
+            ValueError, match=r"limit is .* and size is .*; expected integers, at least 1 frame of at least 1 x 1"
         ):
             read_video(path, **bad)
     monkeypatch.setitem(sys.modules, "av", None)

@@ -1,6 +1,7 @@
 """Captum-compatible attributions for implicit neural representations and vision models.
 
-What each neuron paints, what a feature sees in this very photo, what a unit means when a generator draws it.
+Canvases map each neuron's contribution to each output pixel, feature accentuation shows what a feature responds to in
+an image, and latent links show what a unit means by a generator's images.
 """
 
 from .attributions import (

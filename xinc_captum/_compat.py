@@ -1,4 +1,4 @@
-"""Every private Captum import of this package, in one place; tests/test_compat.py checks that each exists."""
+"""All private Captum imports of this package; tests/test_compat.py checks that each exists."""
 
 from captum._utils.common import _select_targets as select_targets
 from captum.attr._utils.attribution import (

@@ -1,29 +1,29 @@
-"""Packages that only some chores need, imported when they are."""
+"""Import optional dependencies when they are needed."""
 
 import importlib
 from types import ModuleType
 
 
 def require(module: str, *, purpose: str, extra: str) -> ModuleType:
-    """The module ``module``, imported now.
+    """Import and return a module of an optional dependency.
 
     Args:
         module: a dotted name.
-        purpose: what needs it, for the error.
-        extra: which extra of this package brings it.
+        purpose: what needs the module, for the error.
+        extra: the extra of this package that installs it.
 
     Raises:
-        ModuleNotFoundError: it is not installed; the text says what to run.
+        ModuleNotFoundError: it is not installed; the text contains the command that installs it.
 
     Example:
-        >>> needed("math", purpose="counting", extra="analysis").pi > 3
+        >>> require("math", purpose="counting", extra="analysis").pi > 3
         True
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{purpose} needs {module.partition('.')[0]}, which cannot be imported ({error}). Run: "
-            f"pip install 'xinc-captum[{extra}]'",
+            f"{purpose} needs {module.partition('.')[0]}, which cannot be imported ({error}). Run: pip install "
+            f"'xinc-captum[{extra}]'",
             name=error.name,
         ) from error

@@ -1,4 +1,4 @@
-"""Rows, targets and additional arguments of one forward call."""
+"""Samples, targets and additional arguments of a forward call."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
@@ -20,9 +20,10 @@ class Args(tuple[Any, ...]):
     """Additional arguments, and which of them hold one entry for each sample.
 
     Attributes:
-        aligned: positions of the tensors that are cut and repeated along with the inputs; the others are passed whole.
-        known: the model was run to find that out.
-        stuck: why no batch but the whole one can be run; empty where samples can be cut.
+        aligned: positions of the tensors that are sliced and repeated along with the inputs; the others are passed
+            unchanged.
+        known: whether the model was run to determine ``aligned``.
+        stuck: why the batch cannot be split; empty if it can.
     """
 
     aligned: frozenset[int]
@@ -32,7 +33,7 @@ class Args(tuple[Any, ...]):
     def __new__(
         cls, values: Iterable[Any], aligned: Iterable[int] = (), known: bool = False, stuck: str = ""
     ) -> "Args":
-        """Mark the arguments of a call."""
+        """Create arguments with their alignment."""
         self = super().__new__(cls, values)
         self.aligned, self.known, self.stuck = frozenset(aligned), known, stuck
         return self
@@ -40,8 +41,8 @@ class Args(tuple[Any, ...]):
     def __getnewargs__(self) -> tuple[Any, ...]:
         return tuple(self), self.aligned, self.known, self.stuck
 
-    def replaced(self, values: Iterable[Any]) -> "Args":
-        """Other values of the same meaning."""
+    def with_values(self, values: Iterable[Any]) -> "Args":
+        """Return arguments with other values and the same alignment."""
         return Args(values, self.aligned, self.known, self.stuck)
 
 
@@ -51,8 +52,8 @@ class Batch:
 
     Attributes:
         inputs: tensors that share their first dim, the rows.
-        args: additional forward arguments; :class:`Args` names those that are sliced along. Of a plain tuple they are
-            the tensors with as many rows as the whole batch, as in Captum, until :func:`settle_arguments`
+        args: additional forward arguments; :class:`Args` records which of them are sliced with the inputs. Of a plain
+            tuple, these are the tensors with as many rows as the batch, as in Captum, until :func:`settle_arguments`
             has run the model.
         target: a Captum target; lists and 1-D tensors hold one entry a row.
         rows: number of rows.
@@ -67,7 +68,7 @@ class Batch:
 
     @classmethod
     def of(cls, inputs: Tensor | tuple[Tensor, ...], args: Any = None, target: Target = None) -> "Batch":
-        """Check and normalise what the user gave.
+        """Create a batch from the arguments of an ``attribute`` call.
 
         Raises:
             TypeError: an input is no tensor.
@@ -82,39 +83,39 @@ class Batch:
             raise ValueError(f"inputs have {sorted(rows)} rows; every input tensor needs the same number of rows.")
         if rows == {0}:
             raise ValueError(f"inputs have shape {tuple(tensors[0].shape)}: no rows to explain; give at least one.")
-        own = tuple(t.clone() if t.is_inference() else t for t in tensors)
-        given = () if args is None else args if isinstance(args, tuple) else (args,)
-        given = _marked(given, len(own[0]))
-        plain = (a.clone() if isinstance(a, Tensor) and a.is_inference() else a for a in given)
-        return cls(own, given.replaced(plain), python_index(target), rows.pop())
+        ordinary = tuple(t.clone() if t.is_inference() else t for t in tensors)
+        extra = () if args is None else args if isinstance(args, tuple) else (args,)
+        extra = _mark_aligned(extra, len(ordinary[0]))
+        plain = (a.clone() if isinstance(a, Tensor) and a.is_inference() else a for a in extra)
+        return cls(ordinary, extra.with_values(plain), python_index(target), rows.pop())
 
     def through(self, forward_func: Callable[..., Any]) -> Any:
-        """Return what a model makes of these samples. It gets copies of the inputs, since it may write into them."""
+        """Return the model's output; the model receives copies of the inputs, because it may write into them."""
         return forward_func(*(t.clone() for t in self.inputs), *self.args)
 
     def cut(self, start: int, stop: int) -> "Batch":
-        """Rows ``start`` to ``stop``."""
+        """Return samples ``start`` to ``stop``."""
         if start == 0 and stop >= self.rows:
             return self
         taken = self._each(lambda t: t[start:stop], lambda xs: xs[start:stop])
         return replace(taken, rows=min(stop, self.rows) - start, start=self.start + start)
 
     def take(self, index: Tensor) -> "Batch":
-        """The rows named by ``index``, in its order."""
+        """Return the samples at ``index``, in its order."""
         return replace(
             self._each(lambda t: t.index_select(0, index.to(t.device)), lambda xs: [xs[i] for i in index.tolist()]),
             rows=len(index),
         )
 
     def repeat(self, times: int) -> "Batch":
-        """All rows, ``times`` over: row r of copy k is row k * rows + r."""
+        """Return the batch ``times`` times: sample r of copy k has the index k * rows + r."""
         if times == 1:
             return self
         repeated = self._each(lambda t: t.repeat(times, *[1] * (t.dim() - 1)), lambda xs: xs * times)
         return replace(repeated, rows=self.rows * times)
 
     def _each(self, tensor_op: Any, list_op: Any) -> "Batch":
-        args = _marked(self.args, self.rows)
+        args = _mark_aligned(self.args, self.rows)
         if args.stuck:
             raise ValueError(args.stuck)
         target = self.target
@@ -125,20 +126,20 @@ class Batch:
         return replace(
             self,
             inputs=tuple(tensor_op(t) for t in self.inputs),
-            args=args.replaced(tensor_op(a) if at in args.aligned else a for at, a in enumerate(args)),
+            args=args.with_values(tensor_op(a) if at in args.aligned else a for at, a in enumerate(args)),
             target=target,
         )
 
 
-def _marked(args: tuple[Any, ...], rows: int) -> Args:
-    """Tensors with as many rows as the batch hold one entry for each, unless it is known already."""
+def _mark_aligned(args: tuple[Any, ...], rows: int) -> Args:
+    """Return arguments in which every tensor with as many rows as the batch is aligned, unless that is determined."""
     if isinstance(args, Args):
         return args
     return Args(args, (at for at, a in enumerate(args) if isinstance(a, Tensor) and a.dim() and a.shape[0] == rows))
 
 
 def chunks(rows: int, size: int) -> list[tuple[int, int]]:
-    """Start and stop of consecutive pieces of at most ``size`` rows."""
+    """Return start and stop of consecutive chunks of at most ``size`` rows."""
     size = max(1, size)
     return [(start, min(start + size, rows)) for start in range(0, rows, size)]
 
@@ -146,7 +147,7 @@ def chunks(rows: int, size: int) -> list[tuple[int, int]]:
 Run = Callable[[Batch], Any]
 
 _MOST = 4  # arguments whose combinations are all tried
-_LOOKED = 64  # samples among which two with different arguments are looked for
+_LOOKED = 64  # samples that are searched for two with different arguments
 
 
 class _RowsError(ValueError):
@@ -156,31 +157,31 @@ class _RowsError(ValueError):
 def settle_arguments(batch: Batch, run: Run) -> Batch:
     """Return the batch with a decision for every tensor argument that has as many rows as the inputs.
 
-    Such a tensor may hold one entry for each sample (a depth map, a label), and is cut and repeated along with the
-    inputs; or it may be shared by all samples and have as many rows by chance (class embeddings, an adjacency matrix),
-    and is passed whole. The right way is the one under which a sample's output is the same alone and beside another
-    sample. Where both ways pass, one run of the whole batch decides, and a tensor that need not be cut is passed whole.
-    A batch without such tensors is returned as it is, and nothing runs.
+    Such a tensor may hold one entry for each sample (a depth map, a label); then it is sliced and repeated with the
+    inputs. Or all samples share it, and its number of rows is a coincidence (class embeddings, an adjacency matrix);
+    then it is passed unchanged. The correct choice gives a sample the same output alone and next to another sample.
+    Where both choices do, one run of the full batch decides, and a tensor that need not be sliced is passed unchanged.
+    A batch without such tensors is returned unchanged, and the model does not run.
 
     Args:
         batch: all samples of a call.
-        run: from some of them to the model's output: a tensor, or any nest of tensors, with samples first.
+        run: maps a part of the batch to the model's output: a tensor, or nested containers of tensors, samples first.
 
     Returns:
-        the same samples. If neither way passes, cutting or repeating them raises an error.
+        The same samples. If neither choice is consistent, slicing or repeating them raises an error.
 
     Example:
         >>> bank, images = torch.eye(3)[:2], torch.rand(2, 3)
-        >>> settled(Batch.of(images, bank), lambda some: some.inputs[0] @ some.args[0].T).args.aligned
+        >>> settle_arguments(Batch.of(images, bank), lambda some: some.inputs[0] @ some.args[0].T).args.aligned
         frozenset()
-        >>> settled(Batch.of(images, bank), lambda some: some.inputs[0] * some.args[0]).args.aligned
+        >>> settle_arguments(Batch.of(images, bank), lambda some: some.inputs[0] * some.args[0]).args.aligned
         frozenset({0})
     """
     args = batch.args if isinstance(batch.args, Args) else Args(batch.args)
     if args.known or not args.aligned:
         return batch
     with torch.no_grad():
-        return replace(batch, args=_Probe(batch, args, run).decided())
+        return replace(batch, args=_Probe(batch, args, run).decide())
 
 
 class _Probe:
@@ -190,18 +191,20 @@ class _Probe:
         self.one, self.two = (torch.tensor(at, device=batch.inputs[0].device) for at in ([self.other], [0, self.other]))
         self.error = ""
 
-    def decided(self) -> Args:
-        """The arguments with what was found of them."""
+    def decide(self) -> Args:
+        """Return the arguments with the alignment that makes outputs independent of the other samples."""
         every = self.args.aligned
         pair = self.pair(every)
         if pair is not None and _close(*pair) and all(self.tied(at) for at in every):
             return Args(self.args, every, True)
         tried = sorted(every) if len(every) <= _MOST else []
         sets = [frozenset(some) for size in range(len(tried)) for some in combinations(tried, size)]
-        pairs = {some: found for some in [*sets, every] if (found := self.pair(some)) is not None}
-        same = {some: found for some, found in pairs.items() if _close(*found)} or pairs  # dropout is never the same
+        pairs = {some: outputs for some in [*sets, every] if (outputs := self.pair(some)) is not None}
+        same = {
+            some: outputs for some, outputs in pairs.items() if _close(*outputs)
+        } or pairs  # dropout is never the same
         if len(same) > 1:
-            same = self.agreeing(same)
+            same = self.select_agreeing(same)
         if same:
             return Args(self.args, sorted(same, key=_count)[0], True)
         shapes = ", ".join(f"{at}: {tuple(self.args[at].shape)}" for at in sorted(every))
@@ -210,27 +213,27 @@ class _Probe:
             every,
             True,
             f"additional_forward_args hold tensors with as many rows as the {self.batch.rows} inputs ({shapes}), and "
-            "the output of a sample differs with the samples beside it, whether these tensors are cut along with the "
-            f"inputs or passed whole{self.error}. Explain all samples in one piece (no internal_batch_size, a larger "
-            "memory_budget), or give what all samples share inside of the function: lambda x: model(x, shared).",
+            "the output of a sample depends on the other samples of its batch, whether these tensors are sliced with "
+            f"the inputs or passed unchanged{self.error}. Explain all samples in one batch (no internal_batch_size, a "
+            "larger memory_budget), or give shared values inside the function: lambda x: model(x, shared).",
         )
 
     def pair(self, aligned: frozenset[int]) -> tuple[list[Tensor], list[Tensor]] | None:
-        """What the model makes of a sample alone and beside another one; None where it fails or shapes differ."""
+        """Return the outputs of a sample alone and next to another one; None where the model fails or shapes differ."""
         some = replace(self.batch, args=Args(self.args, aligned))
         try:
             alone, beside = self.leaves(some.take(self.one), 1), self.leaves(some.take(self.two), 2)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever a model does with arguments of the wrong size
-            self.error = f" (the model says: {error})" if not isinstance(error, _RowsError) else self.error
+            self.error = f" (the model raised: {error})" if not isinstance(error, _RowsError) else self.error
             return None
         if len(alone) != len(beside) or any(a.shape[1:] != b.shape[1:] for a, b in zip(alone, beside, strict=True)):
             return None
         return alone, [leaf[-1:] for leaf in beside]
 
     def tied(self, at: int) -> bool:
-        """Whether one sample with two entries of an argument is no batch of one sample."""
+        """Return whether the model fails for one sample with two entries of an argument."""
         one = replace(self.batch, args=self.args).take(self.one)
         changed = list(one.args)
         changed[at] = self.args[at].index_select(0, self.two.to(self.args[at].device))
@@ -242,20 +245,20 @@ class _Probe:
             return True
         return False
 
-    def agreeing(self, pairs: dict[frozenset[int], Any]) -> dict[frozenset[int], Any]:
-        """Those under which a sample alone has the output that it has in the whole batch, where they differ at all."""
+    def select_agreeing(self, pairs: dict[frozenset[int], Any]) -> dict[frozenset[int], Any]:
+        """Return the choices under which a sample has the same output alone and in the full batch."""
         first, *rest = pairs.values()
         if all(_close(first[0], other[0]) for other in rest):
             return pairs
-        whole = [leaf[self.other : self.other + 1] for leaf in self.leaves(self.batch, self.batch.rows)]
-        return {some: found for some, found in pairs.items() if _close(found[0], whole)}
+        full_output = [leaf[self.other : self.other + 1] for leaf in self.leaves(self.batch, self.batch.rows)]
+        return {some: outputs for some, outputs in pairs.items() if _close(outputs[0], full_output)}
 
     def leaves(self, some: Batch, rows: int) -> list[Tensor]:
-        found = [leaf for leaf in tree_leaves(self.run(some)) if isinstance(leaf, Tensor)]
-        found = [leaf for leaf in found if leaf.dim() and leaf.shape[0] == rows]
-        if not found:
+        tensors = [leaf for leaf in tree_leaves(self.run(some)) if isinstance(leaf, Tensor)]
+        tensors = [leaf for leaf in tensors if leaf.dim() and leaf.shape[0] == rows]
+        if not tensors:
             raise _RowsError
-        return found
+        return tensors
 
 
 def _count(some: frozenset[int]) -> int:
@@ -263,7 +266,7 @@ def _count(some: frozenset[int]) -> int:
 
 
 def _different(batch: Batch, args: Args) -> int:
-    """A sample whose arguments differ from those of the first one, where there is one."""
+    """Return the index of a sample whose arguments differ from those of the first one, if there is one."""
     for at in sorted(args.aligned):
         some = args[at][:_LOOKED]
         differs = (some != some[:1]).flatten(1).any(1) if some.dim() > 1 else some != some[:1]
@@ -273,7 +276,7 @@ def _different(batch: Batch, args: Args) -> int:
 
 
 def _close(some: Iterable[Tensor], other: Iterable[Tensor]) -> bool:
-    """Equal within what rounding makes of other batch sizes."""
+    """Return whether outputs are equal up to the rounding errors that another batch size causes."""
     for a, b in zip(some, other, strict=True):
         if a.shape != b.shape:
             return False
@@ -291,13 +294,13 @@ OutputFn = Callable[[Any], Tensor]
 
 
 def call_model(forward_func: Callable[..., Any], output_fn: OutputFn | None, batch: Batch) -> Any:
-    """Return what a model makes of a batch, after ``output_fn``."""
+    """Return the model's output for a batch, after ``output_fn``."""
     output = batch.through(forward_func)
     return output if output_fn is None else output_fn(output)
 
 
 def select_output(output: Any, batch: Batch, output_fn: OutputFn | None) -> Tensor:
-    """Pick the tensor out of a model's output, then the target out of the tensor.
+    """Return the target of a model's output.
 
     Raises:
         TypeError: the model returns no tensor and ``output_fn`` was not given.
@@ -308,8 +311,8 @@ def select_output(output: Any, batch: Batch, output_fn: OutputFn | None) -> Tens
     if not isinstance(output, Tensor):
         what, access = tensor_named(output)
         raise TypeError(
-            f"the model returned a {what}, expected a tensor; say which tensor to explain with "
-            f"output_fn=, for example output_fn=lambda output: output{access}."
+            f"the model returned a {what}, expected a tensor; choose the tensor to explain with output_fn=, for "
+            f"example output_fn=lambda output: output{access}."
         )
     if output.dim() == 0 or output.shape[0] != batch.rows:
         raise ValueError(
@@ -329,7 +332,7 @@ def select_output(output: Any, batch: Batch, output_fn: OutputFn | None) -> Tens
 
 
 def tensor_named(output: Any) -> tuple[str, str]:
-    """Describe an output that is no tensor, and how to pick its most likely scores, for error messages.
+    """Return a description of an output that is no tensor, and the code that selects its most likely scores.
 
     Example:
         >>> from torch import zeros
@@ -356,7 +359,7 @@ def tensor_named(output: Any) -> tuple[str, str]:
 
 
 def _likeliest(parts: Mapping[Any, Any], otherwise: Any) -> Any:
-    """The key of the scores among the parts of an output: by a usual name, else the first floating-point tensor."""
+    """Return the key of the scores in an output: a usual name, else that of the first floating-point tensor."""
     floats = [key for key, part in parts.items() if isinstance(part, Tensor) and part.is_floating_point()]
     usual = [key for key in ("logits", "scores", "out", "output") if key in floats]
     return [*usual, *floats, otherwise][0]
@@ -367,10 +370,10 @@ def _short(target: Any) -> str:
 
 
 def one_score_a_row(output: Tensor) -> Tensor:
-    """Check that target selection left one number a row.
+    """Return an output with one score a row, (rows,).
 
     Raises:
-        ValueError: more is left.
+        ValueError: there are several scores a row.
     """
     if output.dim() == 2 and output.shape[1] == 1:
         output = output[:, 0]

@@ -1,4 +1,4 @@
-"""Read photos, crop, check [0, 1]."""
+"""Read photos, crop images, and check that values lie in [0, 1]."""
 
 import struct
 import warnings
@@ -50,7 +50,7 @@ def upright(opened: Image.Image) -> Image.Image:
 
 
 def _from_bytes(exif: object) -> int | None:
-    """The orientation in a block of EXIF; None where there is none, or where the block is damaged before it."""
+    """Return the orientation in a block of EXIF; None if there is none, or if the block is damaged before it."""
     if not isinstance(exif, bytes):
         return None
     block = exif.removeprefix(b"Exif\0\0")
@@ -71,13 +71,13 @@ def _from_bytes(exif: object) -> int | None:
 
 
 def _from_pillow(opened: Image.Image) -> int | None:
-    """The orientation as Pillow reads it: from TIFF tags, XMP and text chunks too."""
-    with _undisturbed():
+    """Return the orientation that Pillow reads, also from TIFF tags, XMP and text chunks."""
+    with _ignore_metadata_errors():
         opened.getexif()
     turn = None
-    with _undisturbed():
+    with _ignore_metadata_errors():
         exif = opened.getexif()  # after a failure the second call returns what the first one could decode
-        with _undisturbed():
+        with _ignore_metadata_errors():
             turn = exif.get(TAG)
         for tag in [tag for tag in exif if tag != TAG]:
             del exif[tag]  # or load() of a TIFF follows tags that point into the file
@@ -88,19 +88,19 @@ def _from_pillow(opened: Image.Image) -> int | None:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Decoders of metadata raise errors of nearly every type, and warn of what is ignored here."""
+def _ignore_metadata_errors() -> Iterator[None]:
+    """Suppress warnings and errors in the block: decoders of metadata raise errors of nearly every type."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
-        except Exception:  # none of it is needed to show the picture
+        except Exception:  # the image can be read without its metadata
             return
 
 
 _WHITE = (
-    "the file does not say which value is white. Wanted 8-bit or 16-bit unsigned integers, or floats in [0, 1]: scale "
-    "the values, and save the picture again."
+    "the file does not define which value is white. Expected 8-bit or 16-bit unsigned integers, or floats in [0, 1]: "
+    "scale the values, and save the image again."
 )
 
 
@@ -129,7 +129,7 @@ class Stored(NamedTuple):
 
     @classmethod
     def of(cls, opened: Image.Image) -> "Stored":
-        """Of an opened file, before it is decoded."""
+        """Return the storage format of an opened file, before it is decoded."""
         raw = opened.tile[0][3] if isinstance(opened, ImageFile) and opened.tile else ""
         tags = getattr(opened, "tag_v2", {})
         bits, sample = (tags.get(tag, default) for tag, default in ((258, (16,)), (339, (1,))))
@@ -143,7 +143,7 @@ class Stored(NamedTuple):
 
 
 def rgb_or_float(photo: Image.Image, stored: Stored, path: str | Path) -> Image.Image:
-    """Mode RGB with 8 bits, or mode F in [0, 1] of deeper grey photos.
+    """Return an image of mode RGB with 8 bits, or of mode F in [0, 1] for grey photos with more bits.
 
     Raises:
         PhotoError: channels one after another that Pillow reads wrongly, or as :func:`_deep_grey`.
@@ -151,8 +151,8 @@ def rgb_or_float(photo: Image.Image, stored: Stored, path: str | Path) -> Image.
     if stored.misread:
         raise PhotoError(
             f"{path} stores the {len(photo.getbands())} channels of mode {photo.mode}, {stored.bits} bits each, one "
-            "after another (PlanarConfiguration 2), which Pillow reads wrongly. Save the picture again with its "
-            "channels together, or as PNG."
+            "after another (PlanarConfiguration 2), which Pillow reads wrongly. Save the image again with its channels "
+            "together, or as PNG."
         )
     if stored.signed or photo.mode.startswith("I") or photo.mode == "F":
         return Image.fromarray(_deep_grey(photo, stored, path))
@@ -169,10 +169,10 @@ def rgb_or_float(photo: Image.Image, stored: Stored, path: str | Path) -> Image.
 
 
 def _deep_grey(photo: Image.Image, stored: Stored, path: str | Path) -> NDArray[np.float32]:
-    """Values of a grey photo with more than 8 bits, in [0, 1].
+    """Return the values of a grey photo with more than 8 bits, in [0, 1].
 
     Raises:
-        PhotoError: the file does not say which value is white, or has values that are no brightness.
+        PhotoError: the file does not define which value is white, or has NaN, infinity or values outside [0, 1].
     """
     values = np.asarray(photo)
     if photo.mode == "F":
@@ -180,8 +180,7 @@ def _deep_grey(photo: Image.Image, stored: Stored, path: str | Path) -> NDArray[
         if not finite.all():
             raise PhotoError(
                 f"{path} holds NaN or infinity in {(~finite).sum():,} of {finite.size:,} pixels; expected finite "
-                "values "
-                "in [0, 1]. Replace them and save the picture again."
+                "values in [0, 1]. Replace them and save the image again."
             )
         low, high = float(values.min()), float(values.max())
         if low < -0.5 or high > 1.5:  # as check_images: overshoots of a filter are clamped
@@ -190,8 +189,8 @@ def _deep_grey(photo: Image.Image, stored: Stored, path: str | Path) -> NDArray[
     else:
         sixteen = photo.mode != "I" or stored.file in {"PNG", "PPM"}  # which versions of Pillow read in mode I
         if stored.signed or not sixteen or stored.file not in {"PNG", "PPM", "TIFF", "JPEG2000"}:
-            whole = {("I", False): np.uint32, ("L", True): np.int8}.get((photo.mode, stored.signed), values.dtype)
-            values = values.view(whole)
+            dtype = {("I", False): np.uint32, ("L", True): np.int8}.get((photo.mode, stored.signed), values.dtype)
+            values = values.view(dtype)
             sort = f"{'signed' if stored.signed else 'unsigned'} {stored.bits}-bit integers"
             raise PhotoError(f"{path} holds {sort} from {values.min():,} to {values.max():,}; {_WHITE}")
         scaled = values.astype(np.float32) / np.float32(2**stored.bits - 1)
@@ -203,15 +202,15 @@ def _deep_grey(photo: Image.Image, stored: Stored, path: str | Path) -> NDArray[
 def read_photo(path: str | Path, *, longer_side: int | None = None) -> Tensor:
     """Return a photo as floats in [0, 1]: (3, H, W).
 
-    The first frame or page of the file, turned and mirrored as its orientation tag requires; other metadata is not
-    decoded. Transparency is laid on white, and grey is repeated to three channels. Values are divided by the white of
-    the file: 255, or what its number of bits allows (65535 of 16-bit grey), or 1 of floats. Colours of 16 bits a
-    channel are read with 8. Embedded colour profiles (ICC) are ignored, as torchvision ignores them: values of a photo
-    in Display P3 or Adobe RGB are taken for sRGB, and CMYK is converted by Pillow's formula.
+    The first frame or page of the file is read, turned and mirrored as its orientation tag requires; other metadata is
+    not decoded. Transparent pixels are blended with white, and grey is repeated to three channels. Values are divided
+    by the file's white: 255, the largest value of its number of bits (65535 for 16-bit grey), or 1 for floats. Colours
+    of 16 bits a channel are read with 8. Embedded colour profiles (ICC) are ignored, as in torchvision: values in
+    Display P3 or Adobe RGB are taken for sRGB, and CMYK is converted by Pillow's formula.
 
     Args:
         path: any still image that Pillow reads.
-        longer_side: shrink to this many pixels on the longer side (never enlarged).
+        longer_side: shrink the longer side to this many pixels; smaller photos keep their size.
 
     Raises:
         FileNotFoundError: no such file.
@@ -241,29 +240,30 @@ def read_photo(path: str | Path, *, longer_side: int | None = None) -> Tensor:
     if longer_side is not None and longer_side < max(photo.size):
         scale = longer_side / max(photo.size)
         size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
-        photo = _resized(photo, size)
+        photo = _resize(photo, size)
     values: NDArray[np.float32] = np.asarray(photo, dtype=np.float32)
     values = values / np.float32(255) if photo.mode == "RGB" else np.repeat(values[..., None], 3, axis=2)
     return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1))).clamp(0, 1)
 
 
-def _resized(photo: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _resize(photo: Image.Image, size: tuple[int, int]) -> Image.Image:
     return photo.resize(size, Image.Resampling.LANCZOS)
 
 
 def centre_crop(image: Tensor, size: int, crop: float = 0.875) -> Tensor:
-    """The middle square of a photo, as classifiers are tested: shorter side to size / crop, then size x size.
+    """Return the central square of a photo, as in the evaluation of classifiers.
 
-    Resized by an antialiased bicubic filter; its overshoots are clamped to [0, 1]. Small photos are enlarged. Masks go
-    the same way: ``centre_crop(masks.float(), size) > 0.5``.
+    The shorter side is resized to size / crop, by an antialiased bicubic filter whose overshoots are clamped to [0, 1];
+    then the central size x size pixels are cut out. Small photos are enlarged. For masks:
+    ``centre_crop(masks.float(), size) > 0.5``.
 
     Args:
         image: (C, H, W) or (N, C, H, W) floats in [0, 1], on any device.
-        size: height and width of what comes out.
-        crop: how much of the shorter side is kept, in (0, 1].
+        size: height and width of the result.
+        crop: fraction of the shorter side that is kept, in (0, 1].
 
     Raises:
-        ValueError: another shape, whole numbers, no size, or a crop out of range.
+        ValueError: another shape, integers, no size, or a crop out of range.
 
     Example:
         >>> centre_crop(torch.rand(3, 40, 60), 16).shape
@@ -272,7 +272,7 @@ def centre_crop(image: Tensor, size: int, crop: float = 0.875) -> Tensor:
     if image.dim() not in {3, 4} or not image.numel() or not image.is_floating_point():
         raise ValueError(
             f"image is {image.dtype} of shape {tuple(image.shape)}; expected floats in [0, 1] of shape (C, H, W) or "
-            "(N, C, H, W). Bytes want / 255, masks want .float()."
+            "(N, C, H, W). Divide bytes by 255, and convert masks with .float()."
         )
     if size < 1 or not 0 < crop <= 1:
         raise ValueError(f"size is {size} and crop is {crop}; expected a size of at least 1 and a crop in (0, 1].")
@@ -285,20 +285,20 @@ def centre_crop(image: Tensor, size: int, crop: float = 0.875) -> Tensor:
         antialias=True,
         align_corners=False,
     )
-    top, left = (resized.shape[-2] - size) // 2, (resized.shape[-1] - size) // 2
-    square = resized[..., top : top + size, left : left + size].clamp(0, 1)
+    first_row, first_column = (resized.shape[-2] - size) // 2, (resized.shape[-1] - size) // 2
+    square = resized[..., first_row : first_row + size, first_column : first_column + size].clamp(0, 1)
     return square if image.dim() == 4 else square[0]
 
 
 def to_hwc(maps: Tensor, index: int = 0) -> NDArray[np.float32]:
-    """One map as float32 (H, W, C) for ``captum.attr.visualization.visualize_image_attr``.
+    """Return one map as float32 (H, W, C) for ``captum.attr.visualization.visualize_image_attr``.
 
     Args:
         maps: (H, W), (C, H, W) or (N, C, H, W), any float dtype, on any device, attached or not.
         index: which of N.
 
     Raises:
-        ValueError: another number of dims (a flat canvas wants ``.reshape(C, H, W)`` first).
+        ValueError: another number of dims (reshape a flat canvas to (C, H, W) first).
 
     Example:
         >>> to_hwc(torch.rand(2, 3, 4, 5)).shape
@@ -310,18 +310,17 @@ def to_hwc(maps: Tensor, index: int = 0) -> NDArray[np.float32]:
         maps = maps[None]
     if maps.dim() != 3:
         raise ValueError(
-            f"maps have shape {tuple(maps.shape)}; expected (H, W), (C, H, W) or (N, C, H, W). Rows that are "
-            "pixels want "
-            "a reshape to (C, H, W) first."
+            f"maps have shape {tuple(maps.shape)}; expected (H, W), (C, H, W) or (N, C, H, W). Reshape rows of pixels "
+            "to (C, H, W) first."
         )
     array: NDArray[np.float32] = maps.detach().float().cpu().permute(1, 2, 0).contiguous().numpy()
     return array
 
 
 def check_images(images: object) -> Tensor:
-    """Images as every ascent and comparison wants them: (N, C, H, W), floats in [0, 1].
+    """Return images (N, C, H, W) of floats in [0, 1], detached and checked.
 
-    Values up to .5 outside, as noise makes them, are clamped with a warning.
+    Values up to .5 outside the range, which added noise causes, are clamped with a warning.
 
     Raises:
         TypeError: no tensor, or a tuple of several.
@@ -348,7 +347,7 @@ def check_images(images: object) -> Tensor:
         raise ValueError("images hold NaN or infinity; expected finite values in [0, 1].")
     if low < -0.5 or high > 1.5:
         raise ValueError(
-            f"images lie in [{low:.3g}, {high:.3g}]; expected [0, 1]. Give them before normalisation, and the "
+            f"images lie in [{low:.3g}, {high:.3g}]; expected [0, 1]. Give images before normalisation, and give the "
             "normalisation as preprocess= (or inside forward_func); divide bytes by 255."
         )
     if low < 0 or high > 1:

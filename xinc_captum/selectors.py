@@ -11,7 +11,7 @@ from torch import Tensor
 def python_index(index: Any) -> Any:
     """Return a target or selector with its NumPy integers as ints, and its 1-D integer arrays as lists.
 
-    Everything else is returned as it is: bools and floats stay what they are, for the caller to refuse.
+    Everything else is returned unchanged, bools and floats too; the caller checks them.
 
     Example:
         >>> python_index(np.int64(3)), python_index(np.array([1, 2])), python_index([(np.int32(0), 4)])
@@ -31,14 +31,14 @@ Selector = OneUnit | Sequence[OneUnit] | None
 
 
 def list_units(activation: Tensor, selector: Selector) -> list[OneUnit]:
-    """Spell a selector out as a list of single, checked selectors.
+    """Return the checked single selectors of a selector.
 
-    ``None`` is every unit of dim 1; an int is one unit of dim 1; a tuple indexes the dims after the rows (slices
-    are summed); a callable maps the activation to one value a row and must be linear; a list holds several.
+    ``None`` selects every unit of dim 1; an int selects one unit of dim 1; a tuple indexes the dims after the rows
+    (slices are summed); a callable maps the activation to one value a row and must be linear; a list holds several.
 
     Args:
         activation: (rows, units, ...).
-        selector: see above.
+        selector: one of these.
 
     Raises:
         ValueError: the activation has no unit axis, or the list is empty.
@@ -56,10 +56,10 @@ def list_units(activation: Tensor, selector: Selector) -> list[OneUnit]:
     singles = selector if isinstance(selector, list) else [selector]
     if not singles:
         raise ValueError("neuron_selector is an empty list; give at least one unit, or None for all of them.")
-    return [_checked(activation, one) for one in singles]  # type: ignore[arg-type]
+    return [_check_selector(activation, one) for one in singles]  # type: ignore[arg-type]
 
 
-def _checked(activation: Tensor, one: OneUnit) -> OneUnit:
+def _check_selector(activation: Tensor, one: OneUnit) -> OneUnit:
     shape = tuple(activation.shape[1:])
     if callable(one):
         return one
@@ -77,8 +77,8 @@ def _checked(activation: Tensor, one: OneUnit) -> OneUnit:
     for i, size in zip(index, shape, strict=False):
         if isinstance(i, int) and not -size <= i < size:
             raise IndexError(
-                f"neuron_selector {one!r} is out of range: the layer's units are {shape}, so {i} must lie in "
-                f"[{-size}, {size - 1}]."
+                f"neuron_selector {one!r} is out of range: the layer's units are {shape}, so {i} must lie in [{-size}, "
+                f"{size - 1}]."
             )
         if not isinstance(i, int | slice):
             raise TypeError(f"neuron_selector {one!r} holds a {type(i).__name__}; expected ints and slices.")
@@ -90,7 +90,7 @@ def _index(one: int | tuple[int | slice, ...]) -> tuple[int | slice, ...]:
 
 
 def select(activation: Tensor, selector: Selector) -> Tensor:
-    """The value of each selected unit, summed over whatever dims are left: (rows, k).
+    """Return the value of each selected unit, summed over its remaining dims: (rows, k).
 
     Args:
         activation: (rows, units, ...).
@@ -114,19 +114,20 @@ def _value(activation: Tensor, one: OneUnit) -> Tensor:
         return activation[_index(one)].reshape(activation.shape[0], -1).sum(1)
     value = one(activation)
     if not isinstance(value, Tensor) or value.shape != activation.shape[:1]:
-        seen = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        received = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(
-            f"the neuron_selector function returned {seen}; expected one value a row, shape ({activation.shape[0]},)."
+            f"the neuron_selector function returned {received}; expected one value a row, shape "
+            f"({activation.shape[0]},)."
         )
     return value
 
 
 def replace_unit(activation: Tensor, one: OneUnit, baseline: Tensor) -> Tensor:
-    """A copy of the activation in which one unit stands at its baseline.
+    """Return a copy of the activation in which one unit is set to its baseline.
 
     Args:
         activation: (rows, units, ...).
-        one: a single selector. A callable's share of each element is its gradient there.
+        one: a single selector. A callable weights each element by its gradient.
         baseline: broadcastable to the activation's shape.
 
     Example:

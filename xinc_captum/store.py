@@ -2,7 +2,6 @@
 
 import errno
 import glob
-import hashlib
 import json
 import os
 import platform
@@ -23,6 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from .fingerprint import sha256, sha256_of_bytes, tensors_sha256
+
 PREFIX = "xinc-captum-"  # the format of a file is this, its kind, and a version
 VERSION = 2  # since 2, each file holds a sha256 of all its bytes
 KEY = "xinc_captum"  # one metadata entry, because safetensors writes several in random order
@@ -35,12 +36,12 @@ _VERSION_1 = {
     "link": ("link", True),
 }
 _PICKLES = (b"\x80", b"PK\x03\x04", b"\x1f\x8b")  # a pickle, an archive of torch.save, a compressed pickle
-_UNKNOWN = {"torch.complex128", "torch.float8_e8m0fnu"}  # dtypes that safetensors cannot write, or not read
-_NO_DIGEST = b"0" * 64  # stands in the place of the sha256 while it is computed
+_UNKNOWN = {"torch.complex128", "torch.float8_e8m0fnu"}  # dtypes that safetensors cannot write or cannot read
+_NO_DIGEST = b"0" * 64  # placeholder for the sha256 while it is computed
 
 
 class StoreError(ValueError):
-    """A result folder or file that cannot be written, or a file that is not what it should be."""
+    """A result folder or file that cannot be written, or a file with unexpected content."""
 
 
 class TensorFile(NamedTuple):
@@ -55,8 +56,8 @@ def write_tensors(
 ) -> Path:
     """Write tensors and metadata into one safetensors file with a sha256 of all its bytes.
 
-    The file is written under another name in the same folder and then renamed. If writing fails, a file that was there
-    before is unchanged. A missing folder is created. Equal contents give equal bytes.
+    The file is written atomically: under a temporary name in the same folder, then renamed. If writing fails, an
+    existing file is unchanged. A missing folder is created. Equal contents give equal bytes.
 
     Args:
         path: the file to write or replace.
@@ -77,17 +78,17 @@ def write_tensors(
         >>> read_tensors(path, kind="demo", writer="write_tensors()")
         TensorFile(tensors={'a': tensor([1., 1.])}, metadata={})
     """
-    content, at = _packed(tensors, kind, metadata or {})
+    content, at = _pack(tensors, kind, metadata or {})
     with replace_file(path) as temporary, temporary.open("wb") as file:
         file.write(content[:at])
-        file.write(hashlib.sha256(content).hexdigest().encode())
+        file.write(sha256_of_bytes(content).encode())
         file.write(memoryview(content)[at + len(_NO_DIGEST) :])
     return Path(path)
 
 
 def tensor_file_bytes(tensors: Mapping[str, Tensor], *, kind: str, metadata: Mapping[str, Any] | None = None) -> int:
     """Return the size of the file that :func:`write_tensors` writes, in bytes."""
-    return len(_packed(tensors, kind, metadata or {})[0])
+    return len(_pack(tensors, kind, metadata or {})[0])
 
 
 def read_tensors(path: str | Path, *, kind: str | None, writer: str) -> TensorFile:
@@ -119,7 +120,7 @@ def read_tensors(path: str | Path, *, kind: str | None, writer: str) -> TensorFi
         if data.startswith(_PICKLES) and data[8:9] != b"{":  # safetensors: 8 bytes of length, then JSON
             raise StoreError(
                 f"{path} is a pickle or an archive of torch.save(). Reading one runs any code that its author put in, "
-                f"so it is not opened. Wanted a safetensors file written by {writer}."
+                f"so it is not opened. Expected a safetensors file written by {writer}."
             )
         # safe_open keeps 56 bytes a tensor for ever. Clones: rounding depends on where a tensor begins in memory.
         tensors = {name: tensor.clone() for name, tensor in load(data).items()}
@@ -127,10 +128,10 @@ def read_tensors(path: str | Path, *, kind: str | None, writer: str) -> TensorFi
     except StoreError:
         raise
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise StoreError(f"{path} is no whole safetensors file ({error}); {again}") from error
+        raise StoreError(f"{path} is not a complete safetensors file ({error}); {again}") from error
     if kind is None and KEY not in entries:
         return TensorFile(tensors, {})
-    note, mark, version = _checked_format(path, entries, kind, writer)
+    note, mark, version = _check_format(path, entries, kind, writer)
     stored = note.pop("sha256", None)
     if version >= VERSION and stored != _sha256_of(data, str(stored)):
         raise StoreError(f"{path} was changed after it was written (its sha256 differs); {again}")
@@ -139,26 +140,26 @@ def read_tensors(path: str | Path, *, kind: str | None, writer: str) -> TensorFi
             raise StoreError(f"the tensors of {path} were changed after it was written (their sha256 differs); {again}")
         unchecked = "its settings" if _VERSION_1[mark][1] else "the values of its tensors and its settings"
         warnings.warn(
-            f"{path} has format version 1, in which no sha256 covers {unchecked}; damage there cannot be found. Load "
-            "it and save it again to add one.",
+            f"{path} has format version 1, in which no sha256 covers {unchecked}; damage there cannot be detected. "
+            "Load it and save it again to add one.",
             stacklevel=3,
         )
     return TensorFile(tensors, note if version == 1 else note["metadata"])
 
 
-def check_state(path: str | Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def check_state(path: str | Path, state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
     """Check that the tensors of a file have the names and shapes of a state dict.
 
     Raises:
-        StoreError: a tensor is missing, not expected, or of another shape; lists the first five.
+        StoreError: a tensor is missing, not expected, or of another shape; the text lists the first five.
     """
     faults = [
-        *(f"{name} is missing" for name in expected if name not in found),
-        *(f"{name} is left over" for name in found if name not in expected),
+        *(f"{name} is missing" for name in state if name not in tensors),
+        *(f"{name} is left over" for name in tensors if name not in state),
         *(
-            f"{name} has shape {tuple(found[name].shape)}, not {tuple(value.shape)}"
-            for name, value in expected.items()
-            if name in found and found[name].shape != value.shape
+            f"{name} has shape {tuple(tensors[name].shape)}, not {tuple(value.shape)}"
+            for name, value in state.items()
+            if name in tensors and tensors[name].shape != value.shape
         ),
     ]
     if faults:
@@ -234,47 +235,33 @@ def _remove_leftovers(folder: Path, start: str) -> None:
             continue
 
 
-def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Return the hex digest of names, dtypes, shapes and bytes, in the order of the names.
-
-    Example:
-        >>> tensors_sha256({"a": torch.zeros(2)})[:8]
-        'da53f451'
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(_plain(name, tensor).view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _packed(tensors: Mapping[str, Tensor], kind: str, metadata: Mapping[str, Any]) -> tuple[bytes, int]:
-    """Return the bytes of a file with zeros in the place of the sha256, and where that place is."""
-    held: dict[str, Tensor] = {}
+def _pack(tensors: Mapping[str, Tensor], kind: str, metadata: Mapping[str, Any]) -> tuple[bytes, int]:
+    """Return the bytes of a file with a placeholder for the sha256, and the position of the placeholder."""
+    dense: dict[str, Tensor] = {}
     storages: set[int] = set()
     for name, value in tensors.items():
         plain = _plain(name, value)
         if plain.untyped_storage().data_ptr() in storages:  # safetensors refuses shared memory
             plain = plain.clone()
         storages.add(plain.untyped_storage().data_ptr())
-        held[name] = plain
+        dense[name] = plain
     note = {"format": f"{PREFIX}{kind}-{VERSION}", "sha256": _NO_DIGEST.decode(), "metadata": dict(metadata)}
-    content: bytes = save(held, metadata={KEY: json.dumps(note)})
+    content: bytes = save(dense, metadata={KEY: json.dumps(note)})
     return content, content.index(_NO_DIGEST, content.index(b"sha256"))
 
 
 def _plain(name: str, value: Tensor) -> Tensor:
-    """Return a tensor on the CPU whose memory holds its values in order, with no conjugation or sign pending."""
+    """Return a contiguous tensor on the CPU, with conjugation and sign resolved."""
     if value.layout != torch.strided or value.is_meta or value.is_quantized or str(value.dtype) in _UNKNOWN:
-        seen = f"{name!r} is a tensor of {value.dtype}, {value.layout}, on {value.device}"
-        raise TypeError(f"{seen}; a safetensors file holds dense tensors of other dtypes. Convert it first.")
+        received = f"{name!r} is a tensor of {value.dtype}, {value.layout}, on {value.device}"
+        raise TypeError(f"{received}; a safetensors file holds dense tensors of other dtypes. Convert it first.")
     return value.detach().cpu().contiguous().resolve_conj().resolve_neg()
 
 
-def _checked_format(
+def _check_format(
     path: Path, entries: Mapping[str, str], kind: str | None, writer: str
 ) -> tuple[dict[str, Any], str, int]:
-    """Return the metadata without the format, the kind and the version, which are those that are expected."""
+    """Check the format of a file, and return its metadata without the format, its kind and its version."""
     old = _VERSION_1[kind][0] if kind in _VERSION_1 else None
     text = entries.get(KEY, entries.get(old or "", "{}"))
     try:
@@ -282,27 +269,25 @@ def _checked_format(
         mark = str(note.pop("format", "nothing"))
     except (ValueError, AttributeError, TypeError, RecursionError):
         note, mark = {}, "nothing"
-    found, _, number = mark.removeprefix(PREFIX).rpartition("-")
-    if not mark.startswith(PREFIX) or not number.isdecimal() or found != (kind or found):
+    stored_kind, _, number = mark.removeprefix(PREFIX).rpartition("-")
+    if not mark.startswith(PREFIX) or not number.isdecimal() or stored_kind != (kind or stored_kind):
         raise StoreError(
             f"{path} is marked {mark!r}; expected {f'{PREFIX}{kind}-{VERSION}'!r}, a file written by {writer}."
         )
     if int(number) > VERSION:
         raise StoreError(
-            f"{path} has version {number} of the format {PREFIX}{found}, and this version of xinc-captum reads up to "
-            f"{VERSION}; update xinc-captum."
+            f"{path} has version {number} of the format {PREFIX}{stored_kind}, and this version of xinc-captum reads "
+            f"up to {VERSION}; update xinc-captum."
         )
     if int(number) != (VERSION if KEY in entries else 1):  # each version has its own metadata entry
-        raise StoreError(f"{path} is damaged: {mark!r} is no format of this package; copy the file again.")
-    return note, found, int(number)
+        raise StoreError(f"{path} is damaged: {mark!r} is not a format of this package; copy the file again.")
+    return note, stored_kind, int(number)
 
 
 def _sha256_of(content: bytes, stored: str) -> str:
-    """Return the sha256 of a file's bytes with zeros in the place of the sha256 that it stores."""
+    """Return the sha256 of a file's bytes with the placeholder instead of the sha256 that it stores."""
     end = 8 + int.from_bytes(content[:8], "little")
-    digest = hashlib.sha256(content[:end].replace(stored.encode(), _NO_DIGEST, 1))
-    digest.update(memoryview(content)[end:])
-    return digest.hexdigest()
+    return sha256_of_bytes(content[:end].replace(stored.encode(), _NO_DIGEST, 1), memoryview(content)[end:])
 
 
 __all__ = [
@@ -325,24 +310,18 @@ __all__ = [
 MANIFEST = "manifest.json"
 FORMAT = "xinc-captum-result-1"
 FULL = (errno.ENOSPC, errno.EDQUOT)
-TIMES = "times.json"  # what differs between equal runs; not hashed
+TIMES = "times.json"  # wall times, which differ between equal runs; not hashed
 _VERSIONS = ("xinc-captum", "torch", "torchvision", "captum", "numpy", "matplotlib", "Pillow", "safetensors")
 
 
 _CALL: ContextVar[Mapping[str, Any] | None] = ContextVar("_CALL", default=None)
 
 
-def sha256(path: str | Path) -> str:
-    """Hex digest of a file."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def check_folder(path: str | Path) -> Path:
-    """Make sure, before any work, that a result folder can be put there.
+    """Check, before any work, that a result folder can be written, and return its absolute path.
 
     Raises:
-        StoreError: the place is a file, holds something that is no earlier result, or cannot be written to.
+        StoreError: the path is a file, holds something that is not an earlier result, or cannot be written to.
     """
     path = Path(path).resolve()
     if path.exists() and not path.is_dir():
@@ -354,7 +333,7 @@ def check_folder(path: str | Path) -> Path:
         nearest = nearest.parent
     if not nearest.is_dir():
         raise StoreError(f"{nearest} is a file, so no folder can be made below it; give another place.")
-    try:  # asking for permissions is not enough: file systems can be read-only, full or no place for files
+    try:  # permissions alone do not tell: a file system can be read-only, full or virtual
         Path(tempfile.mkdtemp(prefix=".xinc-probe.", dir=nearest)).rmdir()
     except OSError as error:
         raise StoreError(f"{nearest} cannot be written to ({error.strerror}); give a folder that you own.") from error
@@ -362,7 +341,7 @@ def check_folder(path: str | Path) -> Path:
 
 
 def _check_earlier(path: Path) -> None:
-    """Let a folder be replaced only if it holds nothing but an earlier result."""
+    """Raise StoreError unless the folder holds an earlier result and nothing else."""
     inside = {str(p.relative_to(path)) for p in path.rglob("*") if not p.is_dir()}
     if not inside:
         return
@@ -372,28 +351,28 @@ def _check_earlier(path: Path) -> None:
         manifest = None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise StoreError(
-            f"{path} holds files but no {MANIFEST} of ours, so it is not an earlier result and is left alone; give "
-            "another folder, or empty it first."
+            f"{path} holds files but no {MANIFEST} of xinc-captum, so it is not an earlier result and is not replaced; "
+            "give another folder, or empty it first."
         )
     foreign = sorted(inside - {MANIFEST, TIMES, *manifest.get("outputs", {})})
     if foreign:
         raise StoreError(
-            f"{path} is an earlier result, but {foreign[0]!r} in it is not ours and would be lost; move it away, or "
-            "give another folder."
+            f"{path} is an earlier result, but {foreign[0]!r} in it is not part of that and would be lost; move it "
+            "away, or give another folder."
         )
 
 
 def results_below(folder: Path) -> set[Path]:
     """Return the folders inside ``folder`` that hold results; ``folder`` itself is not among them."""
-    found = set()
+    folders = set()
     for manifest in folder.rglob(MANIFEST):
         try:
             note = json.loads(manifest.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         if manifest.parent != folder and isinstance(note, dict) and note.get("format") == FORMAT:
-            found.add(manifest.parent)
-    return found
+            folders.add(manifest.parent)
+    return folders
 
 
 def is_hidden(path: Path, folder: Path) -> bool:
@@ -403,7 +382,7 @@ def is_hidden(path: Path, folder: Path) -> bool:
 
 @contextmanager
 def record_call(call: Mapping[str, Any]) -> Iterator[None]:
-    """Let the manifests of bundles that are written meanwhile say ``call``: what to do to have them again."""
+    """Record ``call``, which reproduces a result, in the manifests of bundles that are written in the block."""
     token = _CALL.set(call)
     try:
         yield
@@ -413,14 +392,14 @@ def record_call(call: Mapping[str, Any]) -> Iterator[None]:
 
 @contextmanager
 def bundle(path: str | Path, note: Mapping[str, Any]) -> Iterator[Path]:
-    """Write results into the yielded folder; it takes the place of ``path`` only if the block succeeds.
+    """Yield a temporary folder for results; it replaces ``path`` only if the block succeeds.
 
-    Every file gets its sha256 into ``manifest.json``, beside ``note``, the command line and the versions in use.
-    What differs between equal runs (times) belongs into a file named ``times.json``, which is not hashed.
+    ``manifest.json`` records the sha256 of every file, ``note``, the command line and the versions in use. Values that
+    differ between equal runs (times) belong into a file named ``times.json``, which is not hashed.
 
     Args:
-        path: the folder to make or to replace.
-        note: what the caller wants recorded: seed, options, hashes of inputs.
+        path: the folder to create or replace.
+        note: values to record: seed, options, hashes of inputs.
 
     Raises:
         StoreError: as :func:`check_folder`, or a full disk.
@@ -436,7 +415,7 @@ def bundle(path: str | Path, note: Mapping[str, Any]) -> Iterator[Path]:
         if call := _CALL.get():
             manifest["call"] = dict(call)
         (work / MANIFEST).write_bytes(_to_json(manifest))
-        work.chmod(0o755)  # mkdtemp and safetensors make things private
+        work.chmod(0o755)  # mkdtemp and safetensors create private files
         for file in files:
             (work / file).chmod(0o644)
         _put(work, path)
@@ -444,18 +423,18 @@ def bundle(path: str | Path, note: Mapping[str, Any]) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in FULL:
             raise StoreError(
-                f"there is no room for {path} ({error.strerror}); nothing was written, and what was there is as it was."
-                " Free some, or give a folder elsewhere, and run it again."
+                f"there is no space for {path} ({error.strerror}); nothing was written, and an earlier result is "
+                "unchanged. Free some space, or give a folder elsewhere, and run it again."
             ) from error
         raise
 
 
 def _put(work: Path, path: Path) -> None:
-    """Rename a finished folder to its place; what was there is removed last, and put back on a failure."""
+    """Rename a finished folder to its path; an earlier result is removed last, and restored on a failure."""
     if not path.is_dir():
         work.rename(path)
         return
-    _check_earlier(path)  # once more: a file may have been put there since the work began
+    _check_earlier(path)  # again: a file may have been added since the work began
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
     try:
         path.rename(aside / path.name)
@@ -470,7 +449,7 @@ def _put(work: Path, path: Path) -> None:
 
 
 def _to_json(manifest: Mapping[str, Any]) -> bytes:
-    """UTF-8; of names of files that are not UTF-8, escapes that JSON reads back as they were."""
+    """Return JSON in UTF-8; names of files that are not UTF-8 are escaped, so that JSON reads them back unchanged."""
     try:
         text = json.dumps(manifest, indent=2, ensure_ascii=False)
         return f"{text}\n".encode()
@@ -483,11 +462,11 @@ def _command() -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """Python, the platform and every package whose version can change a result."""
-    found = {"python": platform.python_version(), "machine": platform.machine()}
+    """Return the versions of Python, the platform and every package that can change a result."""
+    installed = {"python": platform.python_version(), "machine": platform.machine()}
     for name in _VERSIONS:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            installed[name] = "not installed"
+    return installed

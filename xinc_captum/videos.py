@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 
-_LEVEL = 0.02  # about one degree, as FFmpeg; and pixels that are square but for rounding
+_LEVEL = 0.02  # tolerance: about one degree, as in FFmpeg, and the rounding of square pixels
 
 
 def display_frame(frame: "VideoFrame", path: Path) -> Tensor:
     """Return a frame as a player shows it, (3, H, W) in [0, 1]; a warning names ``path``."""
-    return _turned(_on_white(frame), frame, path)
+    return _rotate(_on_white(frame), frame, path)
 
 
 def _on_white(frame: "VideoFrame") -> Tensor:
-    """The colours of a frame as stored, (3, H, W) in [0, 1]; transparency is laid on white, as in photos."""
+    """Return the stored colours of a frame, (3, H, W) in [0, 1]; transparent pixels are blended with white."""
     if not frame.format.has_palette and not any(part.is_alpha for part in frame.format.components):
         return torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1).float() / 255
     pixels = torch.from_numpy(frame.to_ndarray(format="rgba")).permute(2, 0, 1).float() / 255
     return pixels[:3] * pixels[3:] + (1 - pixels[3:])
 
 
-def _turned(pixels: Tensor, frame: "VideoFrame", path: Path) -> Tensor:
-    """A frame (C, H, W) as it is to be shown: FFmpeg's display matrix says how the camera was held, and mirrored.
+def _rotate(pixels: Tensor, frame: "VideoFrame", path: Path) -> Tensor:
+    """Return a frame (C, H, W), turned and mirrored by FFmpeg's display matrix.
 
     ``frame.rotation`` alone has the same value for different mirrored matrices.
     """
@@ -49,7 +49,7 @@ def _turned(pixels: Tensor, frame: "VideoFrame", path: Path) -> Tensor:
         return pixels.flip([axis for axis, factor in ((2, a), (1, d)) if factor < 0])
     if b and c and max(abs(a), abs(d)) < _LEVEL * min(abs(b), abs(c)):
         return pixels.mT.flip([axis for axis, factor in ((2, c), (1, b)) if factor < 0])
-    if a or b or c or d:  # of zeros alone FFmpeg shows frames as they are
+    if a or b or c or d:  # FFmpeg ignores a matrix of zeros
         warnings.warn(f"{path} is to be shown at a slant; its frames are read as stored.", stacklevel=5)
     return pixels
 
@@ -74,10 +74,10 @@ def read_video(
     """Return a video as floats in [0, 1]: (T, 3, H, W).
 
     Frames are turned and mirrored as the file requires (FFmpeg's display matrix; in folders, the orientation tag), and
-    transparency is laid on white. They are the stored ones in their order: times, and with them a variable frame rate,
-    are not read, and pixels that are not square are left as they are, with a warning. A file that was cut off gives the
-    frames that can be read, with a warning. Everything is held in memory, 12 bytes a pixel: give ``limit`` for a long
-    one.
+    transparent pixels are blended with white. Frames are returned in their stored order: times, and with them a
+    variable frame rate, are not read. Pixels that are not square are kept, with a warning. A truncated file gives the
+    frames that can be read, with a warning. All frames are kept in memory, 12 bytes a pixel: give ``limit`` for a long
+    video.
 
     Args:
         path: any video that FFmpeg reads, or a folder of frames in the order of their names, ``frame2`` before
@@ -90,7 +90,7 @@ def read_video(
         FileNotFoundError: no such file or folder.
         ImportError: a file, and PyAV is not installed.
         VideoError: not a video, no frames, too few, frames that cannot be decoded, or frames of different sizes.
-        ValueError: a limit or size that is no whole number of at least 1.
+        ValueError: a limit or size that is not an integer of at least 1.
 
     Example:
         >>> import tempfile; from PIL import Image
@@ -104,38 +104,37 @@ def read_video(
     sides = (size,) if size is not None and not isinstance(size, Sequence) else size
     if not _counts(limit) or (sides is not None and (len(sides) != 2 or None in sides or not _counts(*sides))):
         raise ValueError(
-            f"limit is {limit!r} and size is {size!r}; expected at least 1 frame of at least 1 x 1 pixel, in whole "
-            "numbers: limit=8, size=(height, width)."
+            f"limit is {limit!r} and size is {size!r}; expected integers, at least 1 frame of at least 1 x 1 pixel: "
+            "limit=8, size=(height, width)."
         )
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a video (MP4, AVI, WebM …) or a folder of frames.")
     frames: list[Tensor] = []
     first = None
-    for frame in islice(_photos(path) if path.is_dir() else _decoded(path), limit):
+    for frame in islice(_photos(path) if path.is_dir() else _decode(path), limit):
         first = tuple(frame.shape[1:]) if first is None else first
         if tuple(frame.shape[1:]) != first:
             raise VideoError(
-                f"{path}: frame {len(frames)} is {frame.shape[2]} x {frame.shape[1]} pixels and those before it are "
-                f"{first[1]} x {first[0]}; expected one size throughout. Cut the video there, or resize its "
-                "frames first."
+                f"{path}: frame {len(frames)} has {frame.shape[2]} x {frame.shape[1]} pixels and the frames before it "
+                f"have {first[1]} x {first[0]}; expected one size. Cut the video there, or resize its frames first."
             )
-        frames.append(frame if size is None else _resized(frame, size))
-    expected = least if limit is None else min(least, limit)
-    if len(frames) < expected or not frames:
+        frames.append(frame if size is None else _resize(frame, size))
+    minimum = least if limit is None else min(least, limit)
+    if len(frames) < minimum or not frames:
         raise VideoError(
-            f"{path} has {len(frames)} frame{'' if len(frames) == 1 else 's'}; expected at least {max(expected, 1)}. "
-            "A still picture is read by read_photo() of xinc_captum.images."
+            f"{path} has {len(frames)} frame{'' if len(frames) == 1 else 's'}; expected at least {max(minimum, 1)}. A "
+            "still image is read by read_photo() of xinc_captum.images."
         )
     return torch.stack(frames)
 
 
 def _counts(*numbers: object) -> bool:
-    """Whether all are whole numbers of at least 1, or None."""
+    """Return whether all are integers of at least 1, or None."""
     return all(one is None or (hasattr(one, "__index__") and one.__index__() >= 1) for one in numbers)
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """The photos of a folder in the order in which they are its frames; hidden files are none."""
+    """Return the photos of a folder in the order of its frames, without hidden files."""
     kinds = Image.registered_extensions()
     files = [
         file
@@ -145,13 +144,13 @@ def frame_files(folder: Path) -> list[Path]:
     return sorted(files, key=_in_counting_order)
 
 
-def _resized(frame: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(frame: Tensor, size: tuple[int, int]) -> Tensor:
     resized = torch.nn.functional.interpolate(frame[None], size, mode="bicubic", antialias=True, align_corners=False)
     return resized[0].clamp(0, 1)
 
 
-def _decoded(path: Path) -> Iterator[Tensor]:
-    """Every frame of a file, as PyAV decodes it."""
+def _decode(path: Path) -> Iterator[Tensor]:
+    """Yield every frame of a file, decoded by PyAV."""
     try:
         import av
     except ImportError as error:
@@ -160,7 +159,7 @@ def _decoded(path: Path) -> Iterator[Tensor]:
             "folder of frames."
         ) from error
     done = 0
-    try:  # absolute, for FFmpeg takes what stands before a colon for a protocol
+    try:  # absolute, because FFmpeg takes the text before a colon for a protocol
         with av.open(str(path.absolute()), metadata_errors="replace") as file:
             stream = file.streams.best("video")
             if not isinstance(stream, av.VideoStream):
@@ -169,9 +168,9 @@ def _decoded(path: Path) -> Iterator[Tensor]:
             for frame in _to_the_end(path, file, stream):
                 yield display_frame(frame, path)
                 done += 1
-    except (VideoError, Warning):  # a warning, where the caller has made errors of them
+    except (VideoError, Warning):  # a warning that the caller turned into an error
         raise
-    except av.EOFError:  # a header with nothing behind it
+    except av.EOFError:  # a header without frames
         return
     except Exception as error:  # decoders raise errors of nearly every type on damaged files
         rest = f"The {done} before it can be read with limit={done}." if done else "It may be truncated, or no video."
@@ -180,20 +179,22 @@ def _decoded(path: Path) -> Iterator[Tensor]:
 
 
 def _to_the_end(path: Path, file: "InputContainer", stream: "VideoStream") -> Iterator["VideoFrame"]:
-    """Every frame of a stream; a warning where the file ends before the recording does, or a frame is damaged."""
+    """Yield every frame of a stream; warn if the file ends before the recording does, or if a frame is damaged."""
     packets, seconds, done, clean = 0, 0.0, 0, True
-    held: Packet[Any] | None = None
+    previous: Packet[Any] | None = None
     for packet in file.demux():
         if packet.size and packet.pts is not None:
             seconds = max(seconds, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         if packet.stream.index != stream.index:
             continue
         packets += packet.size > 0
-        cut = not packet.size and held is not None and held.is_corrupt  # the last one, of which a part is missing
-        ready = [] if held is None or cut else stream.decode(held)
+        cut = (
+            not packet.size and previous is not None and previous.is_corrupt
+        )  # the last one, of which a part is missing
+        ready = [] if previous is None or cut else stream.decode(previous)
         for frame in ready if packet.size else [*ready, *stream.decode(None)]:
             if frame.is_corrupt and clean:
-                warnings.warn(f"{path}: frame {done} is damaged, and the decoder has made it up in part.", stacklevel=4)
+                warnings.warn(f"{path}: frame {done} is damaged; the decoder filled in a part of it.", stacklevel=4)
                 clean = False
             yield frame
             done += 1
@@ -203,11 +204,11 @@ def _to_the_end(path: Path, file: "InputContainer", stream: "VideoStream") -> It
                 "be cut off: copy it again, or use these frames.",
                 stacklevel=4,
             )
-        held = packet if packet.size else None
+        previous = packet if packet.size else None
 
 
 def _lost(file: "InputContainer", stream: "VideoStream", packets: int, seconds: float) -> bool:
-    """Whether the header announces more than there is; False for formats whose header does not tell."""
+    """Return whether the header announces more than the file holds; False for formats whose header does not tell."""
     if file.format.name == "avi":
         return packets < stream.frames
     if not file.duration or not file.format.name.startswith(("matroska", "mov", "flv")):
@@ -217,7 +218,7 @@ def _lost(file: "InputContainer", stream: "VideoStream", packets: int, seconds: 
 
 
 def _photos(folder: Path) -> Iterator[Tensor]:
-    """Every photo of a folder, in the order of their names."""
+    """Yield every photo of a folder, in the order of their names."""
     files = frame_files(folder)
     if not files:
         raise VideoError(
@@ -231,6 +232,6 @@ def _photos(folder: Path) -> Iterator[Tensor]:
 
 
 def _in_counting_order(file: Path) -> list[tuple[int, str]]:
-    """``frame10`` after ``frame9``: runs of digits by their number, all else by its letters."""
+    """Return a sort key that puts ``frame10`` after ``frame9``: digits count as numbers."""
     parts = re.split(r"(\d+)", file.name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

@@ -188,7 +188,7 @@ def test_the_models_of_the_zoo_fit():
     [
         ("nobody", "generator 'nobody' is not in the zoo; expected one of mnist_generator, .*as module:function"),
         ("{}:faulty", "generator {}:faulty: int has no image_range and no sample_latents and no synthesize"),
-        ("{}:glaring", r"generator {}:glaring: the generator's pictures lie in \[2.*Correct image_range"),
+        ("{}:glaring", r"generator {}:glaring: the generator's images lie in \[2.*Correct image_range"),
         ("{}:nothing", "module '{}' has no function 'nothing'"),
         ("no_such_module:draw", "module 'no_such_module' cannot be imported"),
     ],

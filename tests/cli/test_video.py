@@ -123,7 +123,7 @@ def test_a_full_disk_leaves_only_the_checkpoint(clip, tmp_path, monkeypatch):
 
     monkeypatch.setattr(video, "write_video_page", full)
     with pytest.raises(
-        StoreError, match=r"there is no room for .*out \(No space left on device\); nothing was written"
+        StoreError, match=r"there is no space for .*out \(No space left on device\); nothing was written"
     ):
         run(clip, tmp_path / "out")
     assert {p.name for p in tmp_path.iterdir()} == {"clip", "square", "out.fit.pt"}

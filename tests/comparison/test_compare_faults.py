@@ -129,7 +129,7 @@ def test_wrong_arguments_are_rejected_before_any_run(conv):
         (ValueError, r"rounds or steps is 0; expected at least 1 of each", one, PHOTOS, {"rounds": 0}),
         (ValueError, r"rounds or steps is 0", one, PHOTOS, {"steps": 0}),
         (ValueError, r"for 2 images; expected a class number", one, PHOTOS, {"target": [0, 1, 2]}),
-        (IndexError, r"target 7 is no class of a model with 3 classes", one, PHOTOS, {"target": 7}),
+        (IndexError, r"target 7 is not a class of a model with 3 classes", one, PHOTOS, {"target": 7}),
     ]
     for error, text, methods, inputs, options in wrong:
         target = options.pop("target", 1)

@@ -70,7 +70,7 @@ def test_a_regression_is_measured_by_its_output(tmp_path):
     texts = [t.get_text() for t in found.figure().findobj() if hasattr(t, "get_text")]
     assert f"output {found.confidence[0]:.3g}" in " ".join(texts)
     assert not any("probability" in column.meaning for column in found.columns)
-    with pytest.raises(ValueError, match=r"outputs go from .* expected values in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"outputs go from .* expected probabilities in \[0, 1\]"):
         run(lambda x: 100 + net(1)(x), 0, probability="identity")
     with pytest.raises(ValueError, match="probability is 'softmx'; expected one of 'auto', 'softmax', 'sigmoid'"):
         run(net(3), 0, probability="softmx")

@@ -1,4 +1,4 @@
-"""One short call of every public class, of every rule, and of what their results compute later.
+"""One short call of every public class, of every rule, and of lazy results.
 
 Used by the test of memory and by ``benchmarks/leak.py``. Every value of :func:`every_call` is a function without
 arguments that makes its own objects, calls them, and returns the result.

@@ -1,4 +1,4 @@
-"""The small classifier and the rows that the whole contract is asked about."""
+"""The small classifier and the inputs of the contract tests."""
 
 import pytest
 import torch

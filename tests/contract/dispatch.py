@@ -1,4 +1,4 @@
-"""Every operation that a call runs, looked at on a CPU: what would make a GPU wait, what some devices do not have."""
+"""Dispatch modes that record, on a CPU, operations that would synchronise a GPU or that some devices lack."""
 
 import traceback
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The one table of the contract: every public attribution class, how it is built, and what it promises.
+"""The table of the contract: every public attribution class, its construction, and its properties.
 
 A new class adds a row to ``METHODS``; a new promise adds a test in the file of its idea. Lines are numbered as in the
 project's checklist of what Captum users do with a method (``test_checklist.py`` lists them).

@@ -1,4 +1,4 @@
-"""Every line of the drop-in checklist is tested for every public attribution class, or says why it cannot hold."""
+"""Every line of the drop-in checklist is tested for every public attribution class, or has a reason why it cannot hold."""
 
 import importlib
 import inspect

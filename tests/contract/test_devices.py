@@ -1,4 +1,4 @@
-"""Every class works on the tensors' own device and never makes it wait."""
+"""Every class works on the tensors' device and never synchronises with it."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Rows that are frames: the same promises on a convolutional decoder."""
+"""The contract for rows that are frames, on a convolutional decoder."""
 
 import copy
 
@@ -35,7 +35,7 @@ def draw(method, model, t, **kwargs):
 
 
 @frames
-def test_frames_answers_are_plain(method, decoder, found):
+def test_frames_results_are_plain_tensors(method, decoder, found):
     model, t = decoder
     before = found(model)
     answer = draw(method, model, t)
@@ -85,7 +85,7 @@ def test_frames_in_other_dtypes(method, decoder):
 
 @frames
 @pytest.mark.parametrize("where", ["stem", "blocks.0.1", "head"])
-def test_frames_left_as_found_when_any_submodule_raises(method, decoder, found, where):
+def test_frames_state_is_restored_when_any_submodule_raises(method, decoder, found, where):
     model, t = decoder
 
     def raising(*_):

@@ -1,4 +1,4 @@
-"""Forward passes that record no gradient: right maps where none is needed, one named error everywhere else."""
+"""Forward passes without gradients: correct maps where none is needed, one named error elsewhere."""
 
 import contextlib
 import warnings
@@ -153,7 +153,7 @@ def test_rows_of_compare(kind):
     assert not any(row.error for row in found.table[3:])
 
 
-def test_scripted_layers_are_refused_in_words():
+def test_scripted_layers_raise_errors():
     inner = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
     model = nn.Sequential(inner, nn.Flatten(), nn.Linear(400, 3)).eval()
     text = "layer '0.1' is scripted .*scripted modules run no Python hooks.*give the original torch.nn.Module"

@@ -1,4 +1,4 @@
-"""Layers that are not there, are somebody else's, or never run."""
+"""Layers that do not exist, belong to another model, or never run."""
 
 import pytest
 from contract.methods import every

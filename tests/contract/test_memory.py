@@ -1,10 +1,10 @@
-"""No call of a public class keeps a tensor that it made, nor a hook, once its result is dropped."""
+"""No public class keeps tensors or hooks in memory after its result is dropped."""
 
 import warnings
 
 import pytest
 from contract.calls import every_call
-from contract.kept import kept
+from contract.storages import count_storages
 
 CALLS = {}
 
@@ -28,6 +28,6 @@ def test_no_tensor_of_a_call_outlives_it(name):
         pytest.importorskip("zarr", reason="pip install '.[store]'")
     call = call_of(name)
     call()  # what is made once only, such as matrices of bounded caches
-    stay, made = kept(call)
+    stay, made = count_storages(call)
     assert made > 0
     assert stay == 0, f"{stay} of {made} storages stay"

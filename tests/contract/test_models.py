@@ -1,4 +1,4 @@
-"""Lines 14 to 16, 20 and 21: models in wrappers, compiled, traced, odd, or with odd answers."""
+"""Lines 14 to 16, 20 and 21: models in wrappers, compiled, traced, or with unusual outputs."""
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def test_line_20_function_around_the_model_and_output_fn(method, net, x):
         picked = method.make(lambda x, p=pack: p(net(x)), method.layer, output_fn=pick)
         torch.testing.assert_close(picked.attribute(x, **method.of(1)), plain)
         if "unscaled" not in method.promises:
-            with pytest.raises(TypeError, match=r"expected a tensor; say which tensor to explain with\s+output_fn="):
+            with pytest.raises(TypeError, match=r"expected a tensor; choose the tensor to explain with\s+output_fn="):
                 method.make(lambda x, p=pack: p(net(x)), method.layer).attribute(x, **method.of(1))
 
 

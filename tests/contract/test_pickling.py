@@ -1,4 +1,4 @@
-"""Results that people keep are pickled and copied whole, verdict included, or say what to do instead."""
+"""Results are pickled and copied completely, verdict included, or raise an error with the alternative."""
 
 import copy
 import pickle
@@ -112,7 +112,7 @@ RESULTS = {
 
 
 @pytest.mark.parametrize("make", RESULTS.values(), ids=RESULTS)
-def test_pickled_and_copied_whole(make, net, x):
+def test_pickles_and_copies_are_complete(make, net, x):
     result = make(net, x)
     said = str(result.trust) if hasattr(result, "trust") else ""
     for again in (pickle.loads(pickle.dumps(result)), copy.deepcopy(result), copy.copy(result)):
@@ -147,7 +147,7 @@ def test_a_copied_accentuation_asks_the_same_model(net, x, found):
 
 
 @pytest.mark.parametrize("frames", [False, True])
-def test_a_canvas_says_how_to_keep_it(frames, net, x):
+def test_a_canvas_that_cannot_be_pickled_names_the_remedy(frames, net, x):
     if frames:
         canvas = NeuronCanvas(nn.Sequential(net.conv, net.norm), "0").canvas(x, (6, 6))
     else:

@@ -1,4 +1,4 @@
-"""An argument that all samples share may have as many rows as the batch: the numbers stay those of the whole batch."""
+"""An argument that all samples share may have as many rows as the batch: results equal those of the full batch."""
 
 import pytest
 import torch
@@ -156,7 +156,7 @@ def test_lazy_canvases_cut_their_own_way():
         torch.testing.assert_close(next(iter(several.values())).totals(), expected.totals(), atol=1e-5, rtol=1e-4)
 
 
-def test_a_graph_of_all_samples_is_refused_where_it_would_be_cut():
+def test_a_graph_of_all_samples_is_refused_when_it_would_be_sliced():
     net = nn.Linear(3, 2)
 
     def graph(x, adjacency):

@@ -19,7 +19,7 @@ def test_line_17_double_and_bfloat16(method, net, x):
 
 
 @every
-def test_line_17_autocast_answers_float32(method, net, x):
+def test_line_17_autocast_returns_float32(method, net, x):
     with torch.autocast("cpu", torch.bfloat16):
         answer = attribute(method, net, x)
         assert torch.is_autocast_enabled("cpu")

@@ -1,4 +1,4 @@
-"""Rows that are pictures with networks of their own: the same promises on a Trans-INR."""
+"""The contract for rows that are images with their own networks, on a Trans-INR."""
 
 import copy
 
@@ -38,7 +38,7 @@ SHAPES = {"token": (2, 4, 6, 6), "modulation": (2, 10, 6, 6), "patch": (2, 5, 6,
 
 
 @tokens
-def test_tokens_answers_are_plain(level, writer, x, found):
+def test_tokens_results_are_plain_tensors(level, writer, x, found):
     before = found(writer)
     answer = told(level, writer, x)
     assert answer.shape == SHAPES[level]
@@ -177,7 +177,7 @@ def test_tokens_line_19_modes(level, writer, x, found):
 @tokens
 @pytest.mark.parametrize("where", ["tokens", "writer.encoder.blocks.0.attention", "writer.heads.1"])
 @pytest.mark.parametrize("fault", [Broken, KeyboardInterrupt])
-def test_tokens_left_as_found_when_any_submodule_raises(level, writer, x, found, where, fault):
+def test_tokens_state_is_restored_when_any_submodule_raises(level, writer, x, found, where, fault):
     writer.train()
     writer(x).sum().backward()
 

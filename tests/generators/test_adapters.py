@@ -14,8 +14,8 @@ from xinc_captum.generators import (
     Generator,
     StyleGANAdapter,
     check_generator,
+    images_in_unit_range,
     load_weights,
-    pictures_in_unit_range,
 )
 from xinc_captum.generators.adapters import Adapter
 from xinc_captum.hooks import capture
@@ -35,7 +35,7 @@ def test_layers_that_would_mix_pictures_up(layer):
         Adapter(nn.Sequential(layer), (-1, 1), 0)
 
 
-def test_each_family_says_how_it_draws():
+def test_each_adapter_implements_synthesize():
     with pytest.raises(NotImplementedError):
         Adapter(nn.Identity(), (0, 1), 0)(torch.zeros(1, 1))
     assert Adapter(nn.Identity(), (0, 1), 0).like().dtype == torch.float32
@@ -73,7 +73,7 @@ def test_size_doubles_with_every_layer():
         assert DCGAN(5, (4,) * levels, 1).eval()(torch.randn(2, 5, 1, 1)).shape == (2, 1, *[4 * 2**levels] * 2)
 
 
-def test_it_is_a_generator_that_keeps_its_word():
+def test_it_satisfies_the_generator_protocol():
     assert isinstance(eyes(), Generator)
     assert check_generator(eyes(), classes=torch.tensor([2, 0, 0])) == (13, (3, 16, 16))
     plain = DCGANAdapter(DCGAN(10, (8, 6)).eval(), 10)
@@ -90,7 +90,7 @@ def test_the_latent_is_noise_and_class():
     assert torch.equal(eyes().latent_mean(torch.tensor([2, 0]))[:, 10:], drawn[:, 10:])
 
 
-def test_the_network_is_called_as_it_expects_and_left_alone():
+def test_the_network_is_called_with_its_arguments_and_unchanged():
     network = DCGAN(13, (8, 6), dropout=0.2).eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     adapter = DCGANAdapter(network, 10, num_classes=3)
@@ -115,7 +115,7 @@ def test_double_precision_goes_through():
     assert adapter(adapter.sample_latents(2)).dtype == torch.float64
 
 
-def test_bad_input_is_said():
+def test_invalid_input_raises_errors():
     with pytest.raises(
         ValueError, match=r"BatchNorm2d 'main.1' of the network is in training mode.*call network.eval\(\)"
     ):
@@ -126,11 +126,11 @@ def test_bad_input_is_said():
         DCGANAdapter(nn.Identity(), 0)
     with pytest.raises(ValueError, match=r"latents have shape \(2, 10\); expected \(n, 13\)"):
         eyes().synthesize(torch.zeros(2, 10))
-    with pytest.raises(ValueError, match="class 3 is not one that the generator knows; expected 0 to 2"):
+    with pytest.raises(ValueError, match="class 3 is not a class of the generator; expected 0 to 2"):
         eyes().sample_latents(2, 3)
     with pytest.raises(ValueError, match="n is 0"):
         eyes().sample_latents(0, 1)
-    with pytest.raises(ValueError, match="draws one of 3 classes"):
+    with pytest.raises(ValueError, match="has 3 classes"):
         eyes().latent_mean()
     with pytest.raises(ValueError, match=r"image_range is \(1, -1\)"):
         check_generator(eyes(image_range=(1, -1)), classes=0)
@@ -165,13 +165,13 @@ class BigGAN(nn.Module):
         return self.generator(torch.cat((z, self.embeddings(class_label)), dim=1), truncation)
 
 
-def test_biggan_it_is_a_generator_that_keeps_its_word():
+def test_biggan_it_satisfies_the_generator_protocol():
     adapter = BigGANAdapter(BigGAN().eval())
     assert isinstance(adapter, Generator) and adapter.num_classes == 5
     assert check_generator(adapter, classes=torch.tensor([4, 0, 1])) == (12, (3, 16, 16))
 
 
-def test_it_draws_what_the_network_itself_draws():
+def test_images_equal_those_of_the_network():
     network = BigGAN().eval()
     adapter = BigGANAdapter(network, statistics=0.5)
     latents = adapter.sample_latents(3, torch.tensor([4, 0, 4]), 0.5)
@@ -199,7 +199,7 @@ def test_blocks_can_be_tapped():
     assert taken[adapter.network.generator.layers[0]].shape == (2, 8, 8, 8)
 
 
-def test_biggan_bad_input_is_said():
+def test_biggan_invalid_input_raises_errors():
     with pytest.raises(TypeError, match=r"Linear has no embeddings \(a linear layer\) and generator\(w, truncation\)"):
         BigGANAdapter(nn.Linear(2, 2))
     with pytest.raises(TypeError, match="network is a str; expected an nn.Module"):
@@ -208,7 +208,7 @@ def test_biggan_bad_input_is_said():
         with pytest.raises(ValueError, match=f"statistics is {wrong}; expected a truncation above 0 and up to 1"):
             BigGANAdapter(BigGAN(), statistics=wrong)
     adapter = BigGANAdapter(BigGAN().eval())
-    with pytest.raises(ValueError, match="class 5 is not one that the generator knows; expected 0 to 4"):
+    with pytest.raises(ValueError, match="class 5 is not a class of the generator; expected 0 to 4"):
         adapter.sample_latents(2, 5)
     with pytest.raises(ValueError, match="n is -1"):
         adapter.sample_latents(-1, 0)
@@ -258,7 +258,7 @@ class StyleGANXL(nn.Module):
         self.mapping, self.synthesis = Mapping(c_dim, num_ws, per_class), Synthesis(num_ws)
 
 
-def test_stylegan_it_is_a_generator_that_keeps_its_word():
+def test_stylegan_it_satisfies_the_generator_protocol():
     adapter = StyleGANAdapter(StyleGANXL().eval())
     assert isinstance(adapter, Generator) and (adapter.num_classes, adapter.num_ws) == (7, 32)
     assert check_generator(adapter, classes=torch.tensor([6, 0, 2])) == (512, (3, 4, 4))
@@ -295,9 +295,9 @@ def test_one_latent_goes_to_every_layer_without_noise():
     raw = network.synthesis(ws, noise_mode="const")
     assert raw.abs().max() > 1, "so that the clamp is seen"
     assert torch.equal(adapter.synthesize(latents), raw.clamp(-1, 1))
-    assert pictures_in_unit_range(adapter, latents).min() >= 0
+    assert images_in_unit_range(adapter, latents).min() >= 0
     noisy = StyleGANAdapter(network, synthesis_options={})
-    with pytest.raises(ValueError, match="the same latents gave other pictures; expected no noise"):
+    with pytest.raises(ValueError, match="the same latents gave other images; expected no noise"):
         check_generator(noisy, classes=1)
 
 
@@ -340,7 +340,7 @@ def test_a_built_network_is_filled_from_safetensors(tmp_path):
     assert torch.equal(first, second)
 
 
-def test_stylegan_bad_input_is_said():
+def test_stylegan_invalid_input_raises_errors():
     with pytest.raises(
         TypeError, match=r"Linear has no mapping, synthesis, z_dim, c_dim, w_dim, num_ws; expected a Style"
     ):
@@ -358,14 +358,14 @@ def test_stylegan_bad_input_is_said():
         StyleGANAdapter(network)
     network = StyleGANXL().eval()
     adapter = StyleGANAdapter(network)
-    with pytest.raises(ValueError, match="class 7 is not one that the generator knows; expected 0 to 6"):
+    with pytest.raises(ValueError, match="class 7 is not a class of the generator; expected 0 to 6"):
         adapter.sample_latents(1, 7)
     with pytest.raises(ValueError, match="n is 0; expected at least 1 latent"):
         adapter.sample_latents(0, 1)
     with pytest.raises(ValueError, match=r"latents have shape \(2, 32, 512\); expected \(n, 512\)"):
         adapter.synthesize(torch.zeros(2, 32, 512))
     network.mapping.num_ws = 5
-    with pytest.raises(ValueError, match=r"the mapping gave \(1, 5, 512\); expected \(1, 32, 512\)"):
+    with pytest.raises(ValueError, match=r"the mapping returned \(1, 5, 512\); expected \(1, 32, 512\)"):
         adapter.sample_latents(1, 1)
 
 
@@ -424,7 +424,7 @@ def test_safetensors_under_any_name_and_length(tmp_path):
         load_weights(nn.Linear(1, 1), tmp_path / "odd.pkl")
 
 
-def test_what_does_not_fit_is_listed_and_nothing_changes(tmp_path):
+def test_mismatched_tensors_are_listed_and_the_network_is_unchanged(tmp_path):
     path = tmp_path / "w.safetensors"
     save_file({"0.weight": torch.zeros(4, 2), "0.bias": torch.zeros(3), "extra": torch.zeros(1)}, path)
     fresh = network()
@@ -448,8 +448,8 @@ def test_missing_and_torn_files(tmp_path):
         load_weights(network(), tmp_path / "no.safetensors")
     save_file(network().state_dict(), tmp_path / "w.safetensors")
     (tmp_path / "w.safetensors").write_bytes((tmp_path / "w.safetensors").read_bytes()[:60])
-    with pytest.raises(ValueError, match=r"is no whole safetensors file \(.*copy the file again"):
+    with pytest.raises(ValueError, match=r"is not a complete safetensors file \(.*copy the file again"):
         load_weights(network(), tmp_path / "w.safetensors")
     (tmp_path / "empty.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match="is no whole safetensors file"):
+    with pytest.raises(ValueError, match="is not a complete safetensors file"):
         load_weights(network(), tmp_path / "empty.safetensors")

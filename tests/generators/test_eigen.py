@@ -67,7 +67,7 @@ def test_without_classes():
     eigen = EigenGenerator(some()[0], components=4)
     assert eigen.num_classes == 0 and eigen.latent_mean().abs().max() < 1e-12
     assert eigen.sample_latents(2).shape == (2, 4)
-    with pytest.raises(ValueError, match="knows none"):
+    with pytest.raises(ValueError, match="generator has none"):
         eigen.sample_latents(2, 0)
 
 
@@ -92,14 +92,14 @@ def test_float32_and_pictures_in_range():
         (torch.rand(1, 1, 3, 4), None, 1, "expected floats .* at least 2"),
         (torch.rand(6, 1, 3, 4) * 255, None, 2, r"images lie in .*; expected \[0, 1\]. Divide"),
         (torch.full((6, 1, 3, 4), torch.nan), None, 2, r"images lie in \[nan, nan\]"),
-        (torch.rand(6, 1, 3, 4), None, 0, "components is 0; expected 1 to 6, from 6 pictures"),
+        (torch.rand(6, 1, 3, 4), None, 0, "components is 0; expected 1 to 6, from 6 images"),
         (torch.rand(6, 1, 3, 4), None, 7, "components is 7; expected 1 to 6"),
         (torch.rand(6, 1, 3, 4), torch.zeros(5).long(), 2, r"labels are torch.int64 of shape \(5,\); expected"),
         (torch.rand(6, 1, 3, 4), torch.zeros(6), 2, "labels are torch.float32"),
-        (torch.rand(6, 1, 3, 4), torch.tensor([0, 0, 0, 0, 0, -1]), 2, "whole numbers from 0 on"),
-        (torch.rand(6, 1, 3, 4), torch.tensor([0, 0, 0, 2, 2, 2]), 2, "class 1 has 0 pictures; expected at least 2"),
+        (torch.rand(6, 1, 3, 4), torch.tensor([0, 0, 0, 0, 0, -1]), 2, "integers from 0 on"),
+        (torch.rand(6, 1, 3, 4), torch.tensor([0, 0, 0, 2, 2, 2]), 2, "class 1 has 0 images; expected at least 2"),
     ],
 )
-def test_bad_input_is_said(images, labels, components, text):
+def test_invalid_input_raises_errors(images, labels, components, text):
     with pytest.raises(ValueError, match=text):
         EigenGenerator(images, labels, components)

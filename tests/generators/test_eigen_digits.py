@@ -1,4 +1,4 @@
-"""The whole way on handwritten digits, seconds in all: pairs, links, audits, and links that are planted to fail."""
+"""End-to-end test on handwritten digits in seconds: pairs, links, audits, and links that must fail."""
 
 import json
 from dataclasses import replace
@@ -120,7 +120,7 @@ def test_without_fit_and_pictures_it_is_weak_at_most(digits):
     assert found.generated is None
 
 
-def test_it_saves_itself_and_leaves_the_model_as_found(digits, tmp_path, found):
+def test_saving_restores_the_model_state(digits, tmp_path, found):
     record = found(digits.net)
     result = audit(digits, linked(digits, "linear"))
     assert record.differences(digits.net) == []

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from xinc_captum import LayerError
-from xinc_captum.generators import DCGAN, DCGANAdapter, from_callable, normal_latents, pictures_and_features
+from xinc_captum.generators import DCGAN, DCGANAdapter, from_callable, images_and_features, normal_latents
 from xinc_captum.generators.features import enlarge, stack_maps
 from xinc_captum.generators.protocol import modules_of
 
@@ -18,7 +18,7 @@ def test_features_and_pictures_are_of_one_pass():
     generator, latents = small(), torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
     passes = []
     generator.network.register_forward_hook(lambda *_: passes.append(1))
-    pictures, maps = pictures_and_features(generator, latents)
+    pictures, maps = images_and_features(generator, latents)
     assert passes == [1] and [tuple(m.shape) for m in maps] == [(3, 8, 4, 4), (3, 4, 8, 8)]
     assert pictures.shape == (3, 3, 16, 16)
     torch.testing.assert_close(pictures, (generator.synthesize(latents) + 1) / 2)
@@ -26,33 +26,33 @@ def test_features_and_pictures_are_of_one_pass():
     torch.testing.assert_close(maps[0], first)
 
 
-def test_named_layers_of_a_plain_function_in_the_order_asked_for():
+def test_named_layers_of_a_function_are_returned_in_the_given_order():
     net = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.ConvTranspose2d(1, 3, 2, 2), nn.Sigmoid())
     generator = from_callable(lambda w: net(w), normal_latents(4))
-    _, (last, first) = pictures_and_features(generator, torch.zeros(2, 4), ["1", net[0]])
+    _, (last, first) = images_and_features(generator, torch.zeros(2, 4), ["1", net[0]])
     assert last.shape == (2, 3, 4, 4) and first.shape == (2, 1, 2, 2)
 
 
-def test_gradients_pass_and_without_them_nothing_hangs_on():
+def test_masks_are_differentiable_and_detached_without_gradients():
     generator = small()
     latents = torch.ones(1, 6, requires_grad=True)
-    pictures, maps = pictures_and_features(generator, latents)
+    pictures, maps = images_and_features(generator, latents)
     assert torch.autograd.grad(pictures.sum() + maps[0].sum(), latents)[0].abs().sum() > 0
     with torch.no_grad():
-        pictures, maps = pictures_and_features(generator, latents)
+        pictures, maps = images_and_features(generator, latents)
     assert not pictures.requires_grad and not any(m.requires_grad for m in maps)
 
 
-def test_a_read_is_kept_instead_of_the_map():
+def test_a_read_is_stored_instead_of_the_map():
     generator, latents = small(), torch.ones(2, 6)
     with torch.no_grad():
-        _, maps = pictures_and_features(generator, latents)
-        _, means = pictures_and_features(generator, latents, reads=[lambda m: m.mean(1), lambda m: m[:, :1]])
+        _, maps = images_and_features(generator, latents)
+        _, means = images_and_features(generator, latents, reads=[lambda m: m.mean(1), lambda m: m[:, :1]])
     torch.testing.assert_close(means, [maps[0].mean(1), maps[1][:, :1]])
     with pytest.raises(ValueError, match="there are 2 layers, 2 of them different, and 1 reads"):
-        pictures_and_features(generator, latents, reads=[torch.relu])
+        images_and_features(generator, latents, reads=[torch.relu])
     with pytest.raises(ValueError, match="there are 2 layers, 1 of them different"):
-        pictures_and_features(generator, latents, ["network.main.2"] * 2)
+        images_and_features(generator, latents, ["network.main.2"] * 2)
 
 
 def test_modules_are_found_behind_functions_that_sample_and_draw():
@@ -97,13 +97,13 @@ def test_enlarging_is_torchs(size):
     assert torch.equal(enlarge(maps, size), nn.functional.interpolate(maps, size, mode="nearest"))
 
 
-def test_what_holds_no_maps_is_said():
+def test_layers_without_maps_raise_errors():
     generator, latents = small(), torch.zeros(2, 6)
     net = nn.Sequential(nn.Linear(6, 12), nn.Unflatten(1, (3, 2, 2)), nn.Sigmoid())
     flat = from_callable(net, normal_latents(6))
-    with pytest.raises(ValueError, match="no layers were given and the generator names none"):
-        pictures_and_features(flat, latents)
-    with pytest.raises(LayerError, match=r"layer '0' hands over \(2, 12\) for 2 latents; parts want maps"):
-        pictures_and_features(flat, latents, ["0"])
+    with pytest.raises(ValueError, match="no layers were given, and the generator has no feature_layers"):
+        images_and_features(flat, latents)
+    with pytest.raises(LayerError, match=r"layer '0' returns \(2, 12\) for 2 latents; expected maps"):
+        images_and_features(flat, latents, ["0"])
     with pytest.raises(LayerError, match="network.main.99"):
-        pictures_and_features(generator, latents, ["network.main.99"])
+        images_and_features(generator, latents, ["network.main.99"])

@@ -20,7 +20,7 @@ def test_the_papers_head_has_the_papers_weights():
     assert isinstance(head.layers[-1], nn.Conv2d), "the last one has no activation"
 
 
-def test_it_sees_all_features_at_the_pictures_size():
+def test_the_head_uses_all_features_at_the_image_size():
     head = FewShotHead([5, 4], 3, widths=(6,), dilations=(2, 1))
     logits = head(maps(), (6, 6))
     first, last = (m for m in head.layers if isinstance(m, nn.Conv2d))
@@ -37,7 +37,7 @@ def test_projecting_before_upsampling_is_projecting_after():
 
 
 @pytest.mark.parametrize("kind", [FewShotHead, ProjectionHead])
-def test_seeds_make_weights_and_nothing_else(kind):
+def test_the_seed_determines_the_weights_alone(kind):
     state = torch.get_rng_state()
     one, same, other = (kind([2], 2, seed=s) for s in (1, 1, 2))
     assert torch.equal(state, torch.get_rng_state())
@@ -45,7 +45,7 @@ def test_seeds_make_weights_and_nothing_else(kind):
     assert torch.equal(first[0], first[1]) and not torch.equal(first[0], first[2])
 
 
-def test_what_does_not_fit_is_said():
+def test_mismatched_arguments_raise_errors():
     with pytest.raises(ValueError, match="1 widths and 1 dilations; expected one dilation more"):
         FewShotHead([2], 2, widths=(4,), dilations=(1,))
     with pytest.raises(ValueError, match="at least two parts"):
@@ -74,7 +74,7 @@ def blobs(n=6):
 @pytest.mark.parametrize(
     "head", [FewShotHead([3, 2], 2, widths=(8,), dilations=(1, 2)), ProjectionHead([3, 2], 2, width=8)]
 )
-def test_a_few_pictures_teach_it_the_others(head):
+def test_a_few_labelled_images_generalize(head):
     maps, labels = blobs(9)
     losses = fit_head(
         head, [m[:6] for m in maps], labels[:6], epochs=15, learning_rate=1e-2, generator=torch.Generator()
@@ -86,7 +86,7 @@ def test_a_few_pictures_teach_it_the_others(head):
     assert all(p.grad is None or not p.grad.any() for p in head.parameters())
 
 
-def test_strokes_are_enough_and_unlabelled_pixels_teach_nothing():
+def test_strokes_suffice_and_unlabelled_pixels_are_ignored():
     maps, labels = blobs()
     strokes = labels.clone()
     strokes[:, ::3] = -7
@@ -104,14 +104,14 @@ def test_strokes_are_enough_and_unlabelled_pixels_teach_nothing():
     torch.testing.assert_close(*trained)
 
 
-def test_part_training_what_does_not_fit_is_said():
+def test_part_training_mismatched_arguments_raise_errors():
     maps, labels = blobs(2)
     head = ProjectionHead([3, 2], 3)
-    with pytest.raises(ValueError, match=r"the labels name parts \[0, 1\]; the head has parts 0 to 2"):
+    with pytest.raises(ValueError, match=r"the labels have parts \[0, 1\]; the head has parts 0 to 2"):
         fit_head(head, maps, labels, generator=torch.Generator())
-    with pytest.raises(ValueError, match=r"the labels name parts \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"the labels have parts \[2, 3\]"):
         fit_head(head, maps, labels + 2, generator=torch.Generator())
-    with pytest.raises(ValueError, match=r"labels are torch.float32 .* for maps of 2 pictures"):
+    with pytest.raises(ValueError, match=r"labels are torch.float32 .* for maps of 2 images"):
         fit_head(head, maps, labels.float(), generator=torch.Generator())
-    with pytest.raises(ValueError, match=r"expected whole numbers \(2, H, W\)"):
+    with pytest.raises(ValueError, match=r"expected integers \(2, H, W\)"):
         fit_head(head, maps, labels[:1], generator=torch.Generator())

@@ -31,7 +31,7 @@ def test_masks_share_out_every_pixel_and_pass_gradients():
 
 
 @pytest.mark.parametrize("head", [ProjectionHead([1, 3], 2), FewShotHead([1, 3], 2, widths=(4,), dilations=(1, 2))])
-def test_maps_are_read_while_they_pass_and_in_place_layers_spoil_nothing(head):
+def test_reads_are_applied_during_the_pass_and_in_place_layers_do_not_change_maps(head):
     net = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.ConvTranspose2d(1, 3, 2, 2), nn.ReLU(inplace=True), nn.Sigmoid())
     latents = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
     maps = [net[0](latents), net[:2](latents)]
@@ -57,7 +57,7 @@ def blocks(n=5):
     return [coarse + noise[0], fine + noise[1]], kinds
 
 
-def test_clusters_find_what_is_alike_whatever_its_scale():
+def test_clusters_are_independent_of_the_scale():
     maps, kinds = blocks()
     found = cluster_features(maps, 3)(maps, (8, 8)).argmax(1)
     for kind in range(3):
@@ -94,21 +94,21 @@ def test_a_pixel_joins_its_nearest_centre():
     assert parts.names == ("a", "b", "c", "d")
 
 
-def test_what_does_not_fit_is_said():
+def test_mismatched_arguments_raise_errors():
     maps, _ = blocks(1)
-    with pytest.raises(ValueError, match="expected 1 clusters of 64 pixels"):
+    with pytest.raises(ValueError, match="clusters is 1 for 64 pixels"):
         cluster_features(maps, 1)
-    with pytest.raises(ValueError, match="values that are not finite"):
+    with pytest.raises(ValueError, match="the features hold NaN or infinity"):
         cluster_features([m * torch.nan for m in maps], 2)
     with pytest.raises(ValueError, match=r"the maps have \(2, 1\) channels; this head was made for \(1, 2\)"):
         cluster_features(maps, 2)(maps[::-1], (8, 8))
-    with pytest.raises(ValueError, match="names are a, but the head tells 2 parts apart"):
+    with pytest.raises(ValueError, match="names are a, but the head has 2 parts"):
         FeatureParts(ProjectionHead([1], 2), ["a"])
     with pytest.raises(ValueError, match="a different word for each part"):
         FeatureParts(ProjectionHead([1], 2), ["a", "a"])
 
 
-def test_without_scikit_learn_it_says_what_to_install(monkeypatch):
+def test_without_scikit_learn_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "sklearn.cluster", None)
     with pytest.raises(ModuleNotFoundError, match=r"k-means needs sklearn.*xinc-captum\[analysis\]"):
         cluster_features(blocks(1)[0], 2)

@@ -9,8 +9,8 @@ from xinc_captum.generators import (
     Recipe,
     StyleGenerator,
     check_generator,
+    images_in_unit_range,
     load_style_generator,
-    pictures_in_unit_range,
     save_style_generator,
     train_style_generator,
 )
@@ -24,7 +24,7 @@ def small(**more):
     return StyleGenerator(4, 16, channels=(8, 6, 4), latent_dim=12, noise_dim=5, generator=stream, **more)
 
 
-def test_it_is_a_generator_that_keeps_its_word():
+def test_it_satisfies_the_generator_protocol():
     style = small()
     assert isinstance(style, Generator)
     assert check_generator(style, classes=torch.tensor([0, 3, 1])) == (12, (1, 16, 16))
@@ -81,7 +81,7 @@ def test_a_seed_makes_the_weights():
     assert torch.equal(torch.get_rng_state(), state), "torch's own stream is not touched"
 
 
-def test_bad_sizes_and_classes_are_said():
+def test_invalid_sizes_and_classes_raise_errors():
     with pytest.raises(
         ValueError, match=r"size is 18; expected 4 \(2\^\(levels - 1\)\) times 2 or more, since 3 levels"
     ):
@@ -92,9 +92,9 @@ def test_bad_sizes_and_classes_are_said():
         with pytest.raises(ValueError, match=r"got num_classes=.*expected positive numbers, and at least one level"):
             StyleGenerator(**wrong)
     style = small()
-    with pytest.raises(ValueError, match="class 4 is not one that the generator knows; expected 0 to 3"):
+    with pytest.raises(ValueError, match="class 4 is not a class of the generator; expected 0 to 3"):
         style.sample_latents(1, 4)
-    with pytest.raises(ValueError, match="draws one of 4 classes; give classes"):
+    with pytest.raises(ValueError, match="has 4 classes; give classes"):
         style.sample_latents(1)
     with pytest.raises(ValueError, match="n is 0"):
         style.sample_latents(0, 1)
@@ -103,7 +103,7 @@ def test_bad_sizes_and_classes_are_said():
 def test_the_score_by_hand():
     critic = ProjectionDiscriminator(3, 8, 2, width=5, generator=torch.Generator().manual_seed(0))
     images, classes = torch.rand(4, 2, 8, 8), torch.tensor([2, 0, 1, 2])
-    seen = critic.seen(images)
+    seen = critic.backbone(images)
     expected = (seen * (critic.real.weight + critic.direction.weight[classes])).sum(1) + critic.real.bias
     assert torch.allclose(critic(images, classes), expected, atol=1e-5)
     assert not torch.allclose(critic(images, classes), critic(images, (classes + 1) % 3))
@@ -132,15 +132,15 @@ def trained(steps, seed=0, **more):
     return train_style_generator(halves(), LABELS, Recipe(steps=steps, seed=seed, **more), channels=(8, 4))
 
 
-def test_it_learns_what_the_classes_look_like():
+def test_training_learns_the_classes():
     style = trained(120, batch=8, decay=0.9)
     with torch.no_grad():
-        drawn = [pictures_in_unit_range(style, style.sample_latents(20, c, 0.7)).mean((0, 1, 3)) for c in (0, 1)]
+        drawn = [images_in_unit_range(style, style.sample_latents(20, c, 0.7)).mean((0, 1, 3)) for c in (0, 1)]
     assert drawn[0][:4].mean() > drawn[0][4:].mean() + 0.5
     assert drawn[1][4:].mean() > drawn[1][:4].mean() + 0.5
 
 
-def test_what_comes_back_is_ready_for_use():
+def test_the_result_is_in_eval_mode():
     state = torch.get_rng_state()
     style = trained(3)
     assert torch.equal(torch.get_rng_state(), state), "the global state is as found"
@@ -172,17 +172,17 @@ def test_the_pictures_are_left_alone():
         (torch.rand(40, 1, 8, 8) * 2 - 1, LABELS, r"images lie in .*; expected \[0, 1\]"),
         (torch.full((40, 1, 8, 8), torch.nan), LABELS, r"images lie in \[nan, nan\]"),
         (torch.rand(40, 1, 8, 8), LABELS[:5], r"labels are torch.int64 of shape \(5,\)"),
-        (torch.rand(40, 1, 8, 8), LABELS - 1, "whole numbers from 0 on"),
-        (torch.rand(40, 1, 8, 8), LABELS * 2, "class 1 has no picture"),
+        (torch.rand(40, 1, 8, 8), LABELS - 1, "integers from 0 on"),
+        (torch.rand(40, 1, 8, 8), LABELS * 2, "class 1 has no image"),
     ],
 )
-def test_bad_input_is_said(images, labels, text):
+def test_invalid_input_raises_errors(images, labels, text):
     with pytest.raises(ValueError, match=text):
         train_style_generator(images, labels, Recipe(steps=1))
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"batch": -1}, {"rate": 0.0}, {"decay": 1.0}, {"penalty_every": 0}])
-def test_bad_recipes_are_said(wrong):
+def test_invalid_recipes_raise_errors(wrong):
     with pytest.raises(ValueError, match="got Recipe.*expected positive numbers, and a decay"):
         Recipe(**wrong)
 
@@ -197,7 +197,7 @@ def saved(tmp_path):
     return model, tmp_path / "g.safetensors"
 
 
-def test_what_is_saved_comes_back_to_the_bit(saved):
+def test_saved_tensors_are_loaded_bit_identically(saved):
     model, path = saved
     again, recipe = load_style_generator(path)
     assert recipe == RECIPE and not again.training and again.config == model.config

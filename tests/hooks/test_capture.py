@@ -1,4 +1,4 @@
-"""Float tensors are taken out of what a layer returns, and everything else goes on as it was."""
+"""Capture and replacement of the float tensors in a layer's output; everything else is passed on unchanged."""
 
 import sys
 import threading
@@ -14,7 +14,7 @@ from xinc_captum.hooks import eager, reach
 from xinc_captum.hooks.capture import Captured, floats_of, one_tensor, to_host, wait
 
 
-def test_what_was_captured_is_what_flowed(conv):
+def test_captured_tensors_equal_the_activations(conv):
     x = torch.rand(2, 3, 6, 6)
     with capture(conv, ["norm", conv.relu]) as seen:
         conv(x)
@@ -134,7 +134,7 @@ def test_replicas_are_put_together_in_order_of_devices():
     assert captured[layer].shape == (2, 3)
     captured = Captured({layer: "layer"}, device_ids=[1, 0])
     for index in (0, 1):  # the devices are named; the tensors need not lie there for their order to be seen
-        captured._seen[layer][torch.device("cuda", index)] = (torch.full((1,), float(index)),)
+        captured._by_device[layer][torch.device("cuda", index)] = (torch.full((1,), float(index)),)
     assert [t.item() for (t,) in captured.per_device(layer)] == [1.0, 0.0]
 
 
@@ -231,7 +231,7 @@ def test_data_parallel_runs_to_its_end(conv):
     assert len(ran) == 2
 
 
-def test_on_the_host_it_is_a_copy():
+def test_on_the_host_to_host_returns_a_copy():
     tensor = torch.rand(3, requires_grad=True)
     held = to_host(tensor)
     wait()
@@ -255,7 +255,10 @@ def test_the_input_can_be_edited(net):
 def test_only_one_call_a_forward():
     relu = nn.ReLU()
     model = nn.Sequential(relu, nn.Linear(2, 2), relu)
-    with pytest.raises(LayerError, match="runs more than once in a forward pass, so one edit"), patch(model, relu, abs):
+    with (
+        pytest.raises(LayerError, match="runs more than once in a forward pass, so its calls"),
+        patch(model, relu, abs),
+    ):
         model(torch.rand(1, 2))
     assert not relu._forward_hooks
 
@@ -269,7 +272,7 @@ def test_the_hook_goes_even_after_ctrl_c(net):
     assert not net[0]._forward_hooks
 
 
-def test_compiled_models_are_patched_and_idle_layers_named(net):
+def test_compiled_models_are_patched_and_unused_layers_are_named(net):
     x, compiled = torch.rand(3, 2), torch.compile(net, backend="eager")
     compiled(x)
     with torch.no_grad(), patch(compiled, "3", torch.zeros_like):
@@ -279,7 +282,7 @@ def test_compiled_models_are_patched_and_idle_layers_named(net):
         net[0](x)
 
 
-def test_a_users_hook_stays_and_runs_first(net):
+def test_a_users_hook_is_kept_and_runs_first(net):
     seen = []
     handle = net[0].register_forward_hook(lambda *_: seen.append("user"))
     with patch(net, "0", lambda v: seen.append("patch") or v):
@@ -413,7 +416,7 @@ def test_the_tensor_is_explained_alone_and_the_rest_passes_through(kind):
         assert torch.allclose(net(x), net.head.bias.expand(5, 2))
 
 
-def test_what_is_not_a_float_tensor_is_the_same_object():
+def test_other_outputs_are_passed_on_as_the_same_objects():
     states = (torch.zeros(1), [torch.ones(1)])
     value = (torch.ones(2), MASK, states, None)
     found, rebuild = floats_of(value, nn.Identity(), lambda: "'0'")

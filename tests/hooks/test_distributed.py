@@ -1,4 +1,4 @@
-"""Models of two processes: what works is equal to one process, and what is refused is refused by all ranks."""
+"""Models in two processes: supported calls equal a single process, and refused calls raise on all ranks."""
 
 import json
 import os
@@ -48,14 +48,14 @@ def ran(request, processes):
     return request.param, [rank[request.param] for rank in processes]
 
 
-def test_what_works_equals_one_process(ran):
+def test_supported_calls_equal_a_single_process(ran):
     kind, found = ran
     for rank in found if kind == "fsdp" else found[:1]:
         for name in [*CALLS, *(WHOLE_WEIGHTS if kind == "ddp" else [])]:
             assert rank[name] <= 1e-6, (name, rank[name])
 
 
-def test_what_needs_whole_weights_is_refused_by_every_rank_of_a_sharded_model(ran):
+def test_calls_that_need_full_weights_are_refused_on_every_rank_of_a_sharded_model(ran):
     kind, found = ran
     if kind == "ddp":
         assert all(name not in found[1] for name in WHOLE_WEIGHTS), "only rank 0 explained, and did not wait for rank 1"
@@ -68,7 +68,7 @@ def test_what_needs_whole_weights_is_refused_by_every_rank_of_a_sharded_model(ra
             )
 
 
-def test_training_goes_on_as_if_nothing_had_been_explained(ran):
+def test_training_continues_as_without_explanations(ran):
     kind, found = ran
     for rank in found:
         assert rank["training"][0] == pytest.approx(rank["training"][1], abs=1e-6)

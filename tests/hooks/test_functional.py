@@ -7,7 +7,7 @@ from torch import nn
 from xinc_captum.hooks import exchange, layer_name, snapshot
 
 
-def test_it_answers_as_before_training(conv):
+def test_the_snapshot_keeps_the_output_from_before_training(conv):
     x = torch.rand(2, 3, 6, 6)
     before, frozen = conv(x), snapshot(conv)
     with torch.no_grad():
@@ -85,7 +85,7 @@ def test_the_same_objects_come_back_under_every_name(found, also, fault):
     assert all(a is b for a, b in zip(second, model.rnn._flat_weights, strict=True))
 
 
-def test_a_parameter_that_the_user_puts_there_later_stays(conv):
+def test_a_parameter_that_the_user_replaces_later_is_kept(conv):
     frozen, x = snapshot(conv), torch.rand(1, 3, 6, 6)
     before = conv(x)
     new = conv.fc.weight = nn.Parameter(torch.zeros_like(conv.fc.weight))
@@ -101,7 +101,7 @@ def test_buffers_in_training_mode_start_every_call_with_the_same_values():
     assert torch.equal(frozen(x), frozen(x))
 
 
-def test_answers_as_a_model_with_these_weights(conv, found):
+def test_exchange_computes_the_model_with_these_weights(conv, found):
     x, weight = torch.rand(2, 3, 6, 6), torch.randn(4, 3, 3, 3)
     other = copy.deepcopy(conv)
     with torch.no_grad():

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from xinc_captum.hooks import GradientError, gradient_errors, leads_to, no_gradient
-from xinc_captum.hooks.gradients import Forward, UnsupportedError
+from xinc_captum.hooks.gradients import JacobianVectorProduct, UnsupportedError
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_other_errors_pass():
             raise error
 
 
-def test_the_text_says_what_to_do():
+def test_the_error_contains_the_remedy():
     text = no_gradient("from a to b", nn.Linear(1, 1))
     assert text.startswith(
         "no gradient flows from a to b: part of the forward pass records none. Remove torch.no_grad()"
@@ -53,10 +53,10 @@ def _inference_tensor():
         return torch.ones(1, 2)
 
 
-def test_it_is_the_forward_derivative():
+def test_the_product_equals_the_forward_derivative():
     net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.GELU(), nn.MaxPool2d(2), nn.Conv2d(3, 2, 1)).double()
     a = torch.rand(2, 2, 6, 7, dtype=torch.float64, requires_grad=True)
-    forward, parts = Forward(a, net(a)), torch.rand(4, 2, 2, 6, 7, dtype=torch.float64)
+    forward, parts = JacobianVectorProduct(a, net(a)), torch.rand(4, 2, 2, 6, 7, dtype=torch.float64)
     expected = torch.stack([torch.func.jvp(net, (a.detach(),), (part,))[1] for part in parts])
     torch.testing.assert_close(forward(parts), expected.detach())
     torch.testing.assert_close(forward(parts[:1]), expected[:1].detach())
@@ -73,7 +73,7 @@ class Once(torch.autograd.Function):
         return g * 3
 
 
-def test_what_cannot_be_differentiated_twice_says_so():
+def test_operations_without_second_derivatives_raise_errors():
     a = torch.rand(2, 3, requires_grad=True)
     with pytest.raises(UnsupportedError, match="a custom autograd Function"):
-        Forward(a, Once.apply(a) + a)
+        JacobianVectorProduct(a, Once.apply(a) + a)

@@ -324,7 +324,7 @@ AROUND = {
 
 
 @pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
-def test_the_model_is_found_and_left_as_it_is(around):
+def test_the_model_is_found_and_unchanged(around):
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
     function, x = around(net), torch.rand(5, 3)
     assert net in modules_behind(function)
@@ -373,20 +373,18 @@ def test_classifiers_preprocess_and_modules_do_not():
     ],
 )
 def test_normalising_twice_is_refused(make):
-    with pytest.raises(
-        ValueError, match="preprocess is given, and small preprocesses its images itself, so they would"
-    ):
+    with pytest.raises(ValueError, match="preprocess is given, and small has its own preprocess, so images would"):
         make()
 
 
-def test_alone_it_is_what_its_parts_are():
+def test_a_sequential_alone_follows_its_modules():
     x = torch.rand(1, 1, 6, 6)
     options = {"n_steps": 1, "transforms": ()}
     alone = FeatureAccentuation(CLASSIFIER).perturb(x, 1, **options)
     assert torch.equal(alone, FeatureAccentuation(NET, preprocess=NORMALISE).perturb(x, 1, **options))
 
 
-def test_what_a_crop_leaves():
+def test_crop_of_returns_the_used_rows_and_columns():
     x = torch.rand(2, 3, 40, 20)
     assert crop_of(lambda y: y[..., 6:-3, 5:], x) == ((6, 36), (5, 19))
     assert crop_of(lambda y: y[..., 6:-3, 5:].mul_(2), x) == ((6, 36), (5, 19))
@@ -399,11 +397,11 @@ def test_what_a_crop_leaves():
         assert crop_of(whole, x) is None
 
 
-def test_a_cropping_preprocess_is_said_and_its_mask_is_right():
+def test_a_cropping_preprocess_warns_and_its_mask_is_correct():
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 2))
     x, options = torch.rand(1, 3, 20, 20), {"n_steps": 2, "transforms": ()}
     crop = lambda y: y[..., 4:16, 4:16]
-    text = "preprocess looks at rows 4 to 15 and columns 4 to 15 of images of 20 x 20 pixels only"
+    text = "preprocess uses only rows 4 to 15 and columns 4 to 15 of images of 20 x 20 pixels"
     with pytest.warns(UserWarning, match=text):
         found = FeatureAccentuation(net, preprocess=crop).accentuate(x, 1, **options)
     assert torch.equal(found.masks[..., 4:16, 4:16] > 0, torch.ones(1, 3, 12, 12, dtype=torch.bool))

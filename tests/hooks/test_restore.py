@@ -356,7 +356,7 @@ def test_an_exception_gives_the_lock_back():
     assert ran == [1]
 
 
-def test_a_thread_that_wants_it_again_at_once_queues_behind_the_others():
+def test_a_thread_that_reacquires_the_lock_queues_behind_the_others():
     """A fit gives the lock back after each of its steps; whoever waits for it must come in between."""
     done, begun = threading.Event(), threading.Event()
     turns = []

@@ -81,7 +81,7 @@ def test_three_axes_are_never_guessed(layer):
         LayerError, match=r"returns shape \(2, 9, 6\), and which axis holds the units cannot be .*unit_axis=-1"
     ):
         axis((2, 9, 6), layer)
-    assert axis((2, 9, 6), layer, asked=-1) == 2 and axis((2, 9, 6), layer, asked=1) == 1
+    assert axis((2, 9, 6), layer, requested=-1) == 2 and axis((2, 9, 6), layer, requested=1) == 1
 
 
 def test_distances_read_three_axes_off_the_modules_inside_and_around():
@@ -136,15 +136,15 @@ def test_without_an_image_the_modules_decide():
     assert image_size((1, 30, 40, 2)) is None, "a grid of coordinates is no picture of 30 channels"
 
 
-@pytest.mark.parametrize("asked", [0, 3, -4, True, 1.0, "last"])
-def test_axes_that_are_none(asked):
+@pytest.mark.parametrize("requested", [0, 3, -4, True, 1.0, "last"])
+def test_axes_that_are_none(requested):
     with pytest.raises(
         ValueError, match=r"unit_axis is .* for a layer of shape \(2, 9, 6\); expected an axis behind the rows"
     ):
-        axis((2, 9, 6), Custom(), asked=asked)
+        axis((2, 9, 6), Custom(), requested=requested)
 
 
-def test_maps_may_miss_the_image_by_what_strides_round():
+def test_maps_may_deviate_by_the_rounding_of_strides():
     assert axis((2, 16, 8, 8), Mixing(16), entered=(2, 3, 64, 64)) == 1, "tokens that were laid out as a map at the end"
     assert fits((7, 7), (224, 224)) and fits((4, 7), (64, 107)) and not fits((8, 96), (64, 64))
 

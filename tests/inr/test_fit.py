@@ -267,7 +267,7 @@ def test_checkpoint_of_another_model_video_or_setting_is_refused(tmp_path):
             fitted(model, frames, **{"steps": 3, "checkpoint": path, **arguments})
         assert torch.equal(model.head.weight, weight)
     (tmp_path / "text.pt").write_text("hello")
-    with pytest.raises(CheckpointError, match="text.pt is no whole safetensors file"):
+    with pytest.raises(CheckpointError, match="text.pt is not a complete safetensors file"):
         fitted(small(), video, steps=3, checkpoint=tmp_path / "text.pt")
 
 

@@ -51,7 +51,8 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
     for name, content in {"half": whole[: len(whole) // 2], "empty": b"", "text": b"hello"}.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(
-            CheckpointError, match=rf"{name} is no whole safetensors file \(.+\).* Or give another file, or remove"
+            CheckpointError,
+            match=rf"{name} is not a complete safetensors file \(.+\).* Or give another file, or remove",
         ):
             load_run(tmp_path / name, RECIPE)
     for content, mark in (({"format": "other"}, "'other'"), (torch.zeros(1), "None")):

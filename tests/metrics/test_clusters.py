@@ -9,12 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xinc_captum.metrics import (
+    cluster_mixing,
     cluster_rows,
     edges,
-    mixing,
     opponents,
     rand_index,
-    share_explained,
     stability,
     umap_positions,
     unit_responses,
@@ -22,7 +21,7 @@ from xinc_captum.metrics import (
     verdict,
     what_dominates,
 )
-from xinc_captum.metrics.clusters import Explained
+from xinc_captum.metrics.clusters import Explained, share_explained
 from xinc_captum.zoo.videos import Sprite, sprite_clip
 
 
@@ -57,14 +56,14 @@ def test_planted_groups_are_found_and_stable():
     vectors, truth = groups()
     assert rand_index(cluster_rows(vectors, 3), truth) == 1
     found = stability(vectors, 3, generator=generator())
-    assert found.found.tolist() == [1] * 10, "five seeds, ten pairs"
+    assert found.observed.tolist() == [1] * 10, "five seeds, ten pairs"
     assert found.shuffled.mean() < 0.9
 
 
 def test_a_cloud_is_no_more_stable_than_its_control():
     cloud = torch.randn(60, 8, generator=generator())
     found = stability(cloud, 6, generator=generator())
-    assert found.found.mean() < 0.9 and abs(found.found.mean() - found.shuffled.mean()) < 0.35
+    assert found.observed.mean() < 0.9 and abs(found.observed.mean() - found.shuffled.mean()) < 0.35
 
 
 def test_rand_index_by_its_definition():
@@ -79,19 +78,19 @@ def test_rand_index_by_its_definition():
     assert abs(np.mean(drawn)) < 0.02, "chance is 0"
 
 
-def test_mixing_tells_sources_from_shared_clusters():
+def test_mixing_distinguishes_sources_from_shared_clusters():
     sources = torch.arange(40) % 2
-    assert mixing(sources, sources, generator=generator()).found == 1
-    across = mixing(torch.arange(40) // 10, sources, generator=generator())
-    assert abs(across.found) < 0.1 and across.shuffled.abs().max() < 0.5 and len(across.shuffled) == 20
+    assert cluster_mixing(sources, sources, generator=generator()).observed == 1
+    across = cluster_mixing(torch.arange(40) // 10, sources, generator=generator())
+    assert abs(across.observed) < 0.1 and across.shuffled.abs().max() < 0.5 and len(across.shuffled) == 20
 
 
-def test_what_does_not_fit_is_said():
+def test_mismatched_arguments_raise_errors():
     with pytest.raises(
         ValueError, match=r"vectors are of shape \(2, 3, 4\); expected \(units, dims\), such as unit_vectors"
     ):
         cluster_rows(torch.rand(2, 3, 4))
-    with pytest.raises(ValueError, match="expected 6 groups of 3 rows"):
+    with pytest.raises(ValueError, match="got 6 groups for 3 rows"):
         cluster_rows(torch.rand(3, 4))
     with pytest.raises(ValueError, match=r"seeds are \(1, 1\); expected at least two different ones"):
         stability(torch.rand(9, 2), 2, seeds=(1, 1), generator=generator())
@@ -114,25 +113,25 @@ print("fine")
 """
 
 
-def test_it_lays_groups_apart():
+def test_umap_separates_groups():
     """umap itself, in a process of its own in which numba does not spend half a minute on compiling."""
     settings = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", RUN], capture_output=True, text=True, env=settings)
     assert done.stdout.strip() == "fine", done.stderr
 
 
-def test_embedding_what_does_not_fit_is_said():
+def test_embedding_mismatched_arguments_raise_errors():
     with pytest.raises(ValueError, match=r"vectors have shape \(5, 2\) for 15 neighbours; expected .* more units than"):
         umap_positions(torch.rand(5, 2))
 
 
-def test_a_missing_umap_is_said(monkeypatch):
+def test_a_missing_umap_raises_an_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
-    with pytest.raises(ModuleNotFoundError, match=r"a UMAP picture needs umap.*pip install 'xinc-captum\[analysis\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"a UMAP layout needs umap.*pip install 'xinc-captum\[analysis\]'"):
         umap_positions(torch.rand(30, 2))
 
 
-def test_planted_units_respond_to_what_they_were_made_of():
+def test_planted_units_respond_to_their_feature():
     photo = torch.rand(3, 6, 9, generator=torch.Generator().manual_seed(1))
     photo = torch.nn.functional.interpolate(photo[None], size=(24, 36), mode="bicubic")[0].clamp(0, 1)
     clip = sprite_clip(photo, (Sprite(5, (10, 8), (0, 4)),), 5)
@@ -166,13 +165,13 @@ def test_still_clips_have_no_motion():
     assert found["motion"].isnan().all() and found["colour"].isfinite().all()
 
 
-def test_responses_what_does_not_fit_is_said():
+def test_responses_mismatched_arguments_raise_errors():
     message = (
         r"flow has shape .*expected \(3, 3, 6, 8\) and \(2, 2, 6, 8\)|and flow \(3, 2, 6, 8\) .*expected \(3, 3, 6, 8\)"
     )
     with pytest.raises(ValueError, match=message):
         unit_responses(torch.rand(3, 4, 6, 8), torch.rand(3, 3, 6, 8), torch.rand(3, 2, 6, 8))
-    with pytest.raises(ValueError, match="amounts have 1 frame"):
+    with pytest.raises(ValueError, match="magnitudes have 1 frame"):
         unit_responses(torch.rand(1, 4, 6, 8), torch.rand(1, 3, 6, 8), torch.rand(0, 2, 6, 8))
 
 
@@ -190,7 +189,7 @@ def test_by_hand():
 
 
 @given(seed=st.integers(0, 999), clusters=st.integers(1, 5))
-def test_within_and_between_make_the_whole(seed, clusters):
+def test_variance_within_and_between_sums_to_the_total(seed, clusters):
     g = generator(seed)
     response, labels = torch.randn(20, generator=g).double(), torch.randint(clusters, (20,), generator=g)
     within = sum(((r := response[labels == k]) - r.mean()).square().sum() for k in labels.unique())
@@ -207,7 +206,7 @@ def case(motion, edge, count=120):
     return {"motion": (motion * means + noise[0])[:, None], "edge": (edge * means + noise[1])[:, None]}, labels
 
 
-def test_one_cluster_explains_nothing_and_is_refused():
+def test_a_single_cluster_is_refused():
     responses, labels = case(1.0, 1.0)
     with pytest.raises(ValueError, match="units with responses are in one cluster; expected at least two"):
         what_dominates(responses, labels * 0, generator=generator())
@@ -229,7 +228,7 @@ def test_verdicts_of_planted_clusters(motion, edge, begins, says):
     assert said.startswith(begins) and says in said
 
 
-def test_the_control_is_what_any_labels_explain():
+def test_the_control_equals_the_share_of_random_labels():
     found = what_dominates(*case(0, 0), generator=generator())["motion"]
     assert float(found.shuffled.mean()) == pytest.approx(3 / 119, abs=0.01), "(clusters - 1) / (units - 1)"
     assert found.chance > 0.05 and abs(found.above) < 0.08
@@ -244,7 +243,7 @@ def test_units_without_a_response_are_left_out_of_all():
     assert found["edge"].share == pytest.approx(share_explained(responses["edge"][10:], labels[10:]))
 
 
-def test_explained_what_does_not_fit_is_said():
+def test_explained_mismatched_arguments_raise_errors():
     with pytest.raises(ValueError, match=r"response has shape \(3,\) and labels \(4,\); expected finite"):
         share_explained(torch.zeros(3), torch.zeros(4))
     with pytest.raises(ValueError, match=r"motion has shape \(3, 1\) and labels \(4,\)"):

@@ -41,7 +41,7 @@ def test_the_rate_holds_among_planted_findings():
     assert 0.06 < torch.stack(false).mean() < 0.12, "nine in ten units are null, so the rate is .09"
 
 
-def test_what_does_not_fit_is_said():
+def test_mismatched_arguments_raise_errors():
     with pytest.raises(ValueError, match="with values in the null that are not nan"):
         chance_of(torch.ones(2), torch.full((3,), torch.nan))
     with pytest.raises(ValueError, match="p-values from 0 to 1"):

@@ -37,7 +37,7 @@ def colours(pictures):
     return torch.stack([pictures[:, 0] > 0.5, pictures[:, 2] > 0.5], 1)
 
 
-def test_units_of_a_generator_and_what_goes_with_them():
+def test_ablating_units_of_a_generator_changes_their_parts():
     net, g = painter(), torch.Generator().manual_seed(1)
     latents = torch.rand(30, 4, generator=g).round() * 2
     masks = colours(net(latents))
@@ -78,14 +78,16 @@ def test_rows_without_a_score_do_not_count():
     assert fallen.tolist() == [[0.0, 2.0]]
 
 
-def test_what_does_not_fit_is_said():
+def test_mismatched_arguments_raise_errors():
     net, latents = painter(), torch.rand(4, 4)
     g = torch.Generator()
-    with pytest.raises(LayerError, match=r"layer '0' returns \(4, 256\); concepts have places"):
+    with pytest.raises(LayerError, match=r"layer '0' returns \(4, 256\); expected maps"):
         dissect(net, "0", latents, torch.ones(4, 1, 8, 8), generator=g)
     with pytest.raises(ValueError, match=r"units are \[4\]; expected some of 0 to 3"):
         ablate(net, "2", latents, [4], lambda p: p.flatten(1))
-    with pytest.raises(ValueError, match=r"score gave \(4, 3, 8, 8\) for 4 inputs; expected a tensor \(4, scores\)"):
+    with pytest.raises(
+        ValueError, match=r"score returned \(4, 3, 8, 8\) for 4 inputs; expected a tensor \(4, scores\)"
+    ):
         ablate(net, "2", latents, [0], lambda p: p)
     with pytest.raises(ValueError, match="got 4 inputs and 0 entries of units"):
         ablate(net, "2", latents, [], lambda p: p.flatten(1))
@@ -187,23 +189,23 @@ def test_units_that_are_constant_or_saturated_are_never_above_their_largest_valu
     assert found.iou.tolist() == [[0.0], [0.0]] and found.p.tolist() == [[1.0], [1.0]]
 
 
-def test_concepts_what_does_not_fit_is_said():
+def test_concepts_mismatched_arguments_raise_errors():
     activations, masks, g = world(n=4, units=2, planted=0)
     with pytest.raises(ValueError, match=r"masks \(4, 16, 16\); expected \(n, units, h, w\)"):
         concept_overlap(activations, masks[:, 0], generator=g)
     with pytest.raises(ValueError, match="at least 3"):
         concept_overlap(activations[:2], masks[:2], generator=g)
-    with pytest.raises(ValueError, match="a concept is there or not"):
+    with pytest.raises(ValueError, match="expected 0 or 1"):
         concept_overlap(activations, masks * 0.5, generator=g)
-    with pytest.raises(ValueError, match="concept 1 is in none of the pictures"):
+    with pytest.raises(ValueError, match="concept 1 is in none of the images"):
         concept_overlap(activations, masks & torch.tensor([True, False])[:, None, None], generator=g)
     with pytest.raises(ValueError, match="quantile is 1 with 20 repeats"):
         concept_overlap(activations, masks, generator=g, quantile=1)
-    with pytest.raises(ValueError, match="concept is 2; there are 0 to 1"):
+    with pytest.raises(ValueError, match="concept is 2; expected 0 to 1"):
         concept_overlap(activations, masks, generator=g).units_for(2)
 
 
-def test_the_concepts_of_many_units_are_said_in_one_line():
+def test_the_repr_of_concepts_is_one_line():
     iou = torch.zeros(100, 3)
     iou[4, 1], iou[0] = 0.25, float("nan")
     assert repr(Concepts(iou, iou, iou, iou[:, 0], iou)) == "Concepts(100 units, 3 concepts, highest overlap 0.25)"
@@ -226,7 +228,7 @@ def test_known_answer():
     assert found.other == pytest.approx(2 / 4 / 3), "two of four rows have one other like themselves among three"
 
 
-def test_silent_neurons_do_not_look_and_are_not_found():
+def test_neurons_without_contributions_are_not_compared_and_not_retrieved():
     maps = torch.eye(3).repeat(2, 1, 1)
     maps[1, 2] = 0.0
     found = correspondence(maps)
@@ -281,7 +283,7 @@ def test_agreement_is_spearmans_mean_over_pairs():
     [
         (
             lambda: correspondence(torch.ones(1, 3, 4)),
-            r"canvases have shape \(1, 3, 4\); expected \(pictures, neurons, \*pic",
+            r"canvases have shape \(1, 3, 4\); expected \(images, neurons, \*im",
         ),
         (lambda: correspondence(torch.full((2, 3, 4), float("nan"))), "canvases hold NaN or infinity"),
         (
@@ -291,7 +293,7 @@ def test_agreement_is_spearmans_mean_over_pairs():
         (lambda: region_use(torch.ones(2, 3, 1, 4, 4), torch.ones(3, 1, 4, 4)), r"masks \(3, 1, 4, 4\); expected"),
         (
             lambda: region_agreement(torch.ones(1, 2, 3)),
-            r"use has shape \(1, 2, 3\); expected \(pictures, regions, neurons",
+            r"use has shape \(1, 2, 3\); expected \(images, regions, neurons",
         ),
     ],
 )

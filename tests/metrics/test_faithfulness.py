@@ -82,8 +82,8 @@ def test_the_default_score_is_a_probability():
 def test_rows_do_not_see_each_other(conv):
     images, maps, targets = torch.rand(4, 3, 9, 8), torch.rand(4, 9, 8), [0, 2, 1, 2]
     whole = deletion_insertion(conv, images, maps, targets, steps=5)
-    for rows_at_once in (1, 7):
-        again = deletion_insertion(conv, images, maps, torch.tensor(targets), steps=5, rows_at_once=rows_at_once)
+    for batch_size in (1, 7):
+        again = deletion_insertion(conv, images, maps, torch.tensor(targets), steps=5, batch_size=batch_size)
         torch.testing.assert_close(again, whole)
     for i in range(4):
         alone = deletion_insertion(conv, images[i : i + 1], maps[i : i + 1], targets[i], steps=5)
@@ -91,7 +91,7 @@ def test_rows_do_not_see_each_other(conv):
         torch.testing.assert_close(alone.insertion[0], whole.insertion[i])
 
 
-def test_a_map_that_is_not_finite_answers_nan_alone(conv):
+def test_a_map_that_is_not_finite_gives_nan_alone(conv):
     maps = torch.rand(2, 8, 8)
     maps[0, 3, 3] = torch.nan
     got = deletion_insertion(conv, torch.rand(2, 3, 8, 8), maps, 1, steps=3)
@@ -115,7 +115,7 @@ def test_on_a_gpu(conv):
     torch.testing.assert_close(there.deletion.cpu(), here.deletion, atol=1e-3, rtol=0)
 
 
-def test_the_model_is_left_as_found(conv, found):
+def test_the_model_state_is_restored(conv, found):
     images, maps = torch.rand(4, 3, 8, 8), torch.rand(4, 8, 8)
     conv.train()
     before = found(conv)
@@ -128,7 +128,7 @@ def test_where_the_curves_begin_and_end(conv):
     images = torch.rand(3, 3, 8, 8)
     with torch.no_grad():
         expected = conv(images).softmax(1)[range(3), [2, 0, 1]]
-    torch.testing.assert_close(target_score(conv, images, [2, 0, 1], rows_at_once=2), expected)
+    torch.testing.assert_close(target_score(conv, images, [2, 0, 1], batch_size=2), expected)
 
 
 def test_out_of_focus_by_hand():
@@ -141,14 +141,14 @@ def test_out_of_focus_by_hand():
     torch.testing.assert_close(blur_images(torch.full((1, 3, 300, 40), 0.3)), torch.full((1, 3, 300, 40), 0.3))
 
 
-def test_what_does_not_fit_is_said(conv):
+def test_mismatched_arguments_raise_errors(conv):
     images, maps = torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8)
     with pytest.raises(ValueError, match=r"images have shape \(2, 3, 8, 8\) and maps \(1, 8, 8\); expected"):
         deletion_insertion(conv, images, maps[:1], 0)
     with pytest.raises(ValueError, match="steps is 0; expected at least 1"):
         deletion_insertion(conv, images, maps, 0, steps=0)
-    with pytest.raises(ValueError, match="rows_at_once is 0; expected at least 1"):
-        deletion_insertion(conv, images, maps, 0, rows_at_once=0)
+    with pytest.raises(ValueError, match="batch_size is 0; expected at least 1"):
+        deletion_insertion(conv, images, maps, 0, batch_size=0)
     with pytest.raises(ValueError, match=r"maps \(0, 8, 8\); expected .* at least one"):
         deletion_insertion(conv, images[:0], maps[:0], 0)
     for baseline in (torch.rand(5), torch.rand(1, 2, 3, 8, 8), torch.rand(2)):
@@ -161,9 +161,9 @@ def test_what_does_not_fit_is_said(conv):
             deletion_insertion(conv, images, maps, target)
     with pytest.raises(TypeError, match=r"target is None; give a class number.*model\(inputs\).argmax\(1\)"):
         deletion_insertion(conv, images, maps, None)
-    with pytest.raises(IndexError, match="target 3 is no class of a model with 3 classes"):
+    with pytest.raises(IndexError, match="target 3 is not a class of a model with 3 classes"):
         deletion_insertion(conv, images, maps, [0, 3])
-    with pytest.raises(IndexError, match="target -1 is no class"):
+    with pytest.raises(IndexError, match="target -1 is not a class"):
         target_score(conv, images, -1)
     with pytest.raises(ValueError, match=r"returned .* of shape \(1, 4, 8, 8\) for 1 image; expected .*\(1, classes\)"):
         deletion_insertion(conv.conv, images[:1], maps[:1], 0, scores=as_is)
@@ -182,7 +182,7 @@ LEFT = torch.zeros(2, 12, 12)
 LEFT[..., :6] = 1
 
 
-def test_it_is_the_mean_difference_of_the_two_orders():
+def test_road_is_the_mean_difference_of_the_two_orders():
     maps = torch.rand(2, 12, 12)
     places, total = removal_order(maps), 0
     for share in (0.25, 0.5):
@@ -211,23 +211,23 @@ def test_a_map_that_is_not_finite_has_no_score():
     assert road(Left(), PHOTOS, maps, 1).isnan().tolist() == [False, True]
 
 
-def test_road_the_model_is_left_as_found(conv, found):
+def test_road_the_model_state_is_restored(conv, found):
     photos, maps, before = torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8), found(conv)
     road(conv, photos, maps, 1)
     assert before.differences(conv) == []
 
 
-def test_road_what_does_not_fit_is_said():
+def test_road_mismatched_arguments_raise_errors():
     with pytest.raises(ValueError, match=r"maps \(2, 6, 6\); expected \(N, C, H, W\) and \(N, H, W\)"):
         road(Left(), PHOTOS, torch.rand(2, 6, 6), 1)
     with pytest.raises(ValueError, match=r"maps \(0, .*\); expected .* at least one"):
         road(Left(), PHOTOS[:0], LEFT[:0], 1)
-    with pytest.raises(ValueError, match="rows_at_once is 0; expected at least 1"):
-        road(Left(), PHOTOS, LEFT, 1, rows_at_once=0)
+    with pytest.raises(ValueError, match="batch_size is 0; expected at least 1"):
+        road(Left(), PHOTOS, LEFT, 1, batch_size=0)
     for shares in ((), (0.5, 1.0), (0.0,)):
         with pytest.raises(ValueError, match="expected at least one, each above 0 and below 1"):
             road(Left(), PHOTOS, LEFT, 1, shares=shares)
-    with pytest.raises(IndexError, match="target 5 is no class"):
+    with pytest.raises(IndexError, match="target 5 is not a class"):
         road(Left(), PHOTOS, LEFT, 5)
 
 
@@ -254,7 +254,7 @@ def solved(image, removed):
 
 
 @given(st.integers(0, 99), st.floats(0.05, 0.95))
-def test_it_is_the_solution_of_the_written_out_system(seed, share):
+def test_imputation_solves_the_linear_system(seed, share):
     generator = torch.Generator().manual_seed(seed)
     image = torch.rand(2, 3, 7, 9, dtype=torch.float64, generator=generator)
     removed = torch.rand(2, 7, 9, generator=generator) < share
@@ -264,7 +264,7 @@ def test_it_is_the_solution_of_the_written_out_system(seed, share):
         torch.testing.assert_close(filled[row], solved(image[row], removed[row]), atol=1e-9, rtol=0)
 
 
-def test_what_stays_is_untouched_and_what_goes_does_not_matter():
+def test_known_pixels_are_unchanged_and_removed_values_are_ignored():
     image, removed = torch.rand(1, 3, 16, 16), torch.rand(1, 16, 16) < 0.5
     filled = noisy_linear_imputation(image, removed)
     gone = removed[:, None].expand_as(image)
@@ -291,7 +291,7 @@ def test_the_noise_is_the_rows_own():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_imputation_what_does_not_fit_is_said():
+def test_imputation_mismatched_arguments_raise_errors():
     image = torch.rand(1, 3, 4, 4)
     with pytest.raises(
         ValueError, match=r"removed has shape \(4, 4\); expected floats \(N, C, H, W\), and \(N, H, W\)"

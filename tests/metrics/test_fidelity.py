@@ -24,7 +24,7 @@ def test_by_hand():
     assert fidelity(frames, base, values, 0, sd=torch.ones(3), alive=torch.tensor([1, 0, 1]).bool()).rank == 1
 
 
-def test_a_unit_that_stays_follows_nothing():
+def test_a_constant_unit_has_no_correlation():
     frames, base, values = swept([0.0, 1.0])
     found = fidelity(frames, base, values, 0, sd=torch.ones(2))
     assert found.rho == 0 and found.gain == 0 and found.rank == 2
@@ -110,7 +110,7 @@ def test_large_changes_in_some_rows_are_not_those_of_most():
     assert "in only 12 of them is it among the first by itself" in found.verdict[1]
 
 
-def test_few_pictures_are_said_to_be_few():
+def test_few_images_are_mentioned_in_the_reason():
     one, few, many = (rowwise(torch.tensor(3.0), torch.tensor(2.0), n).verdict[1] for n in (1, 19, 20))
     assert "most of 40 units in one picture and" in one
     assert one.endswith("; so few pictures say little of others") and few.endswith(one[-20:])
@@ -151,7 +151,7 @@ def test_bad_input(change, text):
         fidelity(**given_)
 
 
-def test_the_fidelity_is_said_in_one_line():
+def test_the_repr_of_fidelity_is_one_line():
     frames, base, values = swept([0.5] + [0.1] * 500)
     found = fidelity(frames, base, values, 0, sd=torch.ones(501))
     assert repr(found) == "Fidelity(holds: rank=1 of 501, rho=1.00, gain=0.50, flips=nan, 2 rows)"

@@ -23,10 +23,10 @@ def test_an_edge_is_where_brightness_steps():
     assert found.dtype == torch.float32
 
 
-def test_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match=r"picture is torch.uint8 of shape \(3, 2, 2\).*Divide 8-bit values by 255"):
+def test_mismatched_arguments_raise_errors():
+    with pytest.raises(ValueError, match=r"image is torch.uint8 of shape \(3, 2, 2\).*Divide 8-bit values by 255"):
         intensity(torch.zeros(3, 2, 2, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="picture has 1 channels; colours want 3"):
+    with pytest.raises(ValueError, match="image has 1 channels; expected 3 for colours"):
         opponents(torch.zeros(1, 2, 2))
 
 
@@ -58,7 +58,7 @@ def test_the_control_is_the_same_field_elsewhere():
     assert {round(v, 6) for v in found.shifted.flatten().tolist()} == {round(v, 6) for v in every}
 
 
-def test_it_knows_smooth_coincidences_from_following():
+def test_smooth_coincidences_are_distinguished_from_following():
     """The textbook p-value calls most unrelated smooth maps significant; rolling does not."""
     g = generator(3)
     field, unrelated = smooth(1, g)[0], smooth(60, g)
@@ -71,8 +71,8 @@ def test_it_knows_smooth_coincidences_from_following():
     assert following.chance.max() == pytest.approx(0.01), "1 of 100"
 
 
-def test_association_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match=r"field has shape \(3, 2\).*expected the picture's \(2, 3\), finite and not"):
+def test_association_mismatched_arguments_raise_errors():
+    with pytest.raises(ValueError, match=r"field has shape \(3, 2\).*expected the image's \(2, 3\), finite and not"):
         association(torch.rand(1, 2, 3), torch.rand(3, 2), generator=generator())
     with pytest.raises(ValueError, match="values from 1 to 1"):
         association(torch.rand(1, 2, 3), torch.ones(2, 3), generator=generator())

@@ -1,4 +1,4 @@
-"""R² of everything and within classes, against sums written out.
+"""R² over all pairs and within classes, against explicit sums.
 
 Tolerance equals one minus R² of each unit on the others; agreement is a correlation.
 
@@ -47,7 +47,7 @@ def test_known_values():
     assert r2_within(w[:1], w[:1], classes[:1]).isnan()
 
 
-def test_what_they_refuse():
+def test_mismatched_rows_are_refused():
     with pytest.raises(ValueError, match=r"got shapes \(3, 2\) and \(2, 2\); expected the same"):
         r2(torch.ones(3, 2), torch.ones(2, 2))
     with pytest.raises(ValueError, match=r"got classes of shape \(2,\) for 3 rows"):
@@ -69,7 +69,7 @@ def test_class_means_of_half_precision_do_not_overflow():
     assert class_means(rows, torch.zeros(3000).long()).dtype == torch.float16
 
 
-def test_tolerance_is_what_a_regression_on_the_others_leaves():
+def test_tolerance_equals_one_minus_r2_of_a_regression_on_the_others():
     r = torch.randn(300, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     r[:, 2] += r[:, 0] - 0.5 * r[:, 1]
     found = tolerance(r.T.cov())
@@ -98,14 +98,14 @@ def test_agreement_of_each_unit():
     assert found[2].isnan()
 
 
-def test_identifiability_what_they_refuse():
+def test_identifiability_invalid_input_is_refused():
     with pytest.raises(ValueError, match=r"covariance has shape \(2, 3\)"):
         tolerance(torch.ones(2, 3))
     with pytest.raises(ValueError, match="expected the same"):
         unit_agreement(torch.ones(2, 3), torch.ones(3, 3))
 
 
-def test_constant_units_agree_with_nothing_whatever_rounding_makes_of_their_mean():
+def test_constant_units_have_no_agreement_despite_rounding():
     for n in range(3, 40):
         r = torch.rand(n, 2, dtype=torch.float64)
         constant = torch.stack([torch.full((n,), 0.1, dtype=torch.float64), r[:, 1]], 1)
@@ -131,7 +131,7 @@ def test_a_rotated_space_has_the_same_order_everywhere():
     assert turned.within_p == turned.neighbours_p == 1 / 51
 
 
-def test_the_same_classes_with_nothing_in_common_within():
+def test_equal_classes_without_common_structure_within_them():
     means = 6 * draws(8, 6, seed=1)
     a, b = (draws(240, 6, seed=seed) + means[CLASSES] for seed in (3, 4))
     found = semantic_order(a, b, CLASSES, repeats=100)
@@ -166,8 +166,8 @@ def test_small_classes_are_left_out():
     assert set(found.to_dict()) >= {"between", "within_p", "neighbours_chance"}
 
 
-def test_what_it_refuses():
-    with pytest.raises(ValueError, match="got 3, 2 and 3 rows; expected as many of each"):
+def test_invalid_input_is_refused():
+    with pytest.raises(ValueError, match="got 3, 2 and 3 rows; expected equal numbers"):
         semantic_order(torch.ones(3, 1), torch.ones(2, 1), torch.zeros(3))
     with pytest.raises(ValueError, match="expected >= 1"):
         semantic_order(torch.ones(3, 1), torch.ones(3, 1), torch.zeros(3), repeats=0)
@@ -176,7 +176,7 @@ def test_what_it_refuses():
 def test_rows_that_are_not_finite_are_refused():
     rows = torch.rand(60, 3)
     rows[7, 1] = torch.nan
-    with pytest.raises(ValueError, match="row 7 holds nan or infinity; distances to it mean nothing"):
+    with pytest.raises(ValueError, match="row 7 holds nan or infinity; expected finite values"):
         semantic_order(torch.rand(60, 2), rows, torch.arange(60) % 4)
 
 
@@ -190,7 +190,7 @@ def test_means_by_hand():
     assert found.means[2].tolist() == [0, 0] and found.explained[2].isnan(), "the third never varies"
 
 
-def test_classes_that_say_nothing():
+def test_classes_without_information():
     generator = torch.Generator().manual_seed(0)
     found = selectivity(torch.randn(4000, 5, generator=generator), torch.arange(4000) % 4)
     assert float(found.explained.max()) < 0.01
@@ -201,7 +201,7 @@ def test_one_class_has_no_means_but_zero():
     assert found.classes.tolist() == [7] and not found.means.any() and not found.explained.any()
 
 
-def test_what_does_not_fit():
+def test_mismatched_arguments_raise_errors():
     with pytest.raises(ValueError, match=r"responses have shape \(3, 2\) and classes \(4,\); expected \(n, units\)"):
         selectivity(torch.rand(3, 2), torch.zeros(4))
 
@@ -219,7 +219,7 @@ def test_repeats_are_found():
     assert duplicates(torch.cat([rows, rows[:100]])) == 100 / 600
 
 
-def test_leaks_are_the_rows_seen():
+def test_leaks_are_the_fitted_rows():
     rows = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
     seen = row_hashes(rows[:20].double())
     assert leaks(rows, seen).nonzero()[:, 0].tolist() == list(range(20))

@@ -30,7 +30,7 @@ def test_rows_and_types():
     assert energy_in_mask(maps.double(), masks).dtype == torch.float64
 
 
-def test_what_does_not_fit_is_said():
+def test_mismatched_arguments_raise_errors():
     maps = torch.rand(2, 3, 3)
     with pytest.raises(ValueError, match=r"maps have shape \(2, 3, 3\) and masks \(3, 3\); expected the same"):
         energy_in_mask(maps, torch.ones(3, 3))
@@ -53,7 +53,7 @@ def test_the_peak_is_inside_or_not():
         pointing_game(maps, torch.full(maps.shape, 255))
 
 
-def test_a_picture_without_the_object_says_nothing():
+def test_an_image_without_the_object_gives_nan():
     maps, masks = torch.rand(3, 2, 2), torch.ones(3, 2, 2)
     masks[1] = 0
     assert energy_in_mask(maps, masks).isnan().tolist() == pointing_game(maps, masks).isnan().tolist() == [0, 1, 0]
@@ -63,7 +63,7 @@ def test_a_picture_without_the_object_says_nothing():
     )
 
 
-def test_a_mask_that_is_not_a_number_is_said():
+def test_nan_masks_raise_errors():
     for measure in (energy_in_mask, pointing_game):
         with pytest.raises(ValueError, match="masks go from nan to nan; expected bool, or weights in"):
             measure(torch.rand(1, 2, 2), torch.full((1, 2, 2), torch.nan))
@@ -91,14 +91,14 @@ def test_no_maps_have_no_overlap():
     assert top_overlap(torch.rand(0, 2, 2), torch.rand(0, 2, 2)).shape == (0,)
 
 
-def test_overlap_what_does_not_fit_is_said():
+def test_overlap_mismatched_arguments_raise_errors():
     with pytest.raises(ValueError, match=r"shapes \(1, 2, 2\) and \(1, 2, 3\); expected the same"):
         top_overlap(torch.rand(1, 2, 2), torch.rand(1, 2, 3))
-    with pytest.raises(ValueError, match="share is 0.0; expected a part of the pixels"):
+    with pytest.raises(ValueError, match="share is 0.0; expected a fraction of the pixels"):
         top_overlap(torch.rand(1, 2, 2), torch.rand(1, 2, 2), share=0.0)
 
 
-def test_a_map_that_is_not_finite_overlaps_with_nothing():
+def test_a_map_that_is_not_finite_has_no_overlap():
     maps, others = torch.rand(3, 4, 4), torch.rand(3, 4, 4)
     maps[0, 1, 1], others[2, 0, 0] = torch.nan, torch.inf
     assert top_overlap(maps, others).isnan().tolist() == [True, False, True]
@@ -117,10 +117,10 @@ def test_size_sign_and_order_do_not_matter(seed, factor):
     torch.testing.assert_close(gini(values), differences)  # the other definition: half the relative mean difference
 
 
-def test_nothing_has_no_sparseness():
+def test_a_map_of_zeros_has_no_sparseness():
     assert gini(torch.zeros(1, 4)).isnan().all() and gini(torch.tensor([[1.0, torch.nan]])).isnan().all()
 
 
-def test_a_single_map_wants_its_row():
+def test_a_single_map_needs_a_batch_axis():
     with pytest.raises(ValueError, match=r"maps have shape \(4,\); expected \(N, …\)"):
         gini(torch.rand(4))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from xinc_captum.metrics import MEASURES, Measure, chosen
+from xinc_captum.metrics import MEASURES, Measure, resolve_measures
 from xinc_captum.metrics.measures import of_ellipses, relative
 
 
@@ -39,12 +39,12 @@ def test_changes():
     assert of_ellipses(torch.tensor([0.1, 80.0]), torch.tensor([0.2, -80.0]), base).tolist() == pytest.approx([0.1, 20])
 
 
-def test_what_is_unknown_is_said():
-    with pytest.raises(ValueError, match="measure 'size' is unknown; there are area, luminance"):
-        chosen(["area", "size"])
+def test_unknown_measures_raise_errors():
+    with pytest.raises(ValueError, match="measure 'size' is unknown; expected one of area, luminance"):
+        resolve_measures(["area", "size"])
     with pytest.raises(ValueError, match="column 'area' comes from two"):
-        chosen(["area", "area"])
+        resolve_measures(["area", "area"])
     with pytest.raises(ValueError, match=r"measures is 'area'; expected a list"):
-        chosen("area")
+        resolve_measures("area")
     with pytest.raises(ValueError, match="expected a list"):
-        chosen([])
+        resolve_measures([])

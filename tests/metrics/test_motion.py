@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from xinc_captum.metrics import (
     contribution_change,
-    displaced_tracks,
+    control_tracks,
     motion_agreement,
     object_track,
     optical_flow,
@@ -62,7 +62,7 @@ def test_a_planted_mover_beats_its_control_and_a_stayer_does_not():
     assert abs(found.matched[1] - found.shuffled[1]) < 0.05
 
 
-def test_a_clip_that_stands_still_has_nothing_to_say():
+def test_a_still_clip_gives_nan():
     clip = scene()
     amounts = torch.rand(1, 3, 48, 72).expand(5, 3, 48, 72)
     assert motion_agreement(contribution_change(amounts), clip.flow.norm(dim=1)).matched.isnan().all()
@@ -70,8 +70,8 @@ def test_a_clip_that_stands_still_has_nothing_to_say():
     assert motion_agreement(changing, torch.zeros(4, 48, 72)).matched.isnan().all()
 
 
-def test_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match="amounts have 1 frame; expected at least 2"):
+def test_mismatched_arguments_raise_errors():
+    with pytest.raises(ValueError, match="magnitudes have 1 frame; expected at least 2"):
         contribution_change(torch.rand(1, 2, 3, 4))
     with pytest.raises(ValueError, match=r"clip has shape \(1, 3, 8, 8\); expected .* at least 2 frames"):
         optical_flow(torch.rand(1, 3, 8, 8))
@@ -79,7 +79,7 @@ def test_what_does_not_fit_is_said():
         optical_flow(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
     with pytest.raises(ValueError, match=r"speed \(2, 2, 3, 4\); expected .*Of a flow, take .norm\(dim=1\)"):
         motion_agreement(torch.rand(2, 1, 3, 4), torch.rand(2, 2, 3, 4))
-    with pytest.raises(ValueError, match="single pair of frames; the shuffled control wants at least 3 frames"):
+    with pytest.raises(ValueError, match="single pair of frames; the shuffled control needs at least 3 frames"):
         motion_agreement(torch.rand(1, 1, 3, 4), torch.rand(1, 3, 4))
 
 
@@ -125,7 +125,7 @@ def test_out_of_sight_counts_nowhere():
     torch.testing.assert_close(track.shuffled[0, 0], preference(amounts[0], masks[2])[:, 0])
 
 
-def test_an_object_that_stands_still_says_nothing():
+def test_a_still_object_gives_zero():
     amounts = torch.rand(4, 3, 5, 6)
     assert object_track(amounts, torch.rand(1, 2, 5, 6).expand(4, 2, 5, 6)).carried.abs().max() < 1e-12
 
@@ -138,12 +138,12 @@ def test_a_planted_carrier_is_found_and_elsewhere_none_is():
     track = object_track(amounts, clip.masks)
     assert track.carried[0].argmax() == 3 and track.carried[0, 3] > 1
     assert track.carried[1].abs().max() < 0.2, "nobody carries the other one"
-    elsewhere = displaced_tracks(amounts, clip.masks, generator=g, repeats=8)
+    elsewhere = control_tracks(amounts, clip.masks, generator=g, repeats=8)
     assert elsewhere.shape == (8, 2, 8)
     assert track.carried[0, 3] > 5 * elsewhere[:, 0].amax(), "nor is the finding among its own controls"
 
 
-def test_tracks_what_does_not_fit_is_said():
+def test_tracks_mismatched_arguments_raise_errors():
     amounts = torch.rand(3, 2, 4, 5)
     with pytest.raises(ValueError, match=r"masks have shape \(3, 4, 5\) for 3 frames of 4 x 5; .*masks\[:, None\]"):
         object_track(amounts, torch.ones(3, 4, 5))
@@ -153,9 +153,9 @@ def test_tracks_what_does_not_fit_is_said():
         object_track(amounts, torch.ones(2, 1, 4, 5))
     with pytest.raises(ValueError, match="masks go from 0 to 255"):
         object_track(amounts, 255 * torch.eye(5)[:4].expand(3, 1, 4, 5))
-    with pytest.raises(ValueError, match=r"objects \[1\] are at no frame; drop them"):
+    with pytest.raises(ValueError, match=r"objects \[1\] are visible in no frame; drop them"):
         object_track(amounts, torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(3, 2, 4, 5))
-    with pytest.raises(ValueError, match="amounts have 1 frame; expected at least 2"):
+    with pytest.raises(ValueError, match="magnitudes have 1 frame; expected at least 2"):
         object_track(amounts[:1], torch.ones(1, 1, 4, 5))
 
 

@@ -23,7 +23,7 @@ def test_a_part_that_moves_by_itself_is_found_within_a_moving_picture():
     assert still.abs().max() < 0.1, "the motion of the whole is no part's"
 
 
-def test_affine_motion_goes_and_the_rest_stays():
+def test_affine_motion_is_removed_and_the_rest_is_kept():
     rows, columns = torch.meshgrid(torch.arange(12.0), torch.arange(10.0), indexing="ij")
     affine = torch.stack([0.1 * rows - 0.2 * columns + 1, 0.3 * rows - 2])[None]
     assert without_affine(affine).abs().max() < 1e-4
@@ -33,7 +33,7 @@ def test_affine_motion_goes_and_the_rest_stays():
     assert left[..., :3, :3].mean().item() == pytest.approx(4, abs=0.1) and left[..., 4:, 4:].abs().max() < 0.1
 
 
-def test_what_does_not_fit_is_said():
+def test_mismatched_arguments_raise_errors():
     with pytest.raises(ValueError, match=r"before have shape \(1, 1, 8, 8\) and after \(1, 1, 8, 9\)"):
         part_motion(torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 9), torch.ones(1, 1, 8, 8))
     with pytest.raises(ValueError, match=r"expected \(n, 2, H, W\)"):

@@ -45,7 +45,7 @@ def test_moments_are_scikit_images():
 
 
 @given(angle=st.floats(-80, 80), by=st.floats(-60, 60), scale=st.floats(0.2, 1.0))
-def test_a_soft_ellipse_turns_by_what_it_is_turned(angle, by, scale):
+def test_a_rotated_soft_ellipse_turns_by_the_rotation(angle, by, scale):
     place = torch.cartesian_prod(torch.arange(41.0).double(), torch.arange(41.0).double()) - 20
 
     def drawn(degrees):
@@ -66,7 +66,7 @@ def test_axes_have_no_heads():
     )
 
 
-def test_circles_points_and_nothing():
+def test_circles_points_and_empty_parts():
     pictures, masks = torch.zeros(1, 1, 5, 5), torch.zeros(1, 3, 5, 5)
     masks[0, 0, 1:4, 1:4], masks[0, 1, 2, 2] = 1, 1
     masks.requires_grad_()

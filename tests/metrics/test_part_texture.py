@@ -73,8 +73,8 @@ def test_smooth_entropy_ranks_as_the_exact_does_and_has_gradients():
     assert torch.autograd.gradcheck(lambda x: smooth_entropy(x, radius=1, levels=3), flat)
 
 
-def test_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match="an entropy wants at least 2"):
+def test_mismatched_arguments_raise_errors():
+    with pytest.raises(ValueError, match="expected at least 2"):
         smooth_entropy(torch.rand(1, 1, 2, 2), levels=1)
     with pytest.raises(ValueError, match="torch.uint8"):
         local_entropy(torch.zeros(1, 1, 2, 2, dtype=torch.uint8))

@@ -30,7 +30,7 @@ def test_soft_masks_weigh():
 
 
 @given(seed=st.integers(0, 99))
-def test_parts_of_a_partition_add_up_to_the_whole(seed):
+def test_shares_of_a_partition_sum_to_one(seed):
     g = torch.Generator().manual_seed(seed)
     pictures, masks = torch.rand(2, 3, 5, 4, generator=g).double(), torch.rand(2, 3, 5, 4, generator=g).double()
     masks = masks / masks.sum(1, keepdim=True)
@@ -50,9 +50,9 @@ def test_empty_parts_have_an_area_and_no_mean():
     assert part_luminance(pictures, masks).isnan().all()
 
 
-def test_what_does_not_fit_is_said():
+def test_mismatched_arguments_raise_errors():
     pictures = torch.rand(2, 3, 4, 4)
-    with pytest.raises(ValueError, match=r"masks have shape \(2, 4, 4\) for pictures of \(2, 3, 4, 4\); expected"):
+    with pytest.raises(ValueError, match=r"masks have shape \(2, 4, 4\) for images of \(2, 3, 4, 4\); expected"):
         part_area(pictures, torch.ones(2, 4, 4))
     with pytest.raises(ValueError, match="with at least one part"):
         part_luminance(pictures, torch.ones(2, 0, 4, 4))
@@ -71,7 +71,7 @@ def test_large_parts_in_half_precision(dtype):
     assert part_area(fields, masks).item() == 1
 
 
-def test_areas_want_weights():
+def test_areas_need_weights_in_range():
     with pytest.raises(
         ValueError, match="masks go from 255 to 255; expected bool, or weights in .*divide a 0-255 mask"
     ):

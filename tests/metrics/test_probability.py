@@ -1,4 +1,4 @@
-"""What a classifier's outputs are taken for, and what its probabilities then are."""
+"""The kind of a classifier's outputs, and the probabilities computed from them."""
 
 import dataclasses
 import warnings
@@ -10,7 +10,7 @@ from torch import nn
 
 from xinc_captum.metrics import (
     deletion_insertion,
-    predicted_classes,
+    predict_classes,
     probabilities,
     probability_kind,
     road,
@@ -77,7 +77,9 @@ def test_one_logit_is_a_sigmoid():
     two = nn.Sequential(model, Beside())
     same(found, measured(two, 1))
     assert (found[3].abs() > 1e-4).any(), "ROAD is not zero for each map"
-    with pytest.raises(IndexError, match="target 1 is no class .*Its one column is the logit of one class, target 0"):
+    with pytest.raises(
+        IndexError, match="target 1 is not a class .*Its one column is the logit of one class, target 0"
+    ):
         target_score(model, PHOTOS, 1)
 
 
@@ -102,7 +104,7 @@ def test_a_sigmoid_at_the_end_is_found_in_the_graph(classes):
     assert not any(p.grad is not None for p in model.parameters())
 
 
-def test_what_the_values_leave_open_is_said():
+def test_ambiguous_values_warn():
     with pytest.warns(UserWarning, match=r"All outputs of the model lie in \[0, 1\] and do not sum to 1"):
         assert probability_kind(torch.tensor([[0.9, 0.8]])) == "softmax"
     with warnings.catch_warnings():
@@ -136,7 +138,7 @@ def test_a_regression_is_measured_on_its_output():
         lambda: probabilities(model(PHOTOS), "identity"),
     ):
         with pytest.raises(
-            ValueError, match=r"outputs go from 1.1.*expected values in \[0, 1\].*'none' for a regression"
+            ValueError, match=r"outputs go from 1.1.*expected probabilities in \[0, 1\].*'none' for a regression"
         ):
             measure()
 
@@ -174,7 +176,7 @@ class Plain:
         (lambda y: None, "a NoneType; ", r"model\(images\)\[...\]"),
     ],
 )
-def test_an_output_that_is_no_tensor_is_named(wrapped, what, access):
+def test_an_output_that_is_not_a_tensor_raises_an_error(wrapped, what, access):
     model = head(3)
     for measure in (
         target_score,
@@ -202,8 +204,8 @@ def test_an_output_of_another_shape_is_refused(shaped, text):
 
 
 def test_one_column_has_two_classes():
-    assert predicted_classes(torch.tensor([[3.0, 1.0], [0.0, 2.0]])).tolist() == [0, 1]
-    assert predicted_classes(torch.tensor([[-0.1], [0.2], [5.0]])).tolist() == [0, 1, 1]
+    assert predict_classes(torch.tensor([[3.0, 1.0], [0.0, 2.0]])).tolist() == [0, 1]
+    assert predict_classes(torch.tensor([[-0.1], [0.2], [5.0]])).tolist() == [0, 1, 1]
     shares = torch.tensor([[0.2], [0.9]])
-    assert predicted_classes(shares).tolist() == [0, 1], "probabilities"
-    assert predicted_classes(shares, torch.tensor([[-4.0], [3.0]])).tolist() == [1, 1], "logits, as the others say"
+    assert predict_classes(shares).tolist() == [0, 1], "probabilities"
+    assert predict_classes(shares, torch.tensor([[-4.0], [3.0]])).tolist() == [1, 1], "logits, as the others say"

@@ -10,7 +10,6 @@ from xinc_captum.inr import FourierMLP, coordinates
 from xinc_captum.metrics import (
     as_masks,
     colour_regions,
-    gabor_bank,
     gabor_regions,
     gabor_responses,
     grid_cells,
@@ -21,7 +20,7 @@ from xinc_captum.metrics import (
     region_test,
     share,
 )
-from xinc_captum.metrics.regions import ANGLES, FREQUENCIES, SIGMAS, group_features
+from xinc_captum.metrics.regions import ANGLES, FREQUENCIES, SIGMAS, gabor_bank, group_features
 
 
 @given(h=st.integers(1, 12), w=st.integers(1, 12), gh=st.integers(1, 5), gw=st.integers(1, 5))
@@ -37,12 +36,12 @@ def test_cells_are_rectangles_that_cover_everything_once(h, w, gh, gw):
     assert areas.max() <= -(-h // gh) * -(-w // gw)
 
 
-def test_uneven_sizes_drop_nothing():
+def test_uneven_sizes_use_all_pixels():
     labels = grid_cells((4, 256), (1, 6))
     assert labels.unique(return_counts=True)[1].tolist() == [172, 172, 168, 172, 172, 168]
 
 
-def test_labels_and_what_is_left():
+def test_labels_and_the_outside_region():
     masks = as_masks(torch.tensor([[5, -1, 2]]))
     assert masks.tolist() == [[[False, False, True]], [[True, False, False]]]
     assert outside(masks).tolist() == [[[False, True, False]]], "not the union of the objects"
@@ -75,8 +74,8 @@ def test_centres_learnt_from_some_hold_for_all(monkeypatch):
     assert len(labels[:200].unique()) == len(labels[200:].unique()) == 1 and labels[0] != labels[-1]
 
 
-def test_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match=r"grid is \(3, 1\) for a picture of \(2, 9\); expected at least one pixel"):
+def test_mismatched_arguments_raise_errors():
+    with pytest.raises(ValueError, match=r"grid is \(3, 1\) for an image of \(2, 9\); expected at least one pixel"):
         grid_cells((2, 9), (3, 1))
     with pytest.raises(
         ValueError, match=r"labels are torch.float32, shape \(2, 2\); expected integers|expected integers"
@@ -84,11 +83,11 @@ def test_what_does_not_fit_is_said():
         as_masks(torch.ones(2, 2))
     with pytest.raises(ValueError, match="expected integers, some of them >= 0"):
         as_masks(-torch.ones(2, 2).long())
-    with pytest.raises(ValueError, match=r"picture is torch.uint8 of shape \(3, 2, 2\); expected floats"):
+    with pytest.raises(ValueError, match=r"image is torch.uint8 of shape \(3, 2, 2\); expected floats"):
         colour_regions(torch.zeros(3, 2, 2, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="expected 3 groups of 4 rows, of which 1 differ; ask for fewer"):
+    with pytest.raises(ValueError, match="got 3 groups for 4 rows, of which 1 differ; give fewer"):
         group_features(torch.ones(4, 2), 3)
-    with pytest.raises(ValueError, match="features have values that are not finite"):
+    with pytest.raises(ValueError, match="features hold NaN or infinity"):
         group_features(torch.full((4, 2), torch.inf), 2)
 
 
@@ -154,7 +153,7 @@ def test_controls_keep_areas():
     torch.testing.assert_close(again.variance, found.variance)
 
 
-def test_scattered_is_what_numpy_draws():
+def test_the_scattered_control_equals_numpy():
     amounts = torch.rand(1, 400, generator=generator())
     masks = as_masks(torch.arange(400) // 20)
     rng = np.random.default_rng(0)
@@ -164,7 +163,7 @@ def test_scattered_is_what_numpy_draws():
     assert float(found.mean()) == pytest.approx(np.mean(drawn), rel=0.1)
 
 
-def test_a_canvas_answers_the_same_without_being_held():
+def test_a_lazy_canvas_equals_the_full_one():
     size, grid = (8, 12), (2, 3)
     canvas = NeuronCanvas(FourierMLP(hidden=6, seed=0), "activation1", rule="secant").canvas(coordinates(size), size)
     amounts = magnitudes(canvas.to_tensor()[: canvas.units])
@@ -178,8 +177,8 @@ def test_a_canvas_answers_the_same_without_being_held():
     torch.testing.assert_close((sums / areas).T, pool_cells(amounts, grid).flatten(1), **near)
 
 
-def test_regions_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match=r"masks have shape \(1, 3, 3\) for a picture of \(2, 2\)"):
+def test_regions_mismatched_arguments_raise_errors():
+    with pytest.raises(ValueError, match=r"masks have shape \(1, 3, 3\) for an image of \(2, 2\)"):
         preference(torch.ones(1, 2, 2), torch.ones(1, 3, 3))
     with pytest.raises(ValueError, match="masks \\[1\\] are empty"):
         region_test(torch.ones(1, 2), torch.tensor([[1, 1], [0, 0]]), generator=generator())
@@ -193,7 +192,7 @@ def wave(angle, frequency, size=48):
     return (0.5 + 0.5 * torch.cos(2 * torch.pi * frequency * along)).expand(3, size, size)
 
 
-def test_the_bank_is_the_whole_of_it():
+def test_the_bank_has_all_24_filters():
     bank = gabor_bank()
     assert len(bank) == len(ANGLES) * len(SIGMAS) * len(FREQUENCIES) == 24
     assert len({tuple(k.flatten().tolist()) for k in bank}) == 24, "all four angles, not six filters four times"
@@ -220,7 +219,7 @@ def test_equals_scipy_s_convolution():
         np.testing.assert_allclose(answer.numpy(), np.hypot(*parts), atol=1e-6)
 
 
-def test_textures_are_told_apart():
+def test_textures_are_separated():
     picture = torch.cat([wave(0.0, 0.25), wave(np.pi / 2, 0.25)], 2)  # stripes down, stripes across; same colours
     labels = gabor_regions(picture, 2)
     left, right = labels[8:-8, 8:40], labels[8:-8, 56:88]

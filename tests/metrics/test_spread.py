@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from xinc_captum.metrics import (
     as_masks,
+    cumulative_share,
     grid_cells,
     magnitudes,
     participation,
     pixels_per_unit,
     pool_cells,
-    running_share,
     share,
     units_for,
     units_per_pixel,
@@ -30,7 +30,7 @@ def test_channels_do_not_cancel():
     assert magnitudes(canvas.half()).dtype == torch.float32
 
 
-def test_what_is_no_canvas_is_said():
+def test_invalid_canvases_raise_errors():
     with pytest.raises(ValueError, match=r"canvas has shape \(2, 3\); expected \(units, channels, H, W\)"):
         magnitudes(torch.ones(2, 3))
 
@@ -38,18 +38,18 @@ def test_what_is_no_canvas_is_said():
 @pytest.mark.parametrize(
     ("amounts", "message"),
     [
-        (torch.ones(3), r"amounts have shape \(3,\); expected \(units, H, W\)"),
-        (torch.ones(3, 0), r"amounts have shape \(3, 0\); expected"),
-        (-torch.ones(2, 2), r"amounts go down to -1; expected magnitudes >= 0.*magnitudes\(canvas\)"),
-        (torch.full((2, 2), torch.nan), "amounts have values that are not finite"),
+        (torch.ones(3), r"magnitudes have shape \(3,\); expected \(units, H, W\)"),
+        (torch.ones(3, 0), r"magnitudes have shape \(3, 0\); expected"),
+        (-torch.ones(2, 2), r"magnitudes go down to -1; expected magnitudes >= 0.*magnitudes\(canvas\)"),
+        (torch.full((2, 2), torch.nan), "magnitudes have values that are not finite"),
     ],
 )
-def test_what_are_no_amounts_is_said(amounts, message):
+def test_invalid_magnitudes_raise_errors(amounts, message):
     with pytest.raises(ValueError, match=message):
         participation(amounts)
 
 
-def test_what_is_no_clip_is_said():
+def test_invalid_clips_raise_errors():
     with pytest.raises(ValueError, match=r"shape \(2, 3, 4\); expected a clip, \(frames, units, H, W\)"):
         check_clip(torch.ones(2, 3, 4))
     with pytest.raises(
@@ -61,13 +61,13 @@ def test_what_is_no_clip_is_said():
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        (torch.ones(2, 3, 5), r"masks have shape \(2, 3, 5\) for a picture of \(3, 4\); expected \(regions, 3, 4\)"),
-        (torch.ones(3, 4), r"masks have shape \(3, 4\) for a picture"),
+        (torch.ones(2, 3, 5), r"masks have shape \(2, 3, 5\) for an image of \(3, 4\); expected \(regions, 3, 4\)"),
+        (torch.ones(3, 4), r"masks have shape \(3, 4\) for an image"),
         (torch.arange(12.0).view(1, 3, 4), r"masks go from 0 to 11; expected bool.*as_masks\(labels\)"),
         (torch.zeros(2, 3, 4).index_fill(0, torch.tensor(1), 1), r"masks \[0\] are empty"),
     ],
 )
-def test_what_are_no_masks_is_said(masks, message):
+def test_invalid_masks_raise_errors(masks, message):
     with pytest.raises(ValueError, match=message):
         check_masks(masks, (3, 4))
 
@@ -102,12 +102,12 @@ def test_even_cells_are_torch_s_and_clips_go_frame_by_frame():
     torch.testing.assert_close(pool_cells(clip[1], (2, 4)), answer[1])
 
 
-def test_what_does_not_fit_is_said():
+def test_mismatched_arguments_raise_errors():
     with pytest.raises(
-        ValueError, match=r"grid is \(4, 4\) for pictures of \(2, 8\); expected at least one pixel a cell"
+        ValueError, match=r"grid is \(4, 4\) for images of \(2, 8\); expected at least one pixel a cell"
     ):
         pool_cells(torch.ones(1, 2, 8), (4, 4))
-    with pytest.raises(ValueError, match=r"amounts have shape \(2, 8\); expected \(units, H, W\), or \(frames"):
+    with pytest.raises(ValueError, match=r"magnitudes have shape \(2, 8\); expected \(units, H, W\), or \(frames"):
         pool_cells(torch.ones(2, 8))
     with pytest.raises(ValueError, match=r"masks have shape \(1, 3\)"):
         share(torch.ones(2, 4), torch.ones(1, 3))
@@ -126,7 +126,7 @@ def test_by_hand():
     assert units_per_pixel(amounts, 1.0).tolist() == [3, 3, 0]
     effective = participation(amounts)
     assert effective[:2].tolist() == pytest.approx([100 / 46, 3]) and effective[2].isnan()
-    assert running_share(amounts).tolist() == pytest.approx([0, (0.6 + 1 / 3) / 2, (0.9 + 2 / 3) / 2, 1])
+    assert cumulative_share(amounts).tolist() == pytest.approx([0, (0.6 + 1 / 3) / 2, (0.9 + 2 / 3) / 2, 1])
 
 
 @given(units=st.integers(1, 8), pixels=st.integers(1, 20), seed=st.integers(0, 999), part=st.floats(0.05, 1))
@@ -150,7 +150,7 @@ def test_participation_does_not_depend_on_the_scale():
     torch.testing.assert_close(participation(amounts * 1e-200), participation(amounts))
 
 
-def test_controls_take_away_what_they_should():
+def test_controls_remove_their_structure():
     own = torch.eye(6).repeat_interleave(5, 1) + 0.01  # each unit has five pixels of its own
     own[0] += 0.05
     generator = torch.Generator().manual_seed(0)
@@ -174,7 +174,7 @@ def test_the_paper_s_counts_on_its_own_maps():
 
 def test_parts_are_parts():
     for wrong in (0, 1.5):
-        with pytest.raises(ValueError, match=f"covering is {wrong}; expected a part of the whole"):
+        with pytest.raises(ValueError, match=f"covering is {wrong}; expected a fraction above 0"):
             units_per_pixel(torch.ones(2, 2), wrong)
-        with pytest.raises(ValueError, match=f"part is {wrong}; expected a part"):
+        with pytest.raises(ValueError, match=f"part is {wrong}; expected a fraction"):
             units_for(torch.ones(2, 2), wrong)

@@ -1,4 +1,4 @@
-"""Intervals hold what they should, as often as they should."""
+"""Rank correlations against scipy, coverage of bootstrap intervals, and permutation controls."""
 
 import math
 
@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xinc_captum.metrics import (
-    average_ranks,
     canvas_agreement,
     complement,
     completeness_error,
@@ -24,7 +23,7 @@ from xinc_captum.metrics import (
     shuffle_within,
     spearman,
 )
-from xinc_captum.metrics.statistics import Interval
+from xinc_captum.metrics.statistics import Interval, average_ranks
 
 
 @given(seed=st.integers(0, 999), n=st.integers(2, 30), ties=st.booleans())
@@ -84,7 +83,7 @@ def test_rank_vectors_of_any_shape():
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_rows_that_are_not_finite_rank_nothing(value):
+def test_rows_that_are_not_finite_have_no_ranks(value):
     rows, others = torch.rand(2, 9), torch.rand(2, 9)
     rows[1, 4] = value
     found = spearman(rows, others)
@@ -104,7 +103,7 @@ def test_the_interval_of_a_share_is_about_two_standard_errors():
     assert found.high == pytest.approx(0.75 + half, abs=0.01)
 
 
-def test_it_covers_the_truth_as_often_as_it_says():
+def test_the_interval_covers_the_truth_at_its_level():
     generator = torch.Generator().manual_seed(0)
     inside = 0
     for seed in range(100):
@@ -122,23 +121,23 @@ def test_seed_flip_and_text():
     assert str(complement(Interval(0.2, 0.1, 0.4))) == "0.80 [0.60, 0.90]"
 
 
-def test_what_it_refuses():
+def test_invalid_input_is_refused():
     with pytest.raises(ValueError, match="expected the same"):
         ratio_interval(torch.ones(3), torch.ones(2))
-    with pytest.raises(ValueError, match="level is 1; expected a share"):
+    with pytest.raises(ValueError, match="level is 1; expected a fraction"):
         ratio_interval(torch.ones(3), torch.ones(3), level=1)
     with pytest.raises(ValueError, match="repeats is 0; expected at least 1 resample"):
         ratio_interval(torch.ones(3), torch.ones(3), repeats=0)
 
 
-def test_resamples_with_nothing_below_the_line_are_left_out():
+def test_resamples_with_a_zero_denominator_are_left_out():
     seldom = torch.tensor([0.0, 0.0, 1.0])  # no resample of three rows is sure to hold the third
     found = ratio_interval(seldom * 2, seldom)
     assert found == (2.0, 2.0, 2.0)
     assert all(end != end for end in ratio_interval(torch.zeros(2), torch.zeros(2)))
 
 
-def test_means_are_over_what_is_a_number():
+def test_means_ignore_nan():
     found = mean_interval(torch.tensor([1.0, torch.nan, 3.0, torch.inf]))
     assert found == (2.0, 1.0, 3.0), "two values: both ends are resamples of one of them"
     assert math.isnan(mean_interval(torch.tensor([torch.nan])).low)
@@ -172,10 +171,10 @@ def test_they_shuffle_by_their_own_generator():
     assert len({tuple(row.argsort().tolist()) for row in columns}) == 20, "each unit by itself"
 
 
-def test_shifts_are_never_nothing():
+def test_shifts_are_never_zero():
     drawn = shifts((2, 3), 200, torch.Generator().manual_seed(0))
     assert set(drawn) == {(0, 1), (0, 2), (1, 0), (1, 1), (1, 2)}
-    with pytest.raises(ValueError, match=r"got 1 pixel\(s\) and 3 repeats; a shifted control wants at least 2 and 1"):
+    with pytest.raises(ValueError, match=r"got 1 pixel\(s\) and 3 repeats; a shifted control needs at least 2 and 1"):
         shifts((1, 1), 3, torch.Generator())
 
 
@@ -209,7 +208,7 @@ def test_sums_of_half_precision_are_taken_in_float32():
 @pytest.mark.parametrize("shape", [(3, 1), (1,), (2,), (3, 2), (0,)])
 @pytest.mark.parametrize("measure", [completeness_error, condition_number])
 def test_an_output_of_another_shape_is_not_spread_over_the_sums(measure, shape):
-    with pytest.raises(ValueError, match=r"expected \(rows, units, \*left\) and \(rows, \*left\)"):
+    with pytest.raises(ValueError, match=r"expected \(rows, units, \*output_shape\) and \(rows, \*output_shape\)"):
         measure(torch.ones(3, 2), torch.full(shape, 2.0))
     with pytest.raises(ValueError, match=r"shares have shape \(0, 2\)"):
         measure(torch.ones(0, 2), torch.ones(0))

@@ -1,4 +1,4 @@
-"""Each planted failure is named, and a sound link holds."""
+"""Verdicts: each planted failure is named, and sound results hold."""
 
 import re
 
@@ -110,7 +110,7 @@ def test_similarity_is_numpys_correlation(layers, rows, seed):
 
 def test_a_flat_path_is_like_none():
     assert path_similarity([torch.ones(1, 4)], [torch.rand(2, 4)]).tolist() == [0]
-    with pytest.raises(ValueError, match="got 1 natural image; a comparison among them wants at least 2"):
+    with pytest.raises(ValueError, match="got 1 natural image; expected at least 2 to compare"):
         leave_one_out([torch.rand(1, 4)])
 
 
@@ -139,7 +139,7 @@ def test_energy_of_waves(size):
 
 
 @pytest.mark.parametrize("name", ["path", "kept", "natural", "transfer", "gained"])
-def test_a_figure_that_is_nan_holds_nothing(name):
+def test_nan_evidence_never_holds(name):
     sound = {"path": 0.8, "kept": 0.8, "natural": 0.7, "transfer": 2.0, "gained": 3.0}
     assert judge_accentuation(**sound).verdict == "holds"
     found = judge_accentuation(**sound | {name: float("nan")})
@@ -165,7 +165,7 @@ def test_other_outputs_are_compared_by_magnitude():
     assert ablation_agreement(shares, missing) == 1.0, "3 1 0 2 beside 3 1 0 2"
 
 
-def test_what_is_level_on_one_side_agrees_with_nothing_and_on_both_says_nothing():
+def test_a_constant_side_gives_zero_and_two_constant_sides_give_none():
     level, slope = torch.ones(2, 3), torch.arange(6.0).view(2, 3)
     assert ablation_agreement(level, slope) == ablation_agreement(slope, level) == 0.0
     assert ablation_agreement(level, 2 * level) is None
@@ -266,13 +266,13 @@ def test_a_twentieth_of_repeated_pairs_is_no_doubt():
         ({"cycle": 0.2}, "weak", "gives back 0.20 of the representation"),
     ],
 )
-def test_what_is_wrong_is_said(change, verdict, text):
+def test_each_fault_is_named_in_the_reason(change, verdict, text):
     said = judge_link(**SOUND | change)
     assert said.verdict == verdict
     assert text in said.because
 
 
 @pytest.mark.parametrize("name", ["r2_within", "generated", "real", "cycle"])
-def test_link_trust_a_figure_that_is_nan_holds_nothing(name):
+def test_link_trust_nan_evidence_never_holds(name):
     nan = float("nan")
     assert judge_link(**SOUND | {name: nan if name == "cycle" else Interval(nan, nan, nan)}).verdict != "holds"

@@ -1,4 +1,4 @@
-"""The real classifiers and photos, loaded once; where a package is missing, the skip names the command."""
+"""Fixtures of trained classifiers and photos; a skip for a missing package names the command that installs it."""
 
 import hashlib
 from importlib import metadata

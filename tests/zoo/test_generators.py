@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from xinc_captum.generators import check_generator, pictures_in_unit_range
+from xinc_captum.generators import check_generator, images_in_unit_range
 from xinc_captum.zoo import EYE_COLOURS, AssetError, dcgan_faces, generators, omniart_eyes
 
 
 def drawn(generator, n, classes=None):
     latents = generator.sample_latents(n, classes, 0.7, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return pictures_in_unit_range(generator, latents)
+        return images_in_unit_range(generator, latents)
 
 
 def test_faces(installed):

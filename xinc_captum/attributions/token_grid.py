@@ -54,7 +54,7 @@ def units_second(
     if rearrange is not None:
         with lay_out_for(image_size(input_shape)):
             return rearrange(activation)
-    axis = unit_axis(activation.shape, layer, forward_func, entered=input_shape, asked=axis, advice=ADVICE)
+    axis = unit_axis(activation.shape, layer, forward_func, entered=input_shape, requested=axis, advice=ADVICE)
     return activation if axis == 1 else activation.movedim(axis, 1)
 
 

@@ -11,7 +11,7 @@ from .. import store
 from ..attributions.linking import LatentLink, LinkAudit, Pairs
 from ..attributions.linking.sweep import UnitSweep
 from ..attributions.linking.unit_tables import UnitTable, quantify
-from ..generators import PictureParts
+from ..generators import ImageParts
 from ..metrics.links import Selectivity, selectivity
 from ..visualizers.explorer import Strip, explore_sweeps
 from ..visualizers.explorer.images import smaller
@@ -189,7 +189,7 @@ def sweep_selected_units(
         films.append(shrink_frames(one.images[row]))
         sweeps.append(replace(one, images=one.images[:, [0, -1]]))  # all frames of large images take much memory
     latents = pairs.latents[torch.linspace(0, len(pairs) - 1, min(MEASURED_IN, len(pairs))).long()]
-    parts = PictureParts(thirds(models.shape), THIRDS)
+    parts = ImageParts(thirds(models.shape), THIRDS)
     table = quantify(models.generator, link, latents.to(models.device), chosen, parts=parts, measures=["luminance"])
     return Units(bases, sweeps, rows, films, selective, table)
 

@@ -19,7 +19,7 @@ from .. import store, zoo
 from ..attributions.linking import Encoder, LatentLink
 from ..attributions.linking.linked_unit import LinkedUnitVisualization
 from ..fingerprint import other_weights
-from ..generators import Generator, check_generator, pictures_in_unit_range
+from ..generators import Generator, check_generator, images_in_unit_range
 from ..hooks import find_layer
 from ..metrics.probability import Probability, as_probabilities, probability_kind
 from ..zoo.classifiers import CLASSIFIERS
@@ -222,7 +222,7 @@ class ClassifierAndGenerator:
         """Return the images (n, C, H, W) in [0, 1] of latents, on the CPU."""
         with torch.no_grad():
             parts = latents.to(self.device, torch.float32).split(batch_size)
-            return torch.cat([pictures_in_unit_range(self.generator, part).cpu() for part in parts])
+            return torch.cat([images_in_unit_range(self.generator, part).cpu() for part in parts])
 
     def predict(self, images: Tensor) -> Tensor:
         """Return the probabilities (n, classes) of images (n, C, H, W) in [0, 1], on the CPU."""

@@ -16,8 +16,8 @@ from ..attributions.nern import (
     layer_profile,
     quantize,
 )
-from ..generators import pictures_in_unit_range
-from ..metrics import predicted_classes
+from ..generators import images_in_unit_range
+from ..metrics import predict_classes
 from ..visualizers import kernel_sheet, layer_profile_sheet
 from ..visualizers.report import Section, Table, write_report
 from ..zoo import Classifier, Normalise, mnist_nern
@@ -151,7 +151,7 @@ def fit_and_test_images(
     options: dict[str, Any] = {"classes": classes} if getattr(generator, "num_classes", 0) else {}
     latents = generator.sample_latents(count, generator=stream, **options)
     with torch.no_grad():
-        both = torch.cat([pictures_in_unit_range(generator, part) for part in latents.split(64)])
+        both = torch.cat([images_in_unit_range(generator, part) for part in latents.split(64)])
     return both[:FIT_IMAGES], both[FIT_IMAGES:]
 
 
@@ -181,7 +181,7 @@ def compare_models(nern: NeRN, classifier: Classifier, test_images: Tensor) -> l
     reference = logits(classifier.model)
     lines: list[tuple[str, ...]] = []
     for name, model, size, error in rows:
-        same = predicted_classes(logits(model), reference) == predicted_classes(reference)
+        same = predict_classes(logits(model), reference) == predict_classes(reference)
         agreement = float(same.float().mean())
         lines.append((name, f"{agreement:.1%}", f"{size:,}", f"{size / report.target:.1%}", f"{error:.3f}"))
     return lines

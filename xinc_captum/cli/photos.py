@@ -347,6 +347,6 @@ def load_real_images(name: str | None, models: ClassifierAndGenerator) -> RealIm
 def load_real_digits(size: int) -> RealImages:
     """Load every fifth of the zoo's digits, shuffled; its generator and classifier were not trained on them."""
     known = zoo.mnist_digits()
-    images = (known.halved() if size == 16 else known).images[4::5]
+    images = (known.halve() if size == 16 else known).images[4::5]
     mixed = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     return RealImages(images[mixed], f"{len(images)} digits held out")

@@ -13,13 +13,13 @@ from ..attributions import FrameCanvas, NeuronCanvas
 from ..inr.fit import render_video
 from ..metrics import (
     contribution_change,
-    displaced_tracks,
+    control_tracks,
+    cumulative_share,
     magnitudes,
     motion_agreement,
     object_track,
     pixels_per_unit,
     pool_cells,
-    running_share,
     shuffle_pixels,
     shuffle_units,
     units_for,
@@ -243,7 +243,11 @@ def measure_spread(layer: LayerMagnitudes, frame: int, seed: int) -> Spread:
     pixels = shuffle_pixels(frame_magnitudes, torch.Generator().manual_seed(seed))
     counts = pixels_per_unit(frame_magnitudes), pixels_per_unit(units)
     return Spread(
-        *counts, running_share(frame_magnitudes), running_share(pixels), units_for(frame_magnitudes), units_for(pixels)
+        *counts,
+        cumulative_share(frame_magnitudes),
+        cumulative_share(pixels),
+        units_for(frame_magnitudes),
+        units_for(pixels),
     )
 
 
@@ -318,5 +322,5 @@ class LayerTracks:
 def track_objects(layer: LayerMagnitudes, masks: Tensor, seed: int) -> LayerTracks:
     """Measure how well the units of a layer follow the objects of masks (frames, objects, H, W)."""
     generator = torch.Generator().manual_seed(seed)
-    elsewhere = displaced_tracks(layer.magnitudes, masks, generator=generator)
+    elsewhere = control_tracks(layer.magnitudes, masks, generator=generator)
     return LayerTracks(layer, object_track(layer.magnitudes, masks), elsewhere)

@@ -71,7 +71,7 @@ class LayerAxis:
         """
         if len(shape) != 4:  # as_maps raises an error for tokens and vectors
             return 1
-        return unit_axis(shape, self.layer, self.model, entered=self._input_shape, asked=self.axis)
+        return unit_axis(shape, self.layer, self.model, entered=self._input_shape, requested=self.axis)
 
     @property
     def last_axis(self) -> int:

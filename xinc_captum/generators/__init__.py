@@ -1,19 +1,18 @@
-"""Workshop: generators, what a link needs of them, and adapters for the usual families."""
+"""Generators of images from latents, adapters for common families, and the parts of their images."""
 
 from .adapters import DCGAN, BigGANAdapter, DCGANAdapter, StyleGANAdapter, load_weights
 from .eigen import EigenGenerator
-from .features import pictures_and_features
+from .features import images_and_features
 from .part_heads import FewShotHead, ProjectionHead, fit_head
-from .parts import FeatureClusters, FeatureParts, Parts, PictureParts, cluster_features
+from .parts import FeatureClusters, FeatureParts, ImageParts, Parts, cluster_features
 from .protocol import (
-    CallableGenerator,
     Generator,
     check_generator,
     class_rows,
     from_callable,
+    images_in_unit_range,
     normal,
     normal_latents,
-    pictures_in_unit_range,
     truncate,
 )
 from .style import (
@@ -28,16 +27,15 @@ from .style import (
 __all__ = [
     "DCGAN",
     "BigGANAdapter",
-    "CallableGenerator",
     "DCGANAdapter",
     "EigenGenerator",
     "FeatureClusters",
     "FeatureParts",
     "FewShotHead",
     "Generator",
+    "ImageParts",
     "LoadedStyle",
     "Parts",
-    "PictureParts",
     "ProjectionHead",
     "Recipe",
     "StyleGANAdapter",
@@ -47,12 +45,12 @@ __all__ = [
     "cluster_features",
     "fit_head",
     "from_callable",
+    "images_and_features",
+    "images_in_unit_range",
     "load_style_generator",
     "load_weights",
     "normal",
     "normal_latents",
-    "pictures_and_features",
-    "pictures_in_unit_range",
     "save_style_generator",
     "train_style_generator",
     "truncate",

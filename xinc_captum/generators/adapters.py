@@ -1,4 +1,4 @@
-"""DCGAN, BigGAN, StyleGAN."""
+"""Adapters that use DCGAN, BigGAN and StyleGAN networks as generators, and loading of their weights."""
 
 import math
 from collections.abc import Mapping
@@ -16,22 +16,22 @@ _NOISY = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm
 
 
 def _depends_on_mode(module: nn.Module) -> bool:
-    """Whether training mode may change what a module computes: all but torch's own layers that keep no state."""
+    """Return whether training mode may change a module's output: not for torch's own layers without state."""
     return isinstance(module, _NOISY) or not type(module).__module__.startswith("torch.nn.")
 
 
 class Adapter(nn.Module):
-    """A network as a generator: called with latents, it draws.
+    """Base class of adapters: a network as a generator, called with latents.
 
     Args:
         network: already built, in eval mode; it is not changed.
         image_range: lowest and highest value of a pixel.
-        num_classes: how many it knows, 0 for none.
+        num_classes: number of classes, 0 for none.
 
     Raises:
-        TypeError: no module.
-        ValueError: a module in training mode: batch norm and dropout draw other images each time, and the mapping of a
-            StyleGAN moves its own mean latent.
+        TypeError: network is not a module.
+        ValueError: a module in training mode, in which batch norm and dropout change the images, and the mapping of a
+            StyleGAN updates its mean latent.
     """
 
     differentiable = True
@@ -46,14 +46,14 @@ class Adapter(nn.Module):
         training = [(name, module) for name, module in network.named_modules() if module.training]
         training = [(name, module) for name, module in training if _depends_on_mode(module)]
         if training:
-            # A layer says more than the module around it.
+            # The name of a layer is more informative than that of the module around it.
             name, module = max(training, key=lambda pair: isinstance(pair[1], _NOISY))
             raise ValueError(
                 f"{type(module).__name__} {name!r} of the network is in training mode, in which it may draw other "
                 "images each time or change its own buffers; call network.eval() first."
             )
         self.network = network
-        self.training = network.training  # a flag of our own would be a lie
+        self.training = network.training  # the adapter's mode is that of its network
         self.image_range, self.num_classes = image_range, num_classes
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -61,35 +61,34 @@ class Adapter(nn.Module):
         return self.synthesize(latents)
 
     def synthesize(self, latents: Tensor) -> Tensor:
-        """(n, channels, H, W) pictures; each family says how."""
+        """Return images (n, channels, H, W); implemented by each adapter."""
         raise NotImplementedError
 
     def like(self) -> Tensor:
-        """A tensor of the network, for device and dtype."""
+        """Return a tensor with the network's device and dtype."""
         return next((t for t in (*self.network.parameters(), *self.network.buffers()) if t.is_floating_point()), _NONE)
 
 
 _NONE = torch.zeros(())
 
 
-_BOUND = 2.0  # of the noise, in standard deviations, as BigGAN is sampled
+_BOUND = 2.0  # of the noise, in standard deviations, as in BigGAN
 
 
 class BigGANAdapter(Adapter):
-    r"""A BigGAN as a generator; its latent is what enters every layer, noise and the embedded class.
+    r"""A BigGAN as a generator; its latent is the input of every layer: noise and the embedded class.
 
     .. math:: w = [\psi z, E\, \mathrm{onehot}(c)], \qquad z \sim N(0, I) \text{ within } [-2, 2]
 
-    The noise half has no part in the class, so a linear link finds little of it in a classifier.
+    The noise half is independent of the class, so a linear link explains little of it from a classifier.
 
     Args:
         network: already built and loaded, in eval mode, with ``embeddings``, a linear layer from one-hot classes, and
             ``generator(w, truncation)``.
-        statistics: which of the stored batch statistics are used, as a truncation in (0, 1]; give the one that latents
-            are sampled with.
+        statistics: selects the stored batch statistics, as a truncation in (0, 1]; give the truncation of the latents.
 
     Raises:
-        TypeError: network is no module, or has no such members.
+        TypeError: network is not a module, or has no such members.
         ValueError: a module in training mode, or statistics outside (0, 1].
 
     Example:
@@ -118,9 +117,9 @@ class BigGANAdapter(Adapter):
         self.statistics = statistics
 
     def latent_mean(self, classes: Tensor | int | None = None) -> Tensor:
-        """(n, latent_dim): no noise, and the embedded class; (1, latent_dim) for one class."""
+        """Return latents without noise for (n,) classes, (n, latent_dim); (1, latent_dim) for one class."""
         n = len(classes) if isinstance(classes, Tensor) and classes.dim() else 1
-        embedded = self._embedded(classes, n)
+        embedded = self._embed_classes(classes, n)
         return torch.cat([torch.zeros_like(embedded), embedded], 1)
 
     @torch.no_grad()
@@ -132,27 +131,27 @@ class BigGANAdapter(Adapter):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """(n, latent_dim) latents of one class, or of ``classes`` (n,); truncation shrinks the noise.
+        """Return latents (n, latent_dim) of one class, or of ``classes`` (n,); truncation shrinks the noise.
 
         Raises:
-            ValueError: n that is not positive, or classes that the generator does not know.
+            ValueError: n that is not positive, or unknown classes.
         """
-        embedded = self._embedded(classes, n)
-        noise = _bounded(n, self.noise_dim, generator).to(embedded)
+        embedded = self._embed_classes(classes, n)
+        noise = _truncated_noise(n, self.noise_dim, generator).to(embedded)
         return torch.cat([truncate(noise, 0.0, truncation), embedded], 1)
 
     def synthesize(self, latents: Tensor) -> Tensor:
-        """(n, 3, size, size) pictures in [-1, 1]."""
+        """Return images (n, 3, size, size) in [-1, 1]."""
         if latents.dim() != 2 or latents.shape[1] != 2 * self.noise_dim:
             raise ValueError(f"latents have shape {tuple(latents.shape)}; expected (n, {2 * self.noise_dim}).")
-        pictures: Tensor = self.network.generator(latents, self.statistics)  # type: ignore[operator]
-        return pictures
+        images: Tensor = self.network.generator(latents, self.statistics)  # type: ignore[operator]
+        return images
 
     def feature_layers(self) -> list[str]:
-        """The blocks, smallest pictures first: each one's output is (n, channels, H, W)."""
+        """Return the names of the blocks, lowest resolution first; their outputs are (n, channels, H, W)."""
         return [name for name, _ in self.named_modules() if name.rpartition(".")[0] == "network.generator.layers"]
 
-    def _embedded(self, classes: Tensor | int | None, n: int) -> Tensor:
+    def _embed_classes(self, classes: Tensor | int | None, n: int) -> Tensor:
         rows = class_rows(classes, n, self.num_classes, self.like().device)
         assert rows is not None  # noqa: S101 - it has classes
         embedded: Tensor = self.network.embeddings(  # type: ignore[operator]
@@ -161,8 +160,8 @@ class BigGANAdapter(Adapter):
         return embedded
 
 
-def _bounded(n: int, width: int, generator: torch.Generator | None) -> Tensor:
-    """Normal noise within ±2, by the inverse of its distribution: as many draws for every seed."""
+def _truncated_noise(n: int, width: int, generator: torch.Generator | None) -> Tensor:
+    """Return normal noise within ±2, by the inverse distribution function, so that every seed uses as many draws."""
     if generator is None:
         generator = torch.Generator()
         generator.seed()
@@ -172,7 +171,7 @@ def _bounded(n: int, width: int, generator: torch.Generator | None) -> Tensor:
 
 
 class DCGAN(nn.Module):
-    r"""The usual network: from 1 x 1 to 4 x 4, then doubled by every layer.
+    r"""The DCGAN generator network: from 1 x 1 to 4 x 4 pixels, then doubled by every layer.
 
     .. math:: x = \tanh(\mathrm{up}_L(h_{L-1})), \qquad h_l = \mathrm{ReLU}(\mathrm{BN}(\mathrm{up}_l(h_{l-1})))
 
@@ -209,24 +208,24 @@ class DCGAN(nn.Module):
         self.main = nn.Sequential(*layers, _up(channels[-1], image_channels, first=False), nn.Tanh())
 
     def forward(self, latents: Tensor) -> Tensor:
-        """(n, latent_dim, 1, 1) to (n, image_channels, size, size), size = 4 · 2^len(channels), in [-1, 1]."""
-        pictures: Tensor = self.main(latents)
-        return pictures
+        """Map (n, latent_dim, 1, 1) to (n, image_channels, size, size) in [-1, 1], with size = 4 · 2^len(channels)."""
+        images: Tensor = self.main(latents)
+        return images
 
 
 class DCGANAdapter(Adapter):
-    r"""A DCGAN as a generator; its latent is z, with the one-hot class behind it where there are classes.
+    r"""A DCGAN as a generator; its latent is z, followed by the one-hot class if there are classes.
 
     .. math:: w = [\psi z, \mathrm{onehot}(c)], \qquad z \sim N(0, I)
 
     Args:
-        network: :class:`DCGAN`, or any module from (n, latent_dim, 1, 1) to pictures; in eval mode.
+        network: :class:`DCGAN`, or any module from (n, latent_dim, 1, 1) to images; in eval mode.
         noise_dim: width of z.
         num_classes: width of the one-hot class, 0 for none.
         image_range: lowest and highest value of a pixel.
 
     Raises:
-        TypeError: network is no module.
+        TypeError: network is not a module.
         ValueError: a module in training mode, or a width that is not positive.
 
     Example:
@@ -251,7 +250,7 @@ class DCGANAdapter(Adapter):
         self.noise_dim = noise_dim
 
     def latent_mean(self, classes: Tensor | int | None = None) -> Tensor:
-        """(n, latent_dim): no noise, and the class; (1, latent_dim) for one class, or without classes."""
+        """Return latents without noise, (n, latent_dim); (1, latent_dim) for one class, or without classes."""
         n = len(classes) if isinstance(classes, Tensor) and classes.dim() else 1
         return self._with_class(torch.zeros(n, self.noise_dim).to(self.like()), classes)
 
@@ -263,25 +262,25 @@ class DCGANAdapter(Adapter):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """(n, noise_dim + num_classes) latents of one class, or of ``classes`` (n,); truncation shrinks the noise.
+        """Return latents (n, noise_dim + num_classes) of one class or of ``classes`` (n,), truncated towards 0.
 
         Raises:
-            ValueError: n that is not positive, or classes that the generator does not know.
+            ValueError: n that is not positive, or unknown classes.
         """
         class_rows(classes, n, self.num_classes)
         noise = normal(n, self.noise_dim, generator, device=self.like().device, dtype=self.like().dtype)
         return self._with_class(truncate(noise, 0.0, truncation), classes)
 
     def synthesize(self, latents: Tensor) -> Tensor:
-        """(n, channels, H, W) pictures."""
-        expected = self.noise_dim + self.num_classes
-        if latents.dim() != 2 or latents.shape[1] != expected:
-            raise ValueError(f"latents have shape {tuple(latents.shape)}; expected (n, {expected}).")
-        pictures: Tensor = self.network(latents[:, :, None, None])
-        return pictures
+        """Return images (n, channels, H, W)."""
+        width = self.noise_dim + self.num_classes
+        if latents.dim() != 2 or latents.shape[1] != width:
+            raise ValueError(f"latents have shape {tuple(latents.shape)}; expected (n, {width}).")
+        images: Tensor = self.network(latents[:, :, None, None])
+        return images
 
     def feature_layers(self) -> list[str]:
-        """The rectified layers, smallest pictures first: each one's output is (n, channels, H, W)."""
+        """Return the names of the rectified layers, lowest resolution first; their outputs are (n, channels, H, W)."""
         kinds = (nn.ReLU, nn.LeakyReLU)
         return [f"network.{name}" for name, module in self.network.named_modules() if isinstance(module, kinds)]
 
@@ -298,24 +297,25 @@ _ATTRIBUTES = ("mapping", "synthesis", "z_dim", "c_dim", "w_dim", "num_ws")
 
 
 class StyleGANAdapter(Adapter):
-    r"""A StyleGAN as a generator; its latent is one w, which every layer gets.
+    r"""A StyleGAN as a generator; its latent is one w, the input of every layer.
 
     .. math:: w = \bar w_c + \psi\,(f(z, c) - \bar w_c), \qquad x = \mathrm{clamp}_{[-1, 1]}\, g(w, w, \dots, w)
 
-    Symbols: f the mapping and g the synthesis of the network; w̄_c the tracked mean of class c, or of all latents where
-    the network keeps only one.
+    Symbols: f the mapping and g the synthesis of the network; w̄_c the tracked mean of class c, or of all latents if
+        the
+    network stores only one.
 
-    The network comes as the user built it, from its authors' code; :func:`load_weights` fills it from safetensors. No
-    checkpoint is opened here, since those are pickles: they run code.
+    Build the network with its authors' code; :func:`load_weights` loads weights from safetensors. The authors'
+    checkpoints are pickles, which can run code, so this class opens none.
 
     Args:
         network: with ``mapping(z, c)`` to (n, num_ws, w_dim) and its buffer ``w_avg``, (w_dim,) or (c_dim, w_dim);
             ``synthesis(ws)`` to (n, channels, H, W); and the numbers z_dim, c_dim, w_dim, num_ws.
-        synthesis_options: further arguments of ``synthesis``. StyleGAN2 draws noise unless told not to; on a CPU,
-            ``force_fp32=True`` is expected too.
+        synthesis_options: further arguments of ``synthesis``; None is ``noise_mode="const"``, without which StyleGAN2
+            draws noise. On a CPU, add ``force_fp32=True``.
 
     Raises:
-        TypeError: network is no module, or has no such members.
+        TypeError: network is not a module, or has no such members.
         ValueError: a module in training mode, or a ``w_avg`` of another shape.
 
     Example:
@@ -334,9 +334,8 @@ class StyleGANAdapter(Adapter):
         missing = [name for name in _ATTRIBUTES if not hasattr(network, name)]
         if isinstance(network, nn.Module) and missing:
             raise TypeError(
-                f"{type(network).__name__} has no {', '.join(missing)}; expected a StyleGAN's whole generator (G "
-                "or G_ema"
-                f"), with {', '.join(_ATTRIBUTES)}."
+                f"{type(network).__name__} has no {', '.join(missing)}; expected a StyleGAN's complete generator (G or "
+                f"G_ema), with {', '.join(_ATTRIBUTES)}."
             )
         super().__init__(network, (-1.0, 1.0), _number(network, "c_dim"))
         self.noise_dim, self.latent_dim = _number(network, "z_dim"), _number(network, "w_dim")
@@ -350,7 +349,7 @@ class StyleGANAdapter(Adapter):
             )
 
     def latent_mean(self, classes: Tensor | int | None = None) -> Tensor:
-        """(n, w_dim) means that truncation draws towards; (1, w_dim) for one class, or without classes."""
+        """Return the centres of truncation (n, w_dim); (1, w_dim) for one class, or without classes."""
         n = len(classes) if isinstance(classes, Tensor) and classes.dim() else 1
         average = self._average()
         rows = class_rows(classes, n, self.num_classes, average.device)
@@ -365,36 +364,35 @@ class StyleGANAdapter(Adapter):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """(n, w_dim) latents of one class, or of ``classes`` (n,), drawn towards the mean.
+        """Return latents (n, w_dim) of one class, or of ``classes`` (n,), truncated towards the mean.
 
         Raises:
-            ValueError: n that is not positive, classes that the generator does not know, or a mapping that answers in
-                another shape.
+            ValueError: n that is not positive, unknown classes, or a mapping whose output has another shape.
         """
         like = self.like()
         rows = class_rows(classes, n, self.num_classes, like.device)
         noise = normal(n, self.noise_dim, generator, device=like.device, dtype=like.dtype)
-        asked = like.new_zeros(n, 0) if rows is None else F.one_hot(rows, self.num_classes).to(like)
-        mapped: Tensor = self.network.mapping(noise, asked)  # type: ignore[operator]
+        one_hot = like.new_zeros(n, 0) if rows is None else F.one_hot(rows, self.num_classes).to(like)
+        mapped: Tensor = self.network.mapping(noise, one_hot)  # type: ignore[operator]
         if mapped.shape != (n, self.num_ws, self.latent_dim):
             raise ValueError(
-                f"the mapping gave {tuple(mapped.shape)}; expected ({n}, {self.num_ws}, {self.latent_dim}), the same w "
-                "for every layer."
+                f"the mapping returned {tuple(mapped.shape)}; expected ({n}, {self.num_ws}, {self.latent_dim}), the "
+                "same w for every layer."
             )
         return truncate(mapped[:, 0], self.latent_mean(rows), truncation)
 
     def synthesize(self, latents: Tensor) -> Tensor:
-        """(n, channels, H, W) pictures, clamped to [-1, 1] as they are when shown."""
+        """Return images (n, channels, H, W), clamped to [-1, 1]."""
         if latents.dim() != 2 or latents.shape[1] != self.latent_dim:
             raise ValueError(f"latents have shape {tuple(latents.shape)}; expected (n, {self.latent_dim}).")
         tiled = latents[:, None].expand(-1, self.num_ws, -1)
-        pictures: Tensor = self.network.synthesis(tiled, **self.synthesis_options)  # type: ignore[operator]
-        return pictures.to(latents.dtype).clamp(-1, 1)
+        images: Tensor = self.network.synthesis(tiled, **self.synthesis_options)  # type: ignore[operator]
+        return images.to(latents.dtype).clamp(-1, 1)
 
     def feature_layers(self) -> list[str]:
-        """The layers of the synthesis, smallest pictures first.
+        """Return the names of the synthesis layers, lowest resolution first.
 
-        In StyleGAN2 a block answers with two tensors, so the last convolution in each is named.
+        A block of StyleGAN2 returns two tensors, so the name is that of its last convolution.
         """
         names = []
         for name, child in self.network.synthesis.named_children():  # type: ignore[union-attr]
@@ -405,7 +403,7 @@ class StyleGANAdapter(Adapter):
     def _average(self) -> Tensor:
         average = getattr(self.network.mapping, "w_avg", None)
         if not isinstance(average, Tensor):
-            raise TypeError("the network's mapping has no w_avg; expected the mean latent that StyleGAN tracks.")
+            raise TypeError("the network's mapping has no w_avg; expected StyleGAN's tracked mean latent.")
         return average
 
 
@@ -425,11 +423,11 @@ _SAFE_WAY = (
 
 
 def load_weights(network: Network, path: str | Path) -> Network:
-    """Put the weights of a safetensors file into a network of the same architecture.
+    """Load the weights of a safetensors file into a network of the same architecture.
 
-    Checkpoints of StyleGAN are pickles. Opening one runs what its author put in: the pickle itself may call any
-    function, and theirs holds the source code of the network, which is executed. Safetensors holds numbers only, so the
-    network must be built by its own code first. Every tensor must fit, none may be missing or left over.
+    Checkpoints of StyleGAN are pickles. Opening one can run any function, and these contain the source code of the
+    network, which is executed. Safetensors holds numbers only, so build the network with its own code first. The names
+    and shapes of all tensors must match.
 
     Args:
         network: any module; its weights are replaced.
@@ -440,7 +438,7 @@ def load_weights(network: Network, path: str | Path) -> Network:
 
     Raises:
         FileNotFoundError: no such file.
-        StoreError: a pickle, no whole safetensors file, or tensors that do not fit the network. A file of
+        StoreError: a pickle, an incomplete safetensors file, or tensors that do not fit the network. A file of
             :func:`~xinc_captum.store.write_tensors` is also checked against its sha256; other files have none.
 
     Example:
@@ -457,7 +455,7 @@ def load_weights(network: Network, path: str | Path) -> Network:
         )
     with path.open("rb") as opened:
         first = opened.read(16)
-    # A safetensors file begins with the length of its header and an opening brace, whatever the length's first byte is.
+    # A safetensors file begins with eight bytes, the length of its header, and an opening brace.
     if first[8:9] != b"{" and (first.startswith(_PICKLES) or path.suffix in (".pkl", ".pickle")):
         raise store.StoreError(
             f"{path} is a pickle, or a file around one: opening it would run whatever code its author put in; expected "
@@ -468,8 +466,8 @@ def load_weights(network: Network, path: str | Path) -> Network:
         store.check_state(path, network.state_dict(), tensors)
     except store.StoreError as error:
         raise store.StoreError(
-            f"{str(error).rstrip('.')}, in this {type(network).__name__}. Build the network as it was when it "
-            "was saved."
+            f"{str(error).rstrip('.')}, in this {type(network).__name__}. Build the network as it was when it was "
+            "saved."
         ) from error
     network.load_state_dict(tensors)
     return network

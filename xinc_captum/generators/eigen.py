@@ -1,4 +1,4 @@
-"""A generator without training: principal components of real pictures, and a Gaussian for each class."""
+"""A generator that needs no training: principal components of images, with a Gaussian for each class."""
 
 import torch
 from torch import Tensor, nn
@@ -7,22 +7,22 @@ from .protocol import class_rows, normal, truncate
 
 
 class EigenGenerator(nn.Module):
-    r"""Draws pictures as the mean picture plus principal components; latents follow a Gaussian of each class.
+    r"""Generator of images as the mean image plus principal components, with Gaussian latents for each class.
 
     .. math:: G(w) = \mathrm{clamp}_{[0,1]}\Big(\bar x + \sum_k w_k v_k\Big), \qquad
               w = m_c + L_c \epsilon, \quad \epsilon \sim N(0, I), \quad L_c L_c^\top = \mathrm{Cov}(w \mid c)
 
-    Symbols: x̄ the mean picture and v_k its components, (C, H, W) each; m_c and Cov(w|c) mean and covariance of the
-    latents of the real pictures of class c.
+    Symbols: x̄ the mean image and v_k its components, (C, H, W) each; m_c and Cov(w|c) mean and covariance of the
+    latents of the real images of class c.
 
     Args:
         images: (n, C, H, W) floats in [0, 1].
-        labels: (n,) classes 0, 1, …; None makes one Gaussian of all.
-        components: width of the latent, at most n and the pixels of a picture.
+        labels: (n,) classes 0, 1, …; None fits one Gaussian to all images.
+        components: width of the latent, at most n and the pixels of an image.
 
     Raises:
-        ValueError: pictures outside [0, 1] or of another shape, labels that do not fit, a class of fewer than two
-            pictures, or more components than there can be.
+        ValueError: images outside [0, 1] or of another shape, labels that do not fit, a class of fewer than two
+            images, or more components than images or pixels.
 
     Example:
         >>> images, labels = torch.rand(40, 1, 8, 8), torch.arange(40) % 4
@@ -43,10 +43,10 @@ class EigenGenerator(nn.Module):
 
     def __init__(self, images: Tensor, labels: Tensor | None = None, components: int = 24) -> None:
         super().__init__()
-        rows, groups = _checked(images, labels, components)
+        rows, groups = _check_images(images, labels, components)
         flat = rows.flatten(1).double()
         mean = flat.mean(0)
-        # The sign of a component is free; the largest entry is made positive so that every machine says the same.
+        # The sign of a component is arbitrary; the largest entry is made positive, so that all machines agree.
         basis = torch.linalg.svd(flat - mean, full_matrices=False).Vh[:components]
         basis = basis * basis.gather(1, basis.abs().argmax(1, keepdim=True)).sign()
         latents = (flat - mean) @ basis.T
@@ -56,13 +56,13 @@ class EigenGenerator(nn.Module):
         for name, value in (
             ("mean", mean),
             ("basis", basis),
-            ("class_means", torch.stack([own.mean(0) for own in chosen])),
-            ("class_roots", torch.stack([_root(own) for own in chosen])),
+            ("class_means", torch.stack([members.mean(0) for members in chosen])),
+            ("class_roots", torch.stack([_root(members) for members in chosen])),
         ):
             self.register_buffer(name, value.to(images.dtype))
 
     def latent_mean(self, classes: Tensor | int | None = None) -> Tensor:
-        """(n, latent_dim) means of the classes; (1, latent_dim) for one class, or without classes."""
+        """Return the means of the classes (n, latent_dim); (1, latent_dim) for one class, or without classes."""
         n = len(classes) if isinstance(classes, Tensor) and classes.dim() else 1
         return self.class_means[self._rows(classes, n)]
 
@@ -74,10 +74,10 @@ class EigenGenerator(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """(n, components) latents of one class, or of ``classes`` (n,), drawn towards the class mean.
+        """Return latents (n, components) of one class, or of ``classes`` (n,), truncated towards the class mean.
 
         Raises:
-            ValueError: n that is not positive, or classes that the generator does not know.
+            ValueError: n that is not positive, or unknown classes.
         """
         rows = self._rows(classes, n)
         noise = normal(n, self.basis.shape[0], generator, device=self.mean.device, dtype=self.mean.dtype)
@@ -85,12 +85,12 @@ class EigenGenerator(nn.Module):
         return truncate(centre + torch.einsum("nij,nj->ni", self.class_roots[rows], noise), centre, truncation)
 
     def encode(self, images: Tensor) -> Tensor:
-        """The (n, components) latents whose pictures are nearest to (n, C, H, W) images."""
+        """Return the latents (n, components) whose images are nearest to images (n, C, H, W)."""
         latents: Tensor = (images.flatten(1) - self.mean) @ self.basis.T
         return latents
 
     def synthesize(self, latents: Tensor) -> Tensor:
-        """(n, C, H, W) pictures in [0, 1]."""
+        """Return images (n, C, H, W) in [0, 1]."""
         flat: Tensor = self.mean + latents @ self.basis
         return flat.clamp(0, 1).reshape(-1, *self.shape)
 
@@ -99,7 +99,7 @@ class EigenGenerator(nn.Module):
         return self.synthesize(latents)
 
     def feature_layers(self) -> list[str]:
-        """None: nothing in it describes a picture place by place."""
+        """Return no layers: no activation is a map of image positions."""
         return []
 
     def _rows(self, classes: Tensor | int | None, n: int) -> Tensor:
@@ -107,7 +107,7 @@ class EigenGenerator(nn.Module):
         return torch.zeros(n, dtype=torch.long, device=self.mean.device) if rows is None else rows
 
 
-def _checked(images: Tensor, labels: Tensor | None, components: int) -> tuple[Tensor, Tensor]:
+def _check_images(images: Tensor, labels: Tensor | None, components: int) -> tuple[Tensor, Tensor]:
     if images.dim() != 4 or not images.is_floating_point() or len(images) < 2:
         raise ValueError(
             f"images are {images.dtype} of shape {tuple(images.shape)}; expected floats (n, C, H, W), at least 2."
@@ -117,22 +117,21 @@ def _checked(images: Tensor, labels: Tensor | None, components: int) -> tuple[Te
         raise ValueError(f"images lie in [{low:.3g}, {high:.3g}]; expected [0, 1]. Divide by their highest value.")
     most = min(len(images), images[0].numel())
     if not 1 <= components <= most:
-        raise ValueError(f"components is {components}; expected 1 to {most}, from {len(images)} pictures.")
+        raise ValueError(f"components is {components}; expected 1 to {most}, from {len(images)} images.")
     if labels is None:
         return images.detach(), torch.zeros(len(images), dtype=torch.long, device=images.device)
     if labels.shape != images.shape[:1] or labels.is_floating_point() or int(labels.min()) < 0:
         raise ValueError(
-            f"labels are {labels.dtype} of shape {tuple(labels.shape)}; expected whole numbers from 0 on, "
-            f"({len(images)},)."
+            f"labels are {labels.dtype} of shape {tuple(labels.shape)}; expected integers from 0 on, ({len(images)},)."
         )
     counts = labels.bincount()
     if int(counts.min()) < 2:
-        raise ValueError(f"class {int(counts.argmin())} has {int(counts.min())} pictures; expected at least 2 of each.")
+        raise ValueError(f"class {int(counts.argmin())} has {int(counts.min())} images; expected at least 2 of each.")
     return images.detach(), labels.to(images.device)
 
 
 def _root(latents: Tensor) -> Tensor:
-    """The symmetric L with L Lᵀ = Cov: it is unique, and exists where few pictures leave Cov without full rank."""
+    """Return the symmetric L with L Lᵀ = Cov, which is unique and also exists if Cov is singular."""
     values, vectors = torch.linalg.eigh(torch.cov(latents.T).reshape(latents.shape[1], -1))
     root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     return root

@@ -1,4 +1,4 @@
-"""What the layers of a generator hold while it draws: the features that parts are told apart by."""
+"""Activations of a generator's layers, the features by which parts of images are segmented."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -9,48 +9,48 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..hooks import ForwardFunc, LayerError, find_layer, layer_name, patch
-from .protocol import Generator, pictures_in_unit_range
+from .protocol import Generator, images_in_unit_range
 
 Read = Callable[[Tensor], Tensor]
 
 
-def pictures_and_features(
+def images_and_features(
     generator: Generator,
     latents: Tensor,
     layers: Sequence[nn.Module | str] | None = None,
     *,
     reads: Sequence[Read] | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Pictures, and what ``layers`` handed on while they were drawn: one forward pass for both.
+    """Return images and the activations of ``layers``, from one forward pass.
 
     Args:
-        generator: any with modules behind its ``synthesize``.
+        generator: with modules behind its ``synthesize``.
         latents: (n, latent_dim).
-        layers: modules or dotted names; None: the generator's own ``feature_layers()``.
-        reads: what to keep of each layer's map instead of the map itself, taken while it passes: a projection to few
-            channels spares the memory of the rest.
+        layers: modules or dotted names; None is the generator's ``feature_layers()``.
+        reads: one function for each layer that is applied to its map during the forward pass; its result is stored
+            instead of the map. A projection to few channels saves memory.
 
     Returns:
-        (n, C, H, W) pictures in [0, 1] and one (n, channels, h, w) map a layer, in the layers' order.
+        (n, C, H, W) images in [0, 1] and one (n, channels, h, w) map a layer, in the layers' order.
 
     Raises:
         ValueError: no layers are given and the generator names none, or one is given twice.
-        LayerError: a layer is unknown, runs twice or never, or hands over something else than maps.
+        LayerError: a layer is unknown, runs twice or never, or does not return maps.
 
     Example:
         >>> from xinc_captum.generators import from_callable, normal_latents
         >>> net = torch.nn.Sequential(torch.nn.Unflatten(1, (1, 2, 2)), torch.nn.ConvTranspose2d(1, 3, 2, 2))
         >>> generator = from_callable(lambda w: net(w).sigmoid(), normal_latents(4))
-        >>> pictures, (maps,) = pictures_and_features(generator, torch.zeros(5, 4), ["0"])
-        >>> pictures.shape, maps.shape
+        >>> images, (maps,) = images_and_features(generator, torch.zeros(5, 4), ["0"])
+        >>> images.shape, maps.shape
         (torch.Size([5, 3, 4, 4]), torch.Size([5, 1, 2, 2]))
     """
-    own = getattr(generator, "feature_layers", None)
-    several = list(layers) if layers is not None else list(own()) if callable(own) else []
+    feature_layers = getattr(generator, "feature_layers", None)
+    several = list(layers) if layers is not None else list(feature_layers()) if callable(feature_layers) else []
     if not several:
         raise ValueError(
-            "no layers were given and the generator names none of its own (feature_layers()); give modules or dotted "
-            "names of layers that hold maps, such as its blocks."
+            "no layers were given, and the generator has no feature_layers(); give modules or dotted names of layers "
+            "that return maps, such as its blocks."
         )
     function = layer_root(generator)
     modules = [find_layer(function, layer) for layer in several]
@@ -59,18 +59,18 @@ def pictures_and_features(
             f"there are {len(several)} layers, {len(set(modules))} of them different, and "
             f"{len(several) if reads is None else len(reads)} reads; expected different layers and one read for each."
         )
-    kept: dict[nn.Module, Tensor] = {}
+    activations: dict[nn.Module, Tensor] = {}
 
     def keep(module: nn.Module, read: Read | None) -> Callable[[Any], Any]:
         def edit(value: Any) -> Any:
             if not isinstance(value, Tensor) or value.dim() != 4 or len(value) != len(latents):
                 shape = tuple(value.shape) if isinstance(value, Tensor) else f"a {type(value).__name__}"
                 raise LayerError(
-                    f"layer {layer_name(function, module)} hands over {shape} for {len(latents)} latents; parts want "
-                    f"maps, ({len(latents)}, channels, h, w). Choose a layer after it."
+                    f"layer {layer_name(function, module)} returns {shape} for {len(latents)} latents; expected maps, "
+                    f"({len(latents)}, channels, h, w). Choose a layer after it."
                 )
-            kept[module] = value if read is None else read(value)
-            # what is held on to must not be rewritten by a layer that works in place
+            activations[module] = value if read is None else read(value)
+            # the next layer may work in place, so it receives a copy of a stored map
             return value.clone() if read is None or value.requires_grad else value
 
         return edit
@@ -78,12 +78,12 @@ def pictures_and_features(
     with ExitStack() as stack:
         for module, read in zip(modules, reads if reads is not None else [None] * len(modules), strict=True):
             stack.enter_context(patch(function, module, keep(module, read)))
-        pictures = pictures_in_unit_range(generator, latents)
-    return pictures, [kept[module] for module in modules]
+        images = images_in_unit_range(generator, latents)
+    return images, [activations[module] for module in modules]
 
 
 def stack_maps(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """All maps side by side at one size, by nearest neighbours, as the paper's head takes them.
+    """Return all maps concatenated at one size, by nearest-neighbour upsampling, the input of the paper's head.
 
     Args:
         maps: (n, channels, h, w) each.
@@ -93,7 +93,7 @@ def stack_maps(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         (n, all channels, H, W).
 
     Example:
-        >>> stacked([torch.zeros(1, 2, 2, 2), torch.ones(1, 3, 4, 4)], (4, 4)).shape
+        >>> stack_maps([torch.zeros(1, 2, 2, 2), torch.ones(1, 3, 4, 4)], (4, 4)).shape
         torch.Size([1, 5, 4, 4])
 
     Source: Tritrong et al., "Repurposing GANs for One-shot Semantic Part Segmentation" (CVPR 2021).
@@ -102,10 +102,10 @@ def stack_maps(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
 
 
 def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Nearest neighbours; by whole factors in half the time that ``interpolate`` takes on a CPU.
+    """Return maps upsampled by nearest neighbours; integer factors take half the time of ``interpolate`` on a CPU.
 
     Example:
-        >>> enlarged(torch.tensor([[[[1.0, 2.0]]]]), (1, 4)).flatten()
+        >>> enlarge(torch.tensor([[[[1.0, 2.0]]]]), (1, 4)).flatten()
         tensor([1., 1., 2., 2.])
     """
     rows, columns = maps.shape[2:]
@@ -118,7 +118,7 @@ def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def layer_root(generator: Generator) -> ForwardFunc:
-    """Where to look for a generator's layers: itself if it is a module, else behind what draws for it."""
+    """Return the function or module behind which a generator's layers are found."""
     if isinstance(generator, nn.Module):
         return generator
     function: ForwardFunc = getattr(generator, "synthesize_function", generator.synthesize)

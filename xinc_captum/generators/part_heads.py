@@ -1,4 +1,4 @@
-"""Few-shot part heads."""
+"""Heads that segment parts of generated images by the generator's features, fitted to few labelled images."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ from .features import enlarge, stack_maps
 
 
 class FewShotHead(nn.Module):
-    r"""The paper's head: dilated 3×3 convolutions on all features side by side at one size.
+    r"""The paper's head: dilated 3×3 convolutions on all features, concatenated at one size.
 
     .. math:: \mathrm{logits} = C_L \circ \mathrm{lrelu} \circ C_{L-1} \circ \dots \circ \mathrm{lrelu} \circ
               C_1\bigl([\uparrow f_1, \dots, \uparrow f_k]\bigr)
 
-    Symbols: C the convolutions, f the features, ↑ nearest upsampling. Nearly all its weights and time are in the first
-    convolution; :class:`ProjectionHead` does without.
+    Symbols: C the convolutions, f the features, ↑ nearest upsampling. The first convolution has nearly all weights and
+    takes nearly all time; :class:`ProjectionHead` avoids it.
 
     Args:
         channels: of each feature map.
@@ -54,24 +54,27 @@ class FewShotHead(nn.Module):
         if len(dilations) != len(widths) + 1:
             raise ValueError(
                 f"there are {len(widths)} widths and {len(dilations)} dilations; expected one dilation more, for the "
-                "convolution that names the parts."
+                "convolution to the parts."
             )
         self.channels, self.parts = tuple(channels), parts
         sizes = [sum(channels), *widths, parts]
         layers: list[nn.Module] = []
         with exclusive(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            for taken, given, dilation in zip(sizes, sizes[1:], dilations, strict=False):
-                layers += [nn.Conv2d(taken, given, 3, padding=dilation, dilation=dilation), nn.LeakyReLU(0.2)]
+            for in_channels, out_channels, dilation in zip(sizes, sizes[1:], dilations, strict=False):
+                layers += [
+                    nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation),
+                    nn.LeakyReLU(0.2),
+                ]
         self.layers = nn.Sequential(*layers[:-1])
 
-    def project(self, index: int, own: Tensor) -> Tensor:
-        """What is kept of map ``index`` until all have passed: all of it."""
-        check_map(index, own, self.channels)
-        return own.clone()
+    def project(self, index: int, feature: Tensor) -> Tensor:
+        """Return a copy of map ``index``, the input of :meth:`logits`."""
+        check_map(index, feature, self.channels)
+        return feature.clone()
 
-    def name(self, projected: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """(n, parts, H, W) logits of what was kept."""
+    def logits(self, projected: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Return logits (n, parts, H, W) of projected maps."""
         logits: Tensor = self.layers(stack_maps(projected, size))
         return logits
 
@@ -82,22 +85,22 @@ class FewShotHead(nn.Module):
             ValueError: maps of other channels than the head was made for.
         """
         check_maps(maps, self.channels)
-        return self.name(maps, size)
+        return self.logits(maps, size)
 
 
 class ProjectionHead(nn.Module):
-    r"""A cheaper head: each feature map is projected at its own resolution, then added up at the picture's.
+    r"""A cheaper head: each feature map is projected at its own resolution, then summed at the image's.
 
     .. math:: \mathrm{logits} = C\Bigl(\mathrm{lrelu}\bigl(\Sigma_i \uparrow P_i f_i\bigr)\Bigr)
 
     Symbols: P 1×1 convolutions to ``width`` channels, ↑ nearest upsampling, C a stack of dilated 3×3 convolutions. A
-    1×1 convolution and nearest upsampling commute, so nothing of size channels × H × W is ever made.
+    1×1 convolution and nearest upsampling commute, so no tensor of size channels × H × W is needed.
 
     Args:
         channels: of each feature map.
         parts: how many are told apart.
         width: of the projections and the inner convolutions.
-        dilations: of the 3×3 convolutions; the last names the parts.
+        dilations: of the 3×3 convolutions; the last one outputs the parts.
         seed: of the first weights.
 
     Raises:
@@ -121,26 +124,29 @@ class ProjectionHead(nn.Module):
         super().__init__()
         _check(channels, parts)
         if not dilations:
-            raise ValueError("dilations is empty; expected at least one, for the convolution that names the parts.")
+            raise ValueError("dilations is empty; expected at least one, for the convolution to the parts.")
         self.channels, self.parts = tuple(channels), parts
         widths = [width] * len(dilations) + [parts]
         layers: list[nn.Module] = []
         with exclusive(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.projections = nn.ModuleList(nn.Conv2d(own, width, 1) for own in channels)
-            for taken, given, dilation in zip(widths, widths[1:], dilations, strict=False):
-                layers += [nn.LeakyReLU(0.2), nn.Conv2d(taken, given, 3, padding=dilation, dilation=dilation)]
+            self.projections = nn.ModuleList(nn.Conv2d(in_width, width, 1) for in_width in channels)
+            for in_channels, out_channels, dilation in zip(widths, widths[1:], dilations, strict=False):
+                layers += [
+                    nn.LeakyReLU(0.2),
+                    nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation),
+                ]
         self.layers = nn.Sequential(*layers)
 
-    def project(self, index: int, own: Tensor) -> Tensor:
-        """What is kept of map ``index`` until all have passed: ``width`` channels."""
-        check_map(index, own, self.channels)
-        projected: Tensor = self.projections[index](own)
+    def project(self, index: int, feature: Tensor) -> Tensor:
+        """Return map ``index`` projected to ``width`` channels, the input of :meth:`logits`."""
+        check_map(index, feature, self.channels)
+        projected: Tensor = self.projections[index](feature)
         return projected
 
-    def name(self, projected: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """(n, parts, H, W) logits of what was kept."""
-        logits: Tensor = self.layers(torch.stack([enlarge(own, size) for own in projected]).sum(0))
+    def logits(self, projected: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Return logits (n, parts, H, W) of projected maps."""
+        logits: Tensor = self.layers(torch.stack([enlarge(feature, size) for feature in projected]).sum(0))
         return logits
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
@@ -150,30 +156,30 @@ class ProjectionHead(nn.Module):
             ValueError: maps of other channels than the head was made for.
         """
         check_maps(maps, self.channels)
-        return self.name([self.project(index, own) for index, own in enumerate(maps)], size)
+        return self.logits([self.project(index, feature) for index, feature in enumerate(maps)], size)
 
 
 def _check(channels: Sequence[int], parts: int) -> None:
     if not channels or min(channels) < 1 or parts < 2:
         raise ValueError(
-            f"channels are {tuple(channels)} and parts {parts}; expected the channels of at least one map, and "
-            "at least "
-            "two parts (one may be the background)."
+            f"channels are {tuple(channels)} and parts {parts}; expected the channels of at least one map, and at "
+            "least two parts (one may be the background)."
         )
 
 
 def check_maps(maps: Sequence[Tensor], channels: tuple[int, ...]) -> None:
-    """Refuse maps of other layers than a head was made for."""
-    found = tuple(own.shape[1] for own in maps)
-    if found != channels:
-        raise ValueError(f"the maps have {found} channels; this head was made for {channels}. Give the same layers.")
+    """Raise ValueError for maps of other layers than those of the head."""
+    widths = tuple(feature.shape[1] for feature in maps)
+    if widths != channels:
+        raise ValueError(f"the maps have {widths} channels; this head was made for {channels}. Give the same layers.")
 
 
-def check_map(index: int, own: Tensor, channels: tuple[int, ...]) -> None:
-    """Refuse one map likewise, as it passes."""
-    if index >= len(channels) or own.shape[1] != channels[index]:
+def check_map(index: int, feature: Tensor, channels: tuple[int, ...]) -> None:
+    """Raise ValueError for a map of another layer than that of the head."""
+    if index >= len(channels) or feature.shape[1] != channels[index]:
         raise ValueError(
-            f"map {index} has {own.shape[1]} channels; this head was made for maps of {channels}. Give the same layers."
+            f"map {index} has {feature.shape[1]} channels; this head was made for maps of {channels}. Give the same "
+            "layers."
         )
 
 
@@ -188,15 +194,17 @@ def fit_head(
     weight_decay: float = 1e-3,
     show_progress: bool = False,
 ) -> Tensor:
-    """Cross-entropy by Adam, one picture a step, a tenth of the rate after every 50 epochs: the paper's recipe.
+    """Fit a head in place by the paper's recipe, and return the mean loss of each epoch.
+
+    The loss is the cross-entropy; Adam takes one step an image, and its rate is divided by ten after every 50 epochs.
 
     Args:
-        head: trained in place.
-        maps: of :func:`pictures_and_features`, (n, channels, h, w) each, of the labelled pictures.
-        labels: (n, H, W), whole numbers below ``head.parts``; negative ones teach nothing, so a few strokes of a brush
-            will do.
-        generator: of the order of the pictures.
-        epochs: over all pictures.
+        head: it is changed in place.
+        maps: of :func:`images_and_features`, (n, channels, h, w) each, of the labelled images.
+        labels: (n, H, W), integers below ``head.parts``. Pixels with negative labels are ignored, so a few brush
+            strokes suffice.
+        generator: of the order of the images.
+        epochs: over all images.
         learning_rate: Adam's.
         weight_decay: Adam's.
         show_progress: a bar on standard error.
@@ -205,7 +213,7 @@ def fit_head(
         (epochs,), the mean loss of each.
 
     Raises:
-        ValueError: labels of another shape, of a part the head does not have, or a part that is nowhere labelled.
+        ValueError: labels of another shape, of an unknown part, or without pixels of a part.
 
     Example:
         >>> head, maps = ProjectionHead([1], 2, width=4), [torch.arange(16.0).view(1, 1, 4, 4) - 8]
@@ -217,7 +225,7 @@ def fit_head(
     """
     _check_labels(labels, len(maps[0]), head.parts)
     size = (int(labels.shape[1]), int(labels.shape[2]))
-    held = [own.detach() for own in maps]
+    features = [feature.detach() for feature in maps]
     optimizer = torch.optim.Adam(head.parameters(), learning_rate, weight_decay=weight_decay)
     decay = torch.optim.lr_scheduler.StepLR(optimizer, 50, 0.1)
     losses = []
@@ -225,11 +233,11 @@ def fit_head(
         for _ in progress(range(epochs), "head", show=show_progress):
             total = torch.zeros((), device=labels.device)
             for row in torch.randperm(len(labels), generator=generator, device=generator.device).tolist():
-                expected = labels[row : row + 1].long()
-                logits = head([own[row : row + 1] for own in held], size)
-                # an unlabelled picture would make the mean over nothing
-                loss = F.cross_entropy(logits, expected.clamp_min(-1), ignore_index=-1, reduction="sum")
-                loss = loss / (expected >= 0).sum().clamp_min(1)
+                target = labels[row : row + 1].long()
+                logits = head([feature[row : row + 1] for feature in features], size)
+                # the mean over no labelled pixel would be nan
+                loss = F.cross_entropy(logits, target.clamp_min(-1), ignore_index=-1, reduction="sum")
+                loss = loss / (target >= 0).sum().clamp_min(1)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -243,12 +251,12 @@ def fit_head(
 def _check_labels(labels: Tensor, rows: int, parts: int) -> None:
     if labels.dim() != 3 or len(labels) != rows or labels.is_floating_point():
         raise ValueError(
-            f"labels are {labels.dtype} of shape {tuple(labels.shape)} for maps of {rows} pictures; expected whole "
-            f"numbers ({rows}, H, W)."
+            f"labels are {labels.dtype} of shape {tuple(labels.shape)} for maps of {rows} images; expected integers "
+            f"({rows}, H, W)."
         )
     present = labels[labels >= 0].unique().tolist()
     missing = sorted(set(range(parts)) - set(present))
     if missing or max(present) >= parts:
         raise ValueError(
-            f"the labels name parts {present}; the head has parts 0 to {parts - 1}, and wants a few pixels of each."
+            f"the labels have parts {present}; the head has parts 0 to {parts - 1}, and needs a few pixels of each."
         )

@@ -1,4 +1,4 @@
-"""Part masks, segmentation."""
+"""Masks of the parts of generated images: fixed, by a function of the image, or by the generator's features."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,30 +10,30 @@ from torch.nn import functional as F
 
 from .._optional import require
 from ..metrics.parts import check_parts
-from .features import enlarge, pictures_and_features, stack_maps
+from .features import enlarge, images_and_features, stack_maps
 from .part_heads import FewShotHead, ProjectionHead, check_map, check_maps
-from .protocol import Generator, pictures_in_unit_range
+from .protocol import Generator, images_in_unit_range
 
 
 class Parts(Protocol):
-    """Draws pictures and says where their parts are; :class:`PictureParts` and :class:`FeatureParts` do."""
+    """Protocol of classes that generate images with part masks: :class:`ImageParts`, :class:`FeatureParts`."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """One for each part."""
+        """The name of each part."""
         ...
 
     def draw(self, generator: Generator, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures (n, C, H, W) in [0, 1] and masks (n, parts, H, W) of latents (n, latent_dim)."""
+        """Return images (n, C, H, W) in [0, 1] and masks (n, parts, H, W) of latents (n, latent_dim)."""
         ...
 
 
-class PictureParts:
-    """Parts that a function of the picture finds, or that are at the same place in every picture.
+class ImageParts:
+    """Parts by a function of the image, or by the same masks for all images.
 
     Args:
-        masks: a function from pictures (n, C, H, W) in [0, 1] to masks (n, parts, H, W), bool or weights in [0, 1]; or
-            the masks themselves, (parts, H, W), for all pictures. None: the whole picture is the one part.
+        masks: a function from images (n, C, H, W) in [0, 1] to masks (n, parts, H, W), bool or weights in [0, 1]; or
+            masks (parts, H, W) for all images. None is one part, the whole image.
         names: one for each part.
 
     Raises:
@@ -42,7 +42,7 @@ class PictureParts:
     Example:
         >>> from xinc_captum.generators import from_callable, normal_latents
         >>> generator = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
-        >>> bright = PictureParts(lambda pictures: torch.cat([pictures, 1 - pictures], 1), ["ink", "paper"])
+        >>> bright = ImageParts(lambda images: torch.cat([images, 1 - images], 1), ["ink", "paper"])
         >>> bright.draw(generator, torch.zeros(3, 4))[1].shape
         torch.Size([3, 2, 2, 2])
     """
@@ -63,48 +63,48 @@ class PictureParts:
             if empty:
                 raise ValueError(f"the mask of {empty[0]!r} is empty; leave the part out.")
         elif masks is None and len(self.names) != 1:
-            raise ValueError(f"names are {self.names} but no masks are given; the whole picture is one part.")
+            raise ValueError(f"names are {self.names} but no masks are given; the whole image is one part.")
 
     def draw(self, generator: Generator, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures and masks of latents.
+        """Return images and masks of latents.
 
         Raises:
-            ValueError: masks that do not match the pictures or the names.
+            ValueError: masks that do not match the images or the names.
         """
-        pictures = pictures_in_unit_range(generator, latents)
+        images = images_in_unit_range(generator, latents)
         if self._masks is None:
-            return pictures, torch.ones_like(pictures[:, :1])
+            return images, torch.ones_like(images[:, :1])
         if isinstance(self._masks, Tensor):
-            masks = self._masks.to(pictures.device).expand(len(pictures), -1, -1, -1)
+            masks = self._masks.to(images.device).expand(len(images), -1, -1, -1)
         else:
-            masks = self._masks(pictures)
-        check_parts(pictures, masks)
+            masks = self._masks(images)
+        check_parts(images, masks)
         if masks.shape[1] != len(self.names):
             raise ValueError(f"the masks have {masks.shape[1]} parts, the names are {', '.join(self.names)}.")
-        return pictures, masks
+        return images, masks
 
 
 def check_names(names: tuple[str, ...]) -> None:
-    """Refuse parts without names of their own."""
+    """Raise ValueError unless every part has a different name."""
     if not names or len(set(names)) != len(names) or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"names are {names}; expected a different word for each part.")
 
 
-LEARNT_FROM = 20_000  # pixels; k-means on more finds the same centres, slower
+LEARNT_FROM = 20_000  # pixels; k-means on more gives the same centres, slower
 
 
 class FeatureParts:
-    r"""Parts that a head tells from the generator's features, in the same forward pass that draws the picture.
+    r"""Parts by a head on the generator's features, from the forward pass that generates the image.
 
     .. math:: m_{q} = \mathrm{softmax}_q\, \mathrm{head}(f_1, \dots, f_k)
 
-    Masks are soft: an area is the expected number of pixels, and gradients pass, so that units can be screened.
+    Masks are soft: an area is the expected number of pixels, and masks are differentiable, so that units can be
+    screened by gradients.
 
     Args:
-        head: a :class:`FewShotHead`, a :class:`ProjectionHead` or :class:`FeatureClusters`, fitted; it is used as it
-            is.
-        names: one for each of the head's parts, the background too.
-        layers: of the generator, those that the head was made for; None: its ``feature_layers()``.
+        head: a fitted :class:`FewShotHead`, :class:`ProjectionHead` or :class:`FeatureClusters`.
+        names: one for each of the head's parts, including the background.
+        layers: the generator's layers to which the head was fitted; None is its ``feature_layers()``.
 
     Raises:
         ValueError: another number of names than the head's parts, or names that repeat.
@@ -127,29 +127,29 @@ class FeatureParts:
         self.names = tuple(names)
         check_names(self.names)
         if len(self.names) != head.parts:
-            raise ValueError(f"names are {', '.join(self.names)}, but the head tells {head.parts} parts apart.")
+            raise ValueError(f"names are {', '.join(self.names)}, but the head has {head.parts} parts.")
         self.head, self.layers = head, layers
 
     def draw(self, generator: Generator, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures (n, C, H, W) in [0, 1] and masks (n, parts, H, W) that add up to 1 at every pixel."""
+        """Return images (n, C, H, W) in [0, 1] and masks (n, parts, H, W) that sum to 1 at every pixel."""
         reads = [partial(self.head.project, index) for index in range(len(self.head.channels))]
-        pictures, kept = pictures_and_features(generator, latents, self.layers, reads=reads)
-        logits = self.head.name(kept, (int(pictures.shape[2]), int(pictures.shape[3])))
-        return pictures, logits.softmax(1)
+        images, features = images_and_features(generator, latents, self.layers, reads=reads)
+        logits = self.head.logits(features, (int(images.shape[2]), int(images.shape[3])))
+        return images, logits.softmax(1)
 
 
 class FeatureClusters(nn.Module):
-    r"""Parts without labels: pixels whose features are near the same of k centres.
+    r"""Parts without labels: pixels are assigned to the nearest of k centres in feature space.
 
     .. math:: \mathrm{logits}_{q,p} = -\tfrac12\, \beta\, \|z_p - c_q\|^2
 
-    Symbols: z the pixel's features, evened out over 3×3 (transposed convolutions leave a pattern of alternating pixels
-    that k-means would find before anything else), each channel less its mean and divided by its standard deviation and
-    by the root of the number of channels; c the centres; β how sharply. Made by :func:`cluster_features`.
+    Symbols: z the pixel's features, smoothed over 3×3 pixels (transposed convolutions leave a checkerboard pattern that
+    would dominate k-means), each channel minus its mean, divided by its standard deviation and by the root of the
+    number of channels; c the centres; β the sharpness. :func:`cluster_features` returns it.
 
     Args:
         mean: of each channel, (channels,).
-        scale: what each channel is divided by, (channels,).
+        scale: divisor of each channel, (channels,).
         centres: (k, channels).
         channels: of each feature map.
         sharpness: β.
@@ -167,35 +167,35 @@ class FeatureClusters(nn.Module):
         for name, value in (("mean", mean), ("scale", scale), ("centres", centres)):
             self.register_buffer(name, value)
 
-    def project(self, index: int, own: Tensor) -> Tensor:
-        """What is kept of map ``index`` until all have passed: its part of each centre's logit."""
-        check_map(index, own, self.channels)
-        # |z - c|² without |z|², which softmax does not see, is linear in the features: a 1×1 convolution for each map,
-        # at its own resolution, as in ProjectionHead
+    def project(self, index: int, feature: Tensor) -> Tensor:
+        """Return the contribution of map ``index`` to the logit of each centre, the input of :meth:`logits`."""
+        check_map(index, feature, self.channels)
+        # |z - c|² without |z|², which cancels in the softmax, is linear in the features: a 1×1 convolution for each
+        # map, at its own resolution, as in ProjectionHead
         part = (self.sharpness * self.centres / self.scale).split(self.channels, 1)[index]
-        return even((part.to(own) @ own.flatten(2)).unflatten(2, own.shape[2:]))
+        return even((part.to(feature) @ feature.flatten(2)).unflatten(2, feature.shape[2:]))
 
-    def name(self, projected: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """(n, k, H, W) logits of what was kept."""
+    def logits(self, projected: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Return logits (n, k, H, W) of projected maps."""
         weight = self.sharpness * self.centres / self.scale
         bias = -weight @ self.mean - 0.5 * self.sharpness * self.centres.square().sum(1)
         total = bias.view(1, -1, 1, 1).to(projected[0])
-        for own in projected:
-            total = total + enlarge(own, size)
+        for feature in projected:
+            total = total + enlarge(feature, size)
         return total
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """(n, channels, h, w) maps to (n, k, H, W) logits.
 
         Raises:
-            ValueError: maps of other channels than the centres were found on.
+            ValueError: maps with other channels than those of the centres.
         """
         check_maps(maps, self.channels)
-        return self.name([self.project(index, own) for index, own in enumerate(maps)], size)
+        return self.logits([self.project(index, feature) for index, feature in enumerate(maps)], size)
 
 
 def even(maps: Tensor) -> Tensor:
-    """Maps without what alternates from pixel to pixel: rows and columns weighted 1, 2, 1; the edge is repeated.
+    """Return maps smoothed by weights 1, 2, 1 along rows and columns, with the edge repeated.
 
     Example:
         >>> even(torch.tensor([[[[1.0, -1.0, 1.0, -1.0]]]])).flatten()
@@ -209,12 +209,12 @@ def even(maps: Tensor) -> Tensor:
 def cluster_features(
     maps: Sequence[Tensor], clusters: int, *, seed: int = 0, sharpness: float = 20.0
 ) -> FeatureClusters:
-    """k-means on the features of many pictures' pixels (scikit-learn, extra ``analysis``).
+    """Return clusters of pixels by k-means on their features (scikit-learn, extra ``analysis``).
 
     Args:
-        maps: of :func:`pictures_and_features`, (n, channels, h, w) each.
+        maps: of :func:`images_and_features`, (n, channels, h, w) each.
         clusters: k.
-        seed: of the pixels that are learnt from, and of the first centres.
+        seed: of the sampled pixels, and of the first centres.
         sharpness: of the soft masks.
 
     Returns:
@@ -231,30 +231,30 @@ def cluster_features(
 
     Source: Collins et al., "Editing in Style" (CVPR 2020), clusters a generator's features likewise.
     """
-    size = max((own.shape[2:] for own in maps), key=lambda s: s[0] * s[1])
-    everything = [even(own.detach()) for own in maps]
+    size = max((feature.shape[2:] for feature in maps), key=lambda s: s[0] * s[1])
+    everything = [even(feature.detach()) for feature in maps]
     rows, pixels = len(maps[0]), size[0] * size[1]
     if not 2 <= clusters <= rows * pixels:
         raise ValueError(
-            f"expected {clusters} clusters of {rows * pixels} pixels; ask for 2 or more, and fewer than pixels."
+            f"clusters is {clusters} for {rows * pixels} pixels; expected at least 2, and at most one for each pixel."
         )
     chosen = torch.randperm(rows * pixels, generator=torch.Generator().manual_seed(seed))[:LEARNT_FROM]
-    picture, place = chosen // pixels, chosen % pixels
+    image, place = chosen // pixels, chosen % pixels
     taken = torch.cat(
         [
-            stack_maps([own[row : row + 1] for own in everything], (size[0], size[1])).flatten(2)[0][
-                :, place[picture == row]
+            stack_maps([feature[row : row + 1] for feature in everything], (size[0], size[1])).flatten(2)[0][
+                :, place[image == row]
             ]
             for row in range(rows)
         ],
         1,
     ).T.double()
     if not taken.isfinite().all():
-        raise ValueError("the features have values that are not finite; k-means has no place for them.")
+        raise ValueError("the features hold NaN or infinity; expected finite values for k-means.")
     mean, spread = taken.mean(0), taken.std(0, correction=0)
     scale = spread.where(spread > 1e-12, 1.0) * taken.shape[1] ** 0.5
     cluster = require("sklearn.cluster", purpose="k-means", extra="analysis")
     means = cluster.KMeans(clusters, n_init=4, random_state=seed).fit(((taken - mean) / scale).cpu().numpy())
     centres = torch.from_numpy(means.cluster_centers_).to(maps[0])
-    channels = [own.shape[1] for own in maps]
+    channels = [feature.shape[1] for feature in maps]
     return FeatureClusters(mean.to(maps[0]), scale.to(maps[0]), centres, channels, sharpness)

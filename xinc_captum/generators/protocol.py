@@ -1,4 +1,4 @@
-"""Generator protocol, latents, check_generator."""
+"""The Generator protocol, sampling of latents, and checks of a generator."""
 
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
@@ -10,14 +10,14 @@ from ..hooks import modules_behind, untouched
 
 
 def truncate(latents: Tensor, centre: Tensor | float, truncation: float) -> Tensor:
-    r"""Latents drawn towards a centre: fewer kinds of pictures, and better ones.
+    r"""Return latents moved towards a centre, which gives less varied images of higher quality.
 
     .. math:: w' = \bar w + \psi (w - \bar w)
 
     Args:
         latents: w, (n, latent_dim).
         centre: the mean latent, (latent_dim,), or (n, latent_dim) with the mean of each one's class.
-        truncation: ψ; 1 leaves the latents as they are, 0 gives the centre.
+        truncation: ψ; 1 keeps the latents, 0 gives the centre.
 
     Raises:
         ValueError: ψ is negative or not finite.
@@ -28,7 +28,7 @@ def truncate(latents: Tensor, centre: Tensor | float, truncation: float) -> Tens
 
     Source: Karras et al., "A Style-Based Generator Architecture for GANs" (CVPR 2019), appendix B.
     """
-    if not 0 <= truncation < float("inf"):  # said so that nan fails
+    if not 0 <= truncation < float("inf"):  # negated, so that nan raises too
         raise ValueError(f"truncation is {truncation}; expected 0 (the mean alone) to 1 (latents as drawn), or above.")
     return latents if truncation == 1 else centre + truncation * (latents - centre)
 
@@ -36,18 +36,18 @@ def truncate(latents: Tensor, centre: Tensor | float, truncation: float) -> Tens
 def class_rows(
     classes: Tensor | int | None, n: int, num_classes: int, device: torch.device | str = "cpu"
 ) -> Tensor | None:
-    """The class of each of ``n`` latents, or None for a generator without classes.
+    """Return the class of each of ``n`` latents, or None for a generator without classes.
 
     Args:
         classes: one class for all, or (n,).
-        n: how many.
-        num_classes: how many the generator knows, 0 for none.
-        device: where the answer is expected.
+        n: number of latents.
+        num_classes: number of the generator's classes, 0 for none.
+        device: of the result.
 
     Raises:
-        ValueError: n is not positive, a class is asked of a generator without any, none of one that needs one, one
-            that it does not know, or another number of them than n.
-        TypeError: classes that are not whole numbers.
+        ValueError: n is not positive; classes are given for a generator without classes, or missing for one with
+            classes; a class is unknown; or their number is not n.
+        TypeError: classes that are not integers.
 
     Example:
         >>> class_rows(3, 2, 10)
@@ -57,19 +57,19 @@ def class_rows(
         raise ValueError(f"n is {n}; expected at least 1 latent.")
     if num_classes == 0:
         if classes is not None:
-            raise ValueError("classes were given, but this generator knows none; leave them out.")
+            raise ValueError("classes were given, but this generator has none; leave them out.")
         return None
     if classes is None:
-        raise ValueError(f"this generator draws one of {num_classes} classes; give classes, one number or (n,).")
+        raise ValueError(f"this generator has {num_classes} classes; give classes, one number or (n,).")
     rows = torch.as_tensor(classes, device=device)
     if rows.is_floating_point() or rows.is_complex() or rows.dtype == torch.bool:
-        raise TypeError(f"classes are {rows.dtype}; expected whole numbers.")
+        raise TypeError(f"classes are {rows.dtype}; expected integers.")
     if rows.dim() > 1 or (rows.dim() == 1 and len(rows) != n):
         raise ValueError(f"classes have shape {tuple(rows.shape)}; expected one number, or ({n},) for n={n} latents.")
     least, most = (int(edge) for edge in rows.aminmax())
     if least < 0 or most >= num_classes:
         unknown = least if least < 0 else most
-        raise ValueError(f"class {unknown} is not one that the generator knows; expected 0 to {num_classes - 1}.")
+        raise ValueError(f"class {unknown} is not a class of the generator; expected 0 to {num_classes - 1}.")
     return rows.long().expand(n)
 
 
@@ -81,13 +81,13 @@ def normal(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """(n, width) standard normal numbers; torch's global state stays as found.
+    """Return standard normal numbers (n, width); torch's global random state is unchanged.
 
     Args:
         n: rows.
         width: columns.
-        generator: the stream to draw from, on any device; None takes a new one, seeded by the system.
-        device: where the answer is expected. The numbers depend on the generator's device alone.
+        generator: the random stream, on any device; None creates one that is seeded by the system.
+        device: of the result. The numbers depend only on the generator's device.
         dtype: a float type.
 
     Example:
@@ -97,12 +97,12 @@ def normal(
     if generator is None:
         generator = torch.Generator()
         generator.seed()
-    drawn = torch.randn(n, width, generator=generator, device=generator.device)
-    return drawn.to(device, dtype)
+    noise = torch.randn(n, width, generator=generator, device=generator.device)
+    return noise.to(device, dtype)
 
 
 def normal_latents(width: int) -> Callable[..., Tensor]:
-    r"""The sampler of a Gaussian latent without classes, for :func:`from_callable`.
+    r"""Return a sampler of Gaussian latents without classes, for :func:`from_callable`.
 
     .. math:: w = \psi z, \qquad z \sim N(0, I)
 
@@ -113,7 +113,7 @@ def normal_latents(width: int) -> Callable[..., Tensor]:
         ``sample_latents(n, classes, truncation, generator=…)``.
 
     Raises:
-        ValueError: width, or later n, is not positive; or a class is asked for.
+        ValueError: width, or later n, is not positive; or classes are given.
 
     Example:
         >>> normal_latents(4)(2, truncation=0.0)
@@ -136,19 +136,19 @@ def normal_latents(width: int) -> Callable[..., Tensor]:
     return sample_latents
 
 
-_SLACK = 1e-3  # share of the range that a picture may leave it by, for rounding
+_SLACK = 1e-3  # fraction of the range by which values may exceed it, for rounding
 
 
 @runtime_checkable
 class Generator(Protocol):
-    r"""Draws pictures from latents.
+    r"""Protocol of a generator of images from latents.
 
     .. math:: x = G(w), \qquad w \sim p(w \mid c)
 
-    Any object with these three members will do; :func:`from_callable` makes one of a plain function. A generator may
-    also have ``latent_mean(classes)``, the (n, latent_dim) centre that truncation draws towards, ``num_classes`` (0 if
-    it knows none), ``feature_layers()``, the names of submodules whose activations describe the picture in place, and
-    ``differentiable``, false when no gradient goes through it.
+    Any object with these three members is a generator; :func:`from_callable` makes one from functions. A generator may
+    also have ``latent_mean(classes)``, the (n, latent_dim) centre of truncation; ``num_classes`` (0 for none);
+    ``feature_layers()``, the names of submodules whose activations are maps of image positions; and ``differentiable``,
+    false if no gradient passes through it.
     """
 
     image_range: tuple[float, float]
@@ -162,16 +162,16 @@ class Generator(Protocol):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """(n, latent_dim) latents, of one class or of ``classes`` (n,), from the generator's own random stream."""
+        """Return latents (n, latent_dim), of one class or of ``classes`` (n,), from the random stream ``generator``."""
         ...
 
     def synthesize(self, latents: Tensor) -> Tensor:
-        """(n, channels, H, W) pictures of (n, latent_dim) latents; each row's picture depends on that row alone."""
+        """Return images (n, channels, H, W) of latents (n, latent_dim); each image depends on its own latent alone."""
         ...
 
 
 class CallableGenerator:
-    """What :func:`from_callable` makes."""
+    """A generator made of functions by :func:`from_callable`."""
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class CallableGenerator:
         self.synthesize_function, self.sample_function = synthesize, sample_latents
         self.image_range, self.num_classes, self.differentiable = image_range, num_classes, differentiable
         if latent_mean is not None:
-            self.latent_mean = latent_mean  # absent where unknown, as the protocol has it
+            self.latent_mean = latent_mean  # optional in the protocol, so absent without a function
 
     def sample_latents(
         self,
@@ -196,11 +196,11 @@ class CallableGenerator:
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """What the given function samples."""
+        """Return latents of the given function."""
         return self.sample_function(n, classes, truncation, generator=generator)
 
     def synthesize(self, latents: Tensor) -> Tensor:
-        """What the given function draws."""
+        """Return images of the given function."""
         return self.synthesize_function(latents)
 
 
@@ -213,18 +213,18 @@ def from_callable(
     num_classes: int = 0,
     differentiable: bool = True,
 ) -> CallableGenerator:
-    """A generator of two functions; :func:`normal_latents` makes the second one for a Gaussian latent.
+    """Return a generator made of two functions; :func:`normal_latents` returns the second one for Gaussian latents.
 
     Args:
-        synthesize: (n, latent_dim) latents to (n, channels, H, W) pictures.
+        synthesize: (n, latent_dim) latents to (n, channels, H, W) images.
         sample_latents: called as ``sample_latents(n, classes, truncation, generator=…)``; (n, latent_dim).
         image_range: lowest and highest value of a pixel.
-        latent_mean: classes to the (n, latent_dim) centre of truncation, where there is one.
-        num_classes: how many the generator knows, 0 for none.
-        differentiable: false when no gradient goes through ``synthesize``.
+        latent_mean: classes to the (n, latent_dim) centre of truncation, if there is one.
+        num_classes: number of classes, 0 for none.
+        differentiable: false if no gradient passes through ``synthesize``.
 
     Raises:
-        TypeError: one of the functions cannot be called.
+        TypeError: one of the functions is not callable.
         ValueError: an empty range.
 
     Example:
@@ -247,26 +247,25 @@ def from_callable(
     )
 
 
-def pictures_in_unit_range(generator: Generator, latents: Tensor) -> Tensor:
-    r"""Pictures of latents, in 0 to 1.
+def images_in_unit_range(generator: Generator, latents: Tensor) -> Tensor:
+    r"""Return images of latents, in [0, 1].
 
     .. math:: y = (G(w) - low) / (high - low)
 
     Args:
-        generator: any; ``low`` and ``high`` are its ``image_range``.
+        generator: ``low`` and ``high`` are its ``image_range``.
         latents: (n, latent_dim).
 
     Returns:
-        (n, channels, H, W) floats in [0, 1] within rounding, differentiable where the generator is.
+        (n, channels, H, W) floats in [0, 1] up to rounding, differentiable if the generator is.
 
     Raises:
-        ValueError: latents or pictures of another shape, pictures that are not finite or leave the generator's own
-            range.
+        ValueError: latents or images of another shape, or images that are not finite or exceed ``image_range``.
 
     Example:
         >>> from xinc_captum.generators import from_callable, normal_latents
         >>> paint = from_callable(lambda w: w.view(-1, 1, 2, 2).tanh(), normal_latents(4), (-1, 1))
-        >>> pictures_in_unit_range(paint, torch.zeros(1, 4)).flatten()
+        >>> images_in_unit_range(paint, torch.zeros(1, 4)).flatten()
         tensor([0.5000, 0.5000, 0.5000, 0.5000])
     """
     if latents.dim() != 2 or not latents.is_floating_point():
@@ -274,48 +273,47 @@ def pictures_in_unit_range(generator: Generator, latents: Tensor) -> Tensor:
             f"latents are {latents.dtype} of shape {tuple(latents.shape)}; expected floats (n, latent_dim)."
         )
     low, high = _check_range(generator.image_range)
-    pictures = generator.synthesize(latents)
-    if pictures.dim() != 4 or len(pictures) != len(latents) or not pictures.is_floating_point():
+    images = generator.synthesize(latents)
+    if images.dim() != 4 or len(images) != len(latents) or not images.is_floating_point():
         raise ValueError(
-            f"the generator drew {pictures.dtype} of shape {tuple(pictures.shape)} of {len(latents)} latents; expected "
-            f"floats ({len(latents)}, channels, H, W)."
+            f"the generator returned {images.dtype} of shape {tuple(images.shape)} for {len(latents)} latents; "
+            f"expected floats ({len(latents)}, channels, H, W)."
         )
-    if pictures.numel():
-        least, most = (float(edge) for edge in pictures.detach().aminmax())
+    if images.numel():
+        least, most = (float(edge) for edge in images.detach().aminmax())
         slack = _SLACK * (high - low)
-        if not (low - slack <= least and most <= high + slack):  # said so that nan fails
+        if not (low - slack <= least and most <= high + slack):  # negated, so that nan raises too
             raise ValueError(
-                f"the generator's pictures lie in [{least:.4g}, {most:.4g}], but its image_range says [{low:g}, "
-                f"{high:g}]. Correct image_range, or clamp in synthesize; nan means that the latents or the weights "
-                "are not finite."
+                f"the generator's images lie in [{least:.4g}, {most:.4g}], but its image_range is [{low:g}, {high:g}]. "
+                "Correct image_range, or clamp in synthesize; nan means that the latents or the weights are not finite."
             )
-    return (pictures - low) / (high - low)
+    return (images - low) / (high - low)
 
 
 def _check_range(image_range: tuple[float, float]) -> tuple[float, float]:
     low, high = image_range
     if not low < high:
-        raise ValueError(f"image_range is {tuple(image_range)}; expected its lowest value first, then a higher one.")
+        raise ValueError(f"image_range is {tuple(image_range)}; expected (low, high) with low < high.")
     return low, high
 
 
 def check_generator(generator: Generator, *, classes: Tensor | int | None = None) -> tuple[int, tuple[int, int, int]]:
-    """Try a generator on three latents and say what is wrong with it.
+    """Check a generator on three latents.
 
-    Looked at: latents are (n, latent_dim) finite floats and the same for the same seed; pictures are (n, channels, H,
-    W) finite floats within ``image_range``, the same each time, and each depends on its own latent alone; neither
-    changes a buffer. The generator's modules and the random states are restored.
+    Latents must be finite floats (n, latent_dim), equal for equal seeds. Images must be finite floats (n, channels, H,
+    W) within ``image_range``, equal for equal latents, and each must depend on its own latent alone. Neither sampling
+    nor synthesis may change a buffer. The generator's modules and the random states are restored.
 
     Args:
-        generator: any.
-        classes: what to ask for, where the generator has no latent without a class; (3,) or one number.
+        generator: the generator to check.
+        classes: the classes to sample, for a generator that needs them; (3,) or one number.
 
     Returns:
-        The latent's width and the pictures' (channels, H, W).
+        The latent's width and the images' (channels, H, W).
 
     Raises:
         TypeError: a member is missing.
-        ValueError: one of the above does not hold; the text says which, and what to do.
+        ValueError: one of these conditions does not hold; the text names it and what to do.
 
     Example:
         >>> from xinc_captum.generators import from_callable, normal_latents
@@ -329,42 +327,42 @@ def check_generator(generator: Generator, *, classes: Tensor | int | None = None
             "classes, truncation, generator=…) and synthesize(latents). from_callable() makes them of two functions."
         )
     with untouched(generator.synthesize, *modules_of(generator)):
-        return _checked(generator, classes)
+        return _check_members(generator, classes)
 
 
-def _checked(generator: Generator, classes: Tensor | int | None) -> tuple[int, tuple[int, int, int]]:
+def _check_members(generator: Generator, classes: Tensor | int | None) -> tuple[int, tuple[int, int, int]]:
     buffers = [(module, name, b) for module in modules_of(generator) for name, b in module.named_buffers()]
     before = [buffer.clone() for _, _, buffer in buffers]
     first, again = (generator.sample_latents(3, classes, generator=torch.Generator().manual_seed(0)) for _ in range(2))
     if first.dim() != 2 or len(first) != 3 or not first.is_floating_point() or not first.isfinite().all():
         raise ValueError(
-            f"sample_latents(3) gave {first.dtype} of shape {tuple(first.shape)}; expected finite floats (3, "
+            f"sample_latents(3) returned {first.dtype} of shape {tuple(first.shape)}; expected finite floats (3, "
             "latent_dim)."
         )
     if not torch.equal(first, again):
-        raise ValueError("the same seed gave other latents; expected sample_latents to draw from its generator= alone.")
+        raise ValueError("the same seed gave other latents; expected sample_latents to use only its generator=.")
     with torch.no_grad():
-        pictures = pictures_in_unit_range(generator, first)
-        once_more = pictures_in_unit_range(generator, first)
-        alone = pictures_in_unit_range(generator, first[:1])
-    if not torch.allclose(pictures, once_more, atol=1e-3):
-        raise ValueError("the same latents gave other pictures; expected no noise and no dropout: eval(), fixed noise.")
-    if not torch.allclose(pictures[:1], alone, atol=1e-2):
+        images = images_in_unit_range(generator, first)
+        once_more = images_in_unit_range(generator, first)
+        alone = images_in_unit_range(generator, first[:1])
+    if not torch.allclose(images, once_more, atol=1e-3):
+        raise ValueError("the same latents gave other images; expected no noise and no dropout: eval(), fixed noise.")
+    if not torch.allclose(images[:1], alone, atol=1e-2):
         raise ValueError(
-            "a picture depends on the latents beside it, as with BatchNorm in train mode; expected each alone: eval()."
+            "an image depends on the other latents of its batch, as with BatchNorm in training mode; call eval() first."
         )
     for (module, name, buffer), value in zip(buffers, before, strict=True):
         if not torch.equal(buffer, value):
             raise ValueError(
-                f"sampling or drawing changed the buffer {name!r} of {type(module).__name__}, as the mapping of a "
+                f"sampling or synthesis changed the buffer {name!r} of {type(module).__name__}, as the mapping of a "
                 "StyleGAN does in training mode; call eval() on the network first."
             )
-    _, channels, height, width = pictures.shape
+    _, channels, height, width = images.shape
     return first.shape[1], (channels, height, width)
 
 
 def modules_of(generator: Generator) -> list[nn.Module]:
-    """Every module that can be seen behind what samples and draws for a generator, to protect while it does."""
+    """Return every module that is found behind a generator's functions, so that its state can be restored."""
     if isinstance(generator, nn.Module):
         return [generator]
     attributes = (v for v in getattr(generator, "__dict__", {}).values() if callable(v) or hasattr(v, "__dict__"))

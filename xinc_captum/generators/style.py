@@ -1,4 +1,4 @@
-"""Small style generator and its training."""
+"""A small style-based generator: the network, its training, and files of it."""
 
 import copy
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ from .protocol import class_rows, normal, truncate
 
 
 class ProjectionDiscriminator(nn.Module):
-    r"""How real a picture looks, as a picture of its class.
+    r"""Discriminator that scores how real an image of a class looks.
 
     .. math:: D(x, c) = a^\top h(x) + b + \langle v_c, h(x) \rangle
 
-    Symbols: h(x) (n, width) what three convolutions and a layer see in a picture; v_c the direction of class c.
+    Symbols: h(x) (n, width) features of three convolutions and a linear layer; v_c the direction of class c.
 
     Args:
         num_classes: at least 1.
-        size: height and width of the pictures, a multiple of 4.
+        size: height and width of the images, a multiple of 4.
         image_channels: 1 for grey, 3 for colour.
         width: of h.
         generator: for the first weights; None takes torch's global stream.
@@ -49,9 +49,9 @@ class ProjectionDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         if size % 4 or size < 4:
-            raise ValueError(f"size is {size}; expected a multiple of 4, since the pictures are halved twice.")
-        with exclusive(), torch.random.fork_rng(devices=[]):  # modules draw weights of their own, which are not kept
-            self.seen = nn.Sequential(
+            raise ValueError(f"size is {size}; expected a multiple of 4, since the images are halved twice.")
+        with exclusive(), torch.random.fork_rng(devices=[]):  # modules draw initial weights, which are replaced
+            self.backbone = nn.Sequential(
                 nn.Conv2d(image_channels, 32, 3, padding=1),
                 nn.LeakyReLU(0.2),
                 nn.AvgPool2d(2),
@@ -73,21 +73,21 @@ class ProjectionDiscriminator(nn.Module):
         nn.init.normal_(self.direction.weight, std=width**-0.5, generator=generator)
 
     def forward(self, images: Tensor, classes: Tensor) -> Tensor:
-        """(n, channels, H, W) pictures and (n,) classes to (n,) scores, higher for what looks real."""
-        seen = self.seen(images)
-        score: Tensor = self.real(seen)[:, 0] + torch.einsum("nk,nk->n", seen, self.direction(classes))
+        """Return scores (n,) of images (n, channels, H, W) and classes (n,), higher for real images."""
+        features = self.backbone(images)
+        score: Tensor = self.real(features)[:, 0] + torch.einsum("nk,nk->n", features, self.direction(classes))
         return score
 
 
 _DRAWS = 2000  # latents from which the mean of a class is estimated
 # Of the mapping's first weights. At 1, what they do to the noise by chance outlives the training, as variation of the
-# latent that no picture shows: a link can explain .3 of it (of digits, at 32 noise dims) instead of .7; much lower, and
+# latent that no image shows: a link can explain .3 of it (of digits, at 32 noise dims) instead of .7; much lower, and
 # the digits of a class are more alike.
 _QUIET = 0.65
 
 
 class StyledBlock(nn.Module):
-    r"""A convolution whose maps are normalised, then scaled and shifted as the latent says.
+    r"""A convolution whose maps are normalised, then scaled and shifted by functions of the latent.
 
     .. math:: y_k = \mathrm{LeakyReLU}\big((1 + s_k(w))\, \mathrm{IN}(\mathrm{conv}(x))_k + t_k(w)\big)
 
@@ -108,11 +108,11 @@ class StyledBlock(nn.Module):
     def __init__(self, channels: tuple[int, int], latent_dim: int, *, grow: bool) -> None:
         super().__init__()
         self.grow = grow
-        self.conv = nn.Conv2d(*channels, 3, padding=1, bias=False)  # the normalisation would undo a bias
+        self.conv = nn.Conv2d(*channels, 3, padding=1, bias=False)  # the normalisation would remove a bias
         self.style = nn.Linear(latent_dim, 2 * channels[1])
 
     def forward(self, maps: Tensor, latents: Tensor) -> Tensor:
-        """(n, channels in, H, W) maps and (n, latent_dim) latents to (n, channels out, H, W), or twice the size."""
+        """Map (n, channels in, H, W) and latents (n, latent_dim) to (n, channels out, H, W), or twice that size."""
         if self.grow:
             maps = F.interpolate(maps, scale_factor=2.0, mode="nearest")
         scale, shift = self.style(latents)[:, :, None, None].chunk(2, 1)
@@ -120,7 +120,7 @@ class StyledBlock(nn.Module):
 
 
 class StyleGenerator(nn.Module):
-    r"""A class and noise make one latent w, and w sets the style of every layer that draws the picture.
+    r"""Generator whose latent w, a function of class and noise, sets the style of every layer.
 
     .. math:: w = f([z, e_c]), \quad z \sim N(0, I), \qquad
               x = \tanh(\mathrm{conv}(g_L(\dots g_1(\mathrm{const}, w), w)))
@@ -130,11 +130,11 @@ class StyleGenerator(nn.Module):
 
     Args:
         num_classes: at least 1.
-        size: height and width of a picture; 2^(levels − 1) times a whole number.
+        size: height and width of an image; 2^(levels − 1) times a whole number.
         image_channels: 1 for grey, 3 for colour.
         latent_dim: width of w.
         noise_dim: width of z and of e_c.
-        channels: maps of each level, smallest pictures first.
+        channels: maps of each level, smallest images first.
         generator: for the first weights; None takes torch's global stream.
 
     Raises:
@@ -147,7 +147,7 @@ class StyleGenerator(nn.Module):
         (torch.Size([3, 64]), torch.Size([3, 1, 16, 16]))
 
     Source: Karras et al., "A Style-Based Generator Architecture for GANs" (CVPR 2019), sec. 2; without its noise
-    inputs, so that one latent is one picture.
+    inputs, so that one latent is one image.
     """
 
     image_range = (-1.0, 1.0)
@@ -176,7 +176,7 @@ class StyleGenerator(nn.Module):
             "channels": list(channels),
         }
         self.num_classes, self.noise_dim = num_classes, noise_dim
-        with exclusive(), torch.random.fork_rng(devices=[]):  # modules draw weights of their own, which are not kept
+        with exclusive(), torch.random.fork_rng(devices=[]):  # modules draw initial weights, which are replaced
             self._build(num_classes, size, image_channels, latent_dim, channels)
         self.register_buffer("class_means", torch.zeros(num_classes, latent_dim))
         self._draw_weights(generator)
@@ -202,7 +202,7 @@ class StyleGenerator(nn.Module):
         self.paint = nn.Conv2d(channels[-1], image_channels, 3, padding=1)
 
     def _draw_weights(self, generator: torch.Generator | None) -> None:
-        """Weights as He et al. (2015) have them, the mapping's smaller; biases zero: every style begins as no style."""
+        """Draw weights as in He et al. (2015), smaller ones for the mapping, and zero biases."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, a=0.2, generator=generator)
@@ -216,20 +216,20 @@ class StyleGenerator(nn.Module):
                     module.weight.mul_(_QUIET)
 
     def map(self, noise: Tensor, classes: Tensor) -> Tensor:
-        """(n, noise_dim) noise and (n,) classes to (n, latent_dim) latents."""
+        """Return latents (n, latent_dim) of noise (n, noise_dim) and classes (n,)."""
         latents: Tensor = self.mapping(torch.cat([noise, self.embedding(classes)], 1))
         return latents
 
     @torch.no_grad()
     def measure_means(self) -> None:
-        """Set the mean latent of every class to that of 2,000 draws; expected again after the weights change."""
+        """Set the mean latent of every class to that of 2,000 samples; call it again after the weights change."""
         noise = normal(_DRAWS, self.noise_dim, torch.Generator().manual_seed(0)).to(self.const)
         for label in range(self.num_classes):
             rows = torch.full((_DRAWS,), label, device=noise.device)
             self.class_means[label] = self.map(noise, rows).mean(0)
 
     def latent_mean(self, classes: Tensor | int | None = None) -> Tensor:
-        """(n, latent_dim) mean latents of (n,) classes; (1, latent_dim) of one class."""
+        """Return the mean latents (n, latent_dim) of classes (n,); (1, latent_dim) of one class."""
         n = len(classes) if isinstance(classes, Tensor) and classes.dim() else 1
         return self.class_means[class_rows(classes, n, self.num_classes, self.const.device)]
 
@@ -242,10 +242,10 @@ class StyleGenerator(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """(n, latent_dim) latents of one class, or of ``classes`` (n,), drawn towards the class mean.
+        """Return latents (n, latent_dim) of one class, or of ``classes`` (n,), truncated towards the class mean.
 
         Raises:
-            ValueError: n that is not positive, or classes that the generator does not know.
+            ValueError: n that is not positive, or unknown classes.
         """
         rows = class_rows(classes, n, self.num_classes, self.const.device)
         assert rows is not None  # noqa: S101 - it has classes
@@ -253,19 +253,19 @@ class StyleGenerator(nn.Module):
         return truncate(self.map(noise, rows), self.class_means[rows], truncation)
 
     def synthesize(self, latents: Tensor) -> Tensor:
-        """(n, image_channels, size, size) pictures in [-1, 1]."""
+        """Return images (n, image_channels, size, size) in [-1, 1]."""
         maps = self.const.expand(len(latents), -1, -1, -1)
         for block in self.blocks:
             maps = block(maps, latents)
-        pictures: Tensor = self.paint(maps).tanh()
-        return pictures
+        images: Tensor = self.paint(maps).tanh()
+        return images
 
     def forward(self, latents: Tensor) -> Tensor:
         """As :meth:`synthesize`."""
         return self.synthesize(latents)
 
     def feature_layers(self) -> list[str]:
-        """The levels, smallest pictures first: each one's output is (n, channels, H, W)."""
+        """Return the names of the levels, lowest resolution first; their outputs are (n, channels, H, W)."""
         return [f"blocks.{level}" for level in range(len(self.blocks))]
 
 
@@ -280,9 +280,8 @@ def _check(
     step = 1 << (len(channels) - 1)
     if size % step or size // step < 2:
         raise ValueError(
-            f"size is {size}; expected {step} (2^(levels - 1)) times 2 or more, since {len(channels)} levels "
-            "double the "
-            "picture between them. Give other sizes another number of channels."
+            f"size is {size}; expected {step} (2^(levels - 1)) times 2 or more, since {len(channels)} levels double "
+            "the image between them. Give other sizes another number of channels."
         )
 
 
@@ -290,7 +289,7 @@ KIND, WRITER = "style-generator", "save_style_generator()"
 
 
 class LoadedStyle(NamedTuple):
-    """A generator and the recipe that made it."""
+    """A generator and the recipe of its training."""
 
     generator: StyleGenerator
     recipe: dict[str, Any]
@@ -302,7 +301,7 @@ def save_style_generator(model: StyleGenerator, path: str | Path, *, recipe: Map
     Args:
         model: the generator.
         path: the file to write or replace; a missing folder is created.
-        recipe: how it came about, in plain numbers and words: data, seed, steps.
+        recipe: values that JSON can hold: data, seed, steps.
 
     Raises:
         StoreError: the file cannot be written.
@@ -313,7 +312,7 @@ def save_style_generator(model: StyleGenerator, path: str | Path, *, recipe: Map
 
 
 def load_style_generator(path: str | Path, *, device: torch.device | str = "cpu") -> LoadedStyle:
-    """Read what :func:`save_style_generator` wrote, in eval mode.
+    """Return the generator in a file of :func:`save_style_generator`, in eval mode, and its recipe.
 
     Raises:
         FileNotFoundError: no such file.
@@ -331,17 +330,17 @@ def load_style_generator(path: str | Path, *, device: torch.device | str = "cpu"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a style generator is trained.
+    """Training options of a style generator.
 
     Args:
         steps: updates of each network.
         seed: of weights, batches and noise.
-        noise_dim: numbers of noise behind a picture, as :class:`StyleGenerator`'s.
-        batch: pictures a step.
-        rate: of Adam, whose momenta are 0 and 0.99.
+        noise_dim: dimensions of the noise, as in :class:`StyleGenerator`.
+        batch: images a step.
+        rate: learning rate of Adam, whose momenta are 0 and 0.99.
         penalty: γ, the weight of the gradient penalty.
-        penalty_every: steps from one penalty to the next; it is made larger accordingly.
-        decay: of the running mean of the generator's weights, which is what is kept.
+        penalty_every: steps from one penalty to the next; the penalty is multiplied by this number.
+        decay: of the running mean of the generator's weights, which is the result.
     """
 
     steps: int = 2000
@@ -370,28 +369,27 @@ def train_style_generator(
     channels: tuple[int, ...] = (64, 48, 32),
     show_progress: bool = False,
 ) -> StyleGenerator:
-    r"""A :class:`StyleGenerator` of pictures like these, after a game between it and a critic.
+    r"""Return a :class:`StyleGenerator` of images like these, trained against a discriminator.
 
     .. math:: L_D = \mathrm{sp}(D(G(w), c)) + \mathrm{sp}(-D(x, c))
                     + \tfrac{\gamma}{2} \lVert \nabla_x D(x, c) \rVert^2, \qquad
               L_G = \mathrm{sp}(-D(G(w), c))
 
-    Symbols: sp softplus; x real pictures of class c; w latents of noise and the same class; γ ``recipe.penalty``.
+    Symbols: sp softplus; x real images of class c; w latents of noise and the same class; γ ``recipe.penalty``.
 
     Args:
         images: (n, channels, size, size) floats in [0, 1].
         labels: (n,) classes 0, 1, …
-        recipe: None takes the usual one.
+        recipe: None takes the default one.
         channels: maps of each level of the generator.
-        show_progress: a bar on stderr.
+        show_progress: a progress bar on stderr.
 
     Returns:
         The running mean of the generator, in eval mode, with its mean latents measured, on the images' device. Torch's
-        global random state is as found; the same arguments give the same weights on the same machine.
+        global random state is restored; equal arguments give equal weights on the same machine.
 
     Raises:
-        ValueError: pictures that are not square or lie outside [0, 1], labels that do not fit, or a recipe that is
-            none.
+        ValueError: images that are not square or lie outside [0, 1], or labels that do not fit.
 
     Example:
         >>> images, labels = torch.rand(64, 1, 8, 8), torch.arange(64) % 2
@@ -403,17 +401,17 @@ def train_style_generator(
     GANs do actually Converge?" (ICML 2018), the penalty; Karras et al. (CVPR 2020), that it may be lazy.
     """
     recipe = recipe or Recipe()
-    num_classes = _checked(images, labels)
+    num_classes = _check_training_images(images, labels)
     device, stream = images.device, torch.Generator().manual_seed(recipe.seed)
     shape = (num_classes, images.shape[-1], images.shape[1])
-    ours = StyleGenerator(*shape, channels=channels, noise_dim=recipe.noise_dim, generator=stream).to(device)
+    model = StyleGenerator(*shape, channels=channels, noise_dim=recipe.noise_dim, generator=stream).to(device)
     critic = ProjectionDiscriminator(*shape, generator=stream).to(device)
-    kept = copy.deepcopy(ours).eval().requires_grad_(False)
-    adam_g, adam_d = (torch.optim.Adam(net.parameters(), lr=recipe.rate, betas=(0.0, 0.99)) for net in (ours, critic))
+    averaged = copy.deepcopy(model).eval().requires_grad_(False)
+    adam_g, adam_d = (torch.optim.Adam(net.parameters(), lr=recipe.rate, betas=(0.0, 0.99)) for net in (model, critic))
     for step in progress(range(recipe.steps), "training", show=show_progress):
         rows = torch.randint(len(images), (recipe.batch,), generator=stream).to(device)
         real, classes = images[rows] * 2 - 1, labels[rows].to(device)
-        fake = _drawn(ours, classes, stream)
+        fake = _generate(model, classes, stream)
         loss = F.softplus(critic(fake.detach(), classes)).mean()
         penalised = step % recipe.penalty_every == 0
         score = critic(real.requires_grad_(penalised), classes)
@@ -424,29 +422,29 @@ def train_style_generator(
         adam_d.zero_grad()
         loss.backward()
         adam_d.step()
-        # The critic's own gradients are not expected here, only the picture's.
+        # The gradients of the critic's weights are not needed here, only those of the image.
         for weight in critic.parameters():
             weight.requires_grad_(False)
-        loss = F.softplus(-critic(_drawn(ours, classes, stream), classes)).mean()
+        loss = F.softplus(-critic(_generate(model, classes, stream), classes)).mean()
         adam_g.zero_grad()
         loss.backward()
         adam_g.step()
         for weight in critic.parameters():
             weight.requires_grad_(True)
         with torch.no_grad():
-            for old, new in zip(kept.parameters(), ours.parameters(), strict=True):
+            for old, new in zip(averaged.parameters(), model.parameters(), strict=True):
                 old.lerp_(new, 1 - recipe.decay)
-    kept.measure_means()
-    return kept
+    averaged.measure_means()
+    return averaged
 
 
-def _drawn(ours: StyleGenerator, classes: Tensor, stream: torch.Generator) -> Tensor:
-    noise = torch.randn(len(classes), ours.noise_dim, generator=stream).to(classes.device)
-    return ours.synthesize(ours.map(noise, classes))
+def _generate(model: StyleGenerator, classes: Tensor, stream: torch.Generator) -> Tensor:
+    noise = torch.randn(len(classes), model.noise_dim, generator=stream).to(classes.device)
+    return model.synthesize(model.map(noise, classes))
 
 
-def _checked(images: Tensor, labels: Tensor) -> int:
-    """How many classes there are."""
+def _check_training_images(images: Tensor, labels: Tensor) -> int:
+    """Check images and labels, and return the number of classes."""
     if images.dim() != 4 or images.shape[2] != images.shape[3] or not images.is_floating_point() or not len(images):
         raise ValueError(
             f"images are {images.dtype} of shape {tuple(images.shape)}; expected floats (n, channels, size, size)."
@@ -456,10 +454,9 @@ def _checked(images: Tensor, labels: Tensor) -> int:
         raise ValueError(f"images lie in [{low:.3g}, {high:.3g}]; expected [0, 1]. Divide by their highest value.")
     if labels.shape != images.shape[:1] or labels.is_floating_point() or int(labels.min()) < 0:
         raise ValueError(
-            f"labels are {labels.dtype} of shape {tuple(labels.shape)}; expected whole numbers from 0 on, "
-            f"({len(images)},)."
+            f"labels are {labels.dtype} of shape {tuple(labels.shape)}; expected integers from 0 on, ({len(images)},)."
         )
     counts = labels.bincount()
     if int(counts.min()) == 0:
-        raise ValueError(f"class {int(counts.argmin())} has no picture; expected some of each class up to the highest.")
+        raise ValueError(f"class {int(counts.argmin())} has no image; expected some of each class up to the highest.")
     return len(counts)

@@ -1,4 +1,4 @@
-"""Read, edit and protect a model on any device; its state is restored afterwards."""
+"""Read and edit a model's activations and weights, and restore its state."""
 
 from .capture import Captured, capture, eager, floats_of, one_tensor, patch, reach
 from .functional import (

@@ -17,13 +17,13 @@ from .layers import ForwardFunc, LayerError, find_layer, is_scripted, layer_name
 from .restore import of_this_thread
 
 _lock = threading.Lock()
-_blocks = 0  # the stance of torch.compile belongs to the process: the first block sets it, the last one restores it
+_blocks = 0  # torch.compile has one stance per process: the first block sets it, the last one restores it
 _stance: Any = None
 
 
 @contextmanager
 def eager() -> Iterator[None]:
-    """A block in which ``torch.compile``d models run as written; a compiled graph would skip hooks silently.
+    """Run ``torch.compile``d models in the block without compilation; a compiled graph would skip hooks silently.
 
     Blocks of several threads may overlap.
     """
@@ -49,7 +49,7 @@ Tensors = tuple[Tensor, ...]
 
 
 def floats_of(value: Any, module: nn.Module, name: Callable[[], str]) -> tuple[Tensors, Callable[[Tensors], Any]]:
-    """Return the float tensors of a layer's output, and the function that puts replacements in their places.
+    """Return the float tensors of a layer's output, and a function that rebuilds the output from replacements.
 
     The output is a tensor, or a tuple, list, dict or dataclass that holds float tensors directly. Everything else in
     it (None, integer or boolean masks, nested states) is passed on unchanged.
@@ -63,19 +63,19 @@ def floats_of(value: Any, module: nn.Module, name: Callable[[], str]) -> tuple[T
         LayerError: no float tensor is found at the top level, or the layer is an LSTM.
 
     Example:
-        >>> found, rebuild = floats_of((torch.ones(2), None), torch.nn.Identity(), lambda: "'0'")
-        >>> len(found), rebuild((torch.zeros(2),))
+        >>> tensors, rebuild = floats_of((torch.ones(2), None), torch.nn.Identity(), lambda: "'0'")
+        >>> len(tensors), rebuild((torch.zeros(2),))
         (1, (tensor([0., 0.]), None))
     """
     if isinstance(value, Tensor):
         if value.is_floating_point():
             return (value,), lambda new: new[0]
-        raise _refused(value, name())
+        raise _no_float_error(value, name())
     items = _items(value)
     places = [key for key, item in items.items() if isinstance(item, Tensor) and item.is_floating_point()]
     if not places:
-        raise _refused(value, name())
-    if isinstance(module, nn.LSTM):  # its states repeat values of its output: one without the other is half the layer
+        raise _no_float_error(value, name())
+    if isinstance(module, nn.LSTM):  # its states repeat values of its output
         raise LayerError(
             f"layer {name()} is an LSTM, which returns its last states next to its output, so a contribution of the "
             "output alone would be incomplete; choose the layer that uses the output, or explain what enters the LSTM "
@@ -95,7 +95,7 @@ def _items(value: Any) -> dict[Any, Any]:
 
 
 def _rebuilt(value: Any, new: dict[Any, Tensor]) -> Any:
-    """A container of the same kind with some items replaced; the layer's own container is not written into."""
+    """Return a new container of the same type with some items replaced."""
     if isinstance(value, tuple):
         items = [new.get(i, item) for i, item in enumerate(value)]
         if hasattr(value, "_make"):  # a namedtuple takes its items one by one, other tuples take one iterable
@@ -110,24 +110,23 @@ def _rebuilt(value: Any, new: dict[Any, Tensor]) -> Any:
     return changed
 
 
-def _refused(value: Any, name: str) -> LayerError:
+def _no_float_error(value: Any, name: str) -> LayerError:
     items = list(_items(value).values()) if not isinstance(value, Tensor) else [value]
     kinds = ", ".join(str(t.dtype) if isinstance(t, Tensor) else type(t).__name__ for t in items)
     nested = any(isinstance(item, tuple | list | Mapping) for item in items)
-    seen = f"({kinds})" if items or isinstance(value, tuple) else type(value).__name__
+    received = f"({kinds})" if items or isinstance(value, tuple) else type(value).__name__
     why = ", and tensors inside a nested container are not explained" if nested else ""
     return LayerError(
-        f"layer {name} returns {seen}; expected a floating-point tensor, or a tuple, list, dict or dataclass "
-        "that holds "
-        f"one directly{why}. Explain what enters the layer (attribute_to_layer_input=True), or choose a module inside "
-        "it or the module that uses its output."
+        f"layer {name} returns {received}; expected a floating-point tensor, or a tuple, list, dict or dataclass that "
+        f"holds one directly{why}. Explain what enters the layer (attribute_to_layer_input=True), or choose a module "
+        "inside it or the module that uses its output."
     )
 
 
 def float_arguments(
     args: tuple[Any, ...], kwargs: dict[str, Any], name: Callable[[], str]
 ) -> tuple[Tensors, Callable[[Tensors], tuple[tuple[Any, ...], dict[str, Any]]]]:
-    """Return the float tensors among a layer's arguments, and the function that puts replacements in their places.
+    """Return the float tensors among a layer's arguments, and a function that rebuilds the arguments from replacements.
 
     Raises:
         LayerError: none of the arguments is a float tensor.
@@ -138,8 +137,7 @@ def float_arguments(
         kinds = ", ".join(str(t.dtype) if isinstance(t, Tensor) else type(t).__name__ for t in values)
         raise LayerError(
             f"layer {name()} takes ({kinds}); expected a floating-point tensor among its arguments. Explain what "
-            "leaves "
-            "the layer instead (attribute_to_layer_input=False), or choose the module before it."
+            "leaves the layer instead (attribute_to_layer_input=False), or choose the module before it."
         )
 
     def rebuild(new: Tensors) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -152,13 +150,13 @@ def float_arguments(
 
 
 def one_tensor(value: Any, name: Callable[[], str], rows: int | None = None, *, at_input: bool = False) -> Tensor:
-    """Return what a layer returned (or took) as one tensor with one entry for each sample.
+    """Return a layer's output (or input) as one tensor with one entry for each sample.
 
     Args:
-        value: the layer's tensor, or a tuple of its float tensors, as :func:`xinc_captum.capture` has it.
+        value: the layer's tensor, or a tuple of its float tensors, as in :func:`xinc_captum.capture`.
         name: returns the layer's name, for messages.
-        rows: how many samples went in; None does not check.
-        at_input: whether the value is what entered the layer.
+        rows: number of samples; None does not check it.
+        at_input: whether the value is the layer's input.
 
     Raises:
         LayerError: several tensors, or a first axis that is not the samples.
@@ -172,8 +170,7 @@ def one_tensor(value: Any, name: Callable[[], str], rows: int | None = None, *, 
     if rows is not None and (tensor.dim() == 0 or tensor.shape[0] != rows):
         raise LayerError(
             f"layer {name()} {'takes' if at_input else 'returns'} shape {tuple(tensor.shape)} for {rows} input rows; "
-            "expected rows first, one per input row. Choose a layer before rows are folded or moved, or after they are "
-            "back."
+            "expected rows first, one per input row. Choose a layer at which the first axis holds the rows."
         )
     return tensor
 
@@ -182,22 +179,22 @@ _side_streams: dict[torch.device, torch.cuda.Stream] = {}
 
 
 def to_host(tensor: Tensor) -> Tensor:
-    """A detached copy of ``tensor`` in host memory; under CUDA it is complete only after :func:`wait`.
+    """Return a detached copy of ``tensor`` in host memory; under CUDA it is complete only after :func:`wait`.
 
-    The copy goes into a pinned buffer on a side stream, overlapped with whatever the model does next. The
-    device-side clone comes first, because the model may rewrite its output in place (ReLU).
+    The copy goes into a pinned buffer on a side stream and overlaps with the model's next operations. A clone on the
+    device comes first, because the model may overwrite its output in place (ReLU).
     """
     tensor = tensor.detach()
     if tensor.device.type != "cuda":
         return tensor.to("cpu", copy=True)
     side = _side_streams.setdefault(tensor.device, torch.cuda.Stream(tensor.device))
     snapshot = tensor.clone()
-    held = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     side.wait_stream(torch.cuda.current_stream(tensor.device))
     with torch.cuda.stream(side):
-        held.copy_(snapshot, non_blocking=True)
+        pinned.copy_(snapshot, non_blocking=True)
     snapshot.record_stream(side)
-    return held
+    return pinned
 
 
 def wait() -> None:
@@ -207,7 +204,7 @@ def wait() -> None:
 
 
 class Captured:
-    """What :func:`capture` saw.
+    """Activations recorded by :func:`capture`.
 
     ``captured[layer]`` is the layer's float tensor; a tuple where the layer returned (or took) several of them.
     """
@@ -215,47 +212,47 @@ class Captured:
     def __init__(self, names: dict[nn.Module, str], device_ids: Sequence[int] = ()) -> None:
         self._names = names
         self._device_ids = list(device_ids)
-        self._seen: dict[nn.Module, dict[torch.device, Tensors]] = {layer: {} for layer in names}
+        self._by_device: dict[nn.Module, dict[torch.device, Tensors]] = {layer: {} for layer in names}
         self._lock = threading.Lock()  # DataParallel replicas report from their own threads
 
     def name(self, layer: nn.Module) -> str:
-        """The layer's name, for messages."""
+        """Return the layer's name, for messages."""
         return self._names[layer]
 
     def record(self, layer: nn.Module, tensors: Tensors) -> None:
-        """Keep one call's tensors; a second call on the same device is refused."""
+        """Store the tensors of one call; a second call on the same device raises an error."""
         with self._lock:
             device = tensors[0].device
-            if device in self._seen[layer]:
+            if device in self._by_device[layer]:
                 raise LayerError(
-                    f"layer {self._names[layer]} runs more than once in a forward pass, so one map cannot tell "
-                    "its calls apart; hook the module around it, or give each call a module of its own."
+                    f"layer {self._names[layer]} runs more than once in a forward pass, so its calls cannot be told "
+                    "apart; hook the module around it, or give each call a module of its own."
                 )
-            self._seen[layer][device] = tensors
+            self._by_device[layer][device] = tensors
 
     def per_device(self, layer: nn.Module) -> list[Tensors]:
-        """The tensors of every replica, in the order of the devices (one entry without DataParallel)."""
-        seen = self._seen[layer]
-        if not seen:
+        """Return the tensors of every replica, in the order of the devices (one entry without DataParallel)."""
+        by_device = self._by_device[layer]
+        if not by_device:
             raise LayerError(
-                f"layer {self._names[layer]} never ran in the forward pass; choose a layer that this model calls "
-                "for these inputs (modules that only hold weights, such as ModuleList, are never called)."
+                f"layer {self._names[layer]} never ran in the forward pass; choose a layer that this model calls for "
+                "these inputs (modules that only hold weights, such as ModuleList, are never called)."
             )
-        return [seen[device] for device in sorted(seen, key=self._place)]
+        return [by_device[device] for device in sorted(by_device, key=self._device_order)]
 
-    def _place(self, device: torch.device) -> int:
-        """DataParallel hands the first rows to the first of its devices, whatever their numbers."""
+    def _device_order(self, device: torch.device) -> int:
+        """Return the position of a device: DataParallel sends the first rows to the first of its devices."""
         index = device.index or 0
         return self._device_ids.index(index) if index in self._device_ids else index
 
     def __getitem__(self, layer: nn.Module) -> Tensor | Tensors:
         replicas = self.per_device(layer)
         device = replicas[0][0].device
-        whole = tuple(
+        gathered = tuple(
             parts[0] if len(parts) == 1 else torch.cat([part.to(device) for part in parts])
             for parts in zip(*replicas, strict=True)
         )
-        return whole if len(whole) > 1 else whole[0]
+        return gathered if len(gathered) > 1 else gathered[0]
 
 
 @contextmanager
@@ -268,17 +265,17 @@ def capture(
 ) -> Iterator[Captured]:
     """Record the output (or input) of ``layers`` while the block runs one forward pass.
 
-    Of a layer that returns a tuple, list, dict or dataclass, its float tensors are recorded, and everything else is
-    passed on unchanged. The recorded tensor is in the graph, so ``torch.autograd.grad(y, captured[layer])`` works,
-    frozen parameters or not; the model goes on with a clone, so an in-place ReLU cannot rewrite what was recorded.
+    If a layer returns a tuple, list, dict or dataclass, its float tensors are recorded, and everything else is passed
+    on unchanged. The recorded tensor is part of the graph, so ``torch.autograd.grad(y, captured[layer])`` works, also
+    with frozen parameters. The model continues with a clone, so an in-place ReLU does not change the recorded tensor.
 
     Under ``torch.no_grad()`` or ``torch.inference_mode()`` the recorded tensor is an ordinary copy that does not
-    require gradients: features to train a head on, for example.
+    require gradients, for example features to train a head on.
 
     Args:
-        model: the module, or any function around it, that the block will call.
+        model: the module, or any function around it, that the block calls.
         layers: one or several modules or dotted names.
-        at_input: record what enters the layer instead of what leaves it.
+        at_input: record the layer's input instead of its output.
         offload: ``"cpu"`` moves detached copies to host memory (pinned and on a side stream under CUDA).
 
     Raises:
@@ -318,7 +315,7 @@ def capture(
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """A copy without a graph, and an ordinary tensor also under inference mode."""
+    """Return a copy without a graph, which is an ordinary tensor also under inference mode."""
     with torch.inference_mode(False), torch.no_grad():
         return tensor.clone()
 
@@ -328,11 +325,11 @@ def hook_values(
 ) -> RemovableHandle:
     """Register ``edit(module, tensors) -> tensors`` on the float tensors of a module's output, or of its arguments.
 
-    Everything else that the layer returns or takes is passed on unchanged, and so is all of it where ``edit`` returns
-    None. The hook receives the original module even where DataParallel runs a replica of it.
+    Everything else that the layer returns or takes is passed on unchanged, and everything is where ``edit`` returns
+    None. ``edit`` receives the original module, also if DataParallel runs a replica of it.
 
-    The hook acts on forward passes of the thread that registers it, those of replicas that DataParallel runs for it
-    included, and does nothing in other threads.
+    The hook acts on forward passes of the thread that registers it, including replicas that DataParallel runs for that
+    thread. In other threads it does nothing.
 
     Raises:
         LayerError: the module is scripted; later, no float tensor is there.
@@ -367,14 +364,14 @@ def hook_values(
 def patch(
     model: ForwardFunc, layer: nn.Module | str, edit: Callable[[Any], Any], *, at_input: bool = False
 ) -> Iterator[None]:
-    """Hand on ``edit(value)`` instead of the layer's output (or input) while the block runs.
+    """Replace a layer's output (or input) by ``edit(value)`` while the block runs.
 
     Args:
-        model: the module, or any function around it, that the block will call.
+        model: the module, or any function around it, that the block calls.
         layer: a module or dotted name.
         edit: takes the layer's float tensor (a tuple where there are several) and returns its replacement; everything
             else that the layer returns is passed on unchanged.
-        at_input: edit what enters the layer instead of what leaves it.
+        at_input: edit the layer's input instead of its output.
 
     Raises:
         LayerError: the layer is unknown, scripted, without a float tensor, never runs, or runs more than once in one
@@ -398,8 +395,8 @@ def patch(
         runs[device] = runs.get(device, 0) + 1
         if runs[device] > 1:
             raise LayerError(
-                f"layer {name()} runs more than once in a forward pass, so one edit cannot tell "
-                "its calls apart; hook the module around it, or give each call a module of its own."
+                f"layer {name()} runs more than once in a forward pass, so its calls cannot be told apart; hook the "
+                "module around it, or give each call a module of its own."
             )
         new = edit(tensors if len(tensors) > 1 else tensors[0])
         return new if isinstance(new, tuple) else (new,)
@@ -417,14 +414,14 @@ def patch(
 
 
 class _Reached(BaseException):
-    """Ends the pass; no Exception, so that a model's own handlers let it through."""
+    """Ends the forward pass; not an Exception, so that a model's own handlers do not catch it."""
 
 
 def reach(forward_func: ForwardFunc, layers: Sequence[nn.Module], call: Callable[[], Any]) -> Captured:
-    """What ``layers`` hand over when ``call()`` runs the model, which stops after the last of them.
+    """Return the outputs of ``layers`` in ``call()``, and stop the model after the last of them.
 
-    Under DataParallel, whose threads cannot be stopped, the pass runs to its end. A layer that would run again later
-    in the pass is not noticed; one full pass under :func:`capture` notices.
+    Under DataParallel, whose threads cannot be stopped, the forward pass runs to its end. A layer that would run again
+    later in the pass is not detected; a full pass under :func:`capture` detects it.
 
     Args:
         forward_func: the model that ``call`` runs.
@@ -441,7 +438,7 @@ def reach(forward_func: ForwardFunc, layers: Sequence[nn.Module], call: Callable
     """
     waiting, ours = set(layers), of_this_thread()
 
-    def passed(module: nn.Module, _args: Any, _output: Any) -> None:
+    def stop_after_last(module: nn.Module, _args: Any, _output: Any) -> None:
         if not ours(module):
             return
         waiting.discard(module)
@@ -451,7 +448,7 @@ def reach(forward_func: ForwardFunc, layers: Sequence[nn.Module], call: Callable
     with capture(forward_func, layers) as captured, ExitStack() as stack:
         if not isinstance(getattr(forward_func, "__self__", forward_func), nn.DataParallel):
             for layer in layers:
-                stack.callback(layer.register_forward_hook(passed).remove)
+                stack.callback(layer.register_forward_hook(stop_after_last).remove)
         with suppress(_Reached):
             call()
     return captured

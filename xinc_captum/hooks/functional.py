@@ -14,30 +14,30 @@ from .layers import ForwardFunc, LayerError, modules_behind
 
 @contextmanager
 def no_synchronization(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
-    """Let ``DistributedDataParallel`` run its module without a word to the other processes while the block runs.
+    """Stop ``DistributedDataParallel`` from communicating with other processes while the block runs.
 
-    Otherwise each forward pass sends buffers to all ranks, which waits for ever where only one rank explains, and
-    prepares a reduction of gradients that never comes, which makes the next training step fail.
+    Otherwise each forward pass sends buffers to all ranks, which blocks for ever if only one rank explains. It also
+    prepares a reduction of gradients that never happens, so that the next training step fails.
 
     Example:
-        >>> with unsynchronised(torch.nn.Linear(2, 1)):
+        >>> with no_synchronization(torch.nn.Linear(2, 1)):
         ...     pass
     """
     roots = (*modules_behind(model, wrapped=True), *also)
     parallel = {m for root in roots for m in root.modules() if isinstance(m, DistributedDataParallel)}
-    found = [(m, m.require_backward_grad_sync, m.require_forward_param_sync) for m in parallel]
+    flags = [(m, m.require_backward_grad_sync, m.require_forward_param_sync) for m in parallel]
     try:
-        for m, _, _ in found:
+        for m, _, _ in flags:
             m.require_backward_grad_sync = m.require_forward_param_sync = False
         yield
     finally:
-        for m, backward, forward in found:
+        for m, backward, forward in flags:
             m.require_backward_grad_sync, m.require_forward_param_sync = backward, forward
 
 
 def is_sharded(roots: Iterable[nn.Module]) -> bool:
-    """Whether FSDP holds a part of each weight in each process (``fully_shard`` or ``FullyShardedDataParallel``)."""
-    if "torch.distributed.fsdp" not in sys.modules:  # nothing was sharded; the import would take its time
+    """Return whether FSDP splits weights between processes (``fully_shard`` or ``FullyShardedDataParallel``)."""
+    if "torch.distributed.fsdp" not in sys.modules:  # nothing was sharded; importing it is slow
         return False
     from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 
@@ -45,15 +45,15 @@ def is_sharded(roots: Iterable[nn.Module]) -> bool:
 
 
 def refuse_sharded(roots: Iterable[nn.Module], what: str) -> None:
-    """Raise before anything runs, so that all ranks raise and none waits for another.
+    """Raise an error for sharded weights before anything runs, so that all ranks raise it and none waits.
 
     Raises:
         LayerError: the weights are sharded.
     """
     if is_sharded(roots):
         raise LayerError(
-            f"the model is sharded (torch.distributed.fsdp), and {what} needs whole weights in each process. Load "
-            "the full state dict into a model that is not sharded, and explain that one "
+            f"the model is sharded (torch.distributed.fsdp), and {what} needs whole weights in each process. Load the "
+            "full state dict into a model that is not sharded, and explain that one "
             "(torch.distributed.checkpoint.state_dict.get_model_state_dict with full_state_dict=True)."
         )
 
@@ -63,12 +63,12 @@ _ABSENT: Any = object()
 
 
 def modules_below(roots: Iterable[nn.Module]) -> list[nn.Module]:
-    """The roots and all their submodules, each once."""
+    """Return the roots and all their submodules, each once."""
     return list({id(module): module for root in roots for module in root.modules()}.values())
 
 
 def tensor_places(modules: Iterable[nn.Module]) -> list[Place]:
-    """Every place where one of ``modules`` keeps a parameter or buffer.
+    """Return every place where one of ``modules`` stores a parameter or buffer.
 
     A tensor that several modules share, or that one module has under two names, is listed once for each of them.
     """
@@ -83,43 +83,42 @@ def tensor_places(modules: Iterable[nn.Module]) -> list[Place]:
 
 @contextmanager
 def swap_values(places: Iterable[Place], modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Put the value of each place there while the block runs, and the objects that were there before back after it.
+    """Replace values of modules while the block runs, and restore the original objects after it.
 
     Args:
-        places: what to put where.
-        modules: those that may run. An RNN among them keeps a second list of its weights, which its forward pass makes
-            anew whenever a weight is another object; that list is put back too.
+        places: the new values and where they belong.
+        modules: those that may run. An RNN among them has a second list of its weights, which its forward pass rebuilds
+            whenever a weight is another object; that list is restored too.
     """
     second = ("_flat_weights", "_flat_weight_refs")
     lists = [(m.__dict__, name, m.__dict__.get(name)) for m in modules if isinstance(m, nn.RNNBase) for name in second]
     before: list[Place] = []
     try:
-        for slots, name, value in places:
-            before.append((slots, name, slots[name] if name in slots else _ABSENT))  # noqa: SIM401 - no get in TorchScript
-            slots[name] = value
+        for container, name, value in places:
+            before.append((container, name, container[name] if name in container else _ABSENT))  # noqa: SIM401 - no get in TorchScript
+            container[name] = value
         yield
     finally:
-        for slots, name, value in (*reversed(before), *lists):
+        for container, name, value in (*reversed(before), *lists):
             if value is _ABSENT:
-                del slots[name]
+                del container[name]
             else:
-                slots[name] = value
+                container[name] = value
 
 
 def snapshot(
     forward_func: ForwardFunc, *also: nn.Module, change: Callable[[Tensor], Tensor] | None = None
 ) -> Callable[..., Any]:
-    """Return a function that computes what ``forward_func`` computes now, also after the model was trained further.
+    """Return a function that computes what ``forward_func`` computes now, also after further training of the model.
 
-    Parameters and buffers are copied once; each call swaps the copies in and the user's own tensors back, the same
-    objects in every place, also after an exception. Train flags are those of now, and buffers that a module in training
-    mode updates start each call with the same values. Modules that cannot be found behind ``forward_func`` are called
-    as they are then.
+    Parameters and buffers are copied once. Each call uses the copies and then restores the user's own tensor objects,
+    also after an exception. Train flags are those of now. Buffers that a module in training mode updates start each
+    call with the same values. Modules that are not found behind ``forward_func`` are called in their current state.
 
     Args:
         forward_func: a module, or a function around modules.
         also: further modules to copy.
-        change: is applied to every copied parameter, for example to compare with a model of shuffled weights.
+        change: applied to every copied parameter, for example to compare with a model of shuffled weights.
 
     Example:
         >>> model = torch.nn.Linear(1, 1)
@@ -157,7 +156,9 @@ def snapshot(
         try:
             for module, training in flags:
                 module.training = training
-            with swap_values([*places, *((slots, name, fresh[id(value)]) for slots, name, value in updated)], modules):
+            with swap_values(
+                [*places, *((container, name, fresh[id(value)]) for container, name, value in updated)], modules
+            ):
                 return forward_func(*args)
         finally:
             for module, training in now:
@@ -169,16 +170,16 @@ def snapshot(
 def exchange(forward_func: ForwardFunc) -> Callable[[Mapping[str, Tensor]], ForwardFunc]:
     """Return a function of weights: ``exchange(f)(weights)`` computes ``f`` with these weights; gradients reach them.
 
-    Nothing is copied: during a call the given tensors take the places of the model's own, under every name that a
-    shared module or a tied weight has; then the model's own objects come back, also after an exception. Weights and
-    buffers made under inference mode take part as ordinary copies.
+    Nothing is copied. During a call the given tensors replace the model's own, under every name of a shared module or a
+    tied weight; then the model's own objects are restored, also after an exception. Weights and buffers made under
+    inference mode are replaced by ordinary copies.
 
     Args:
         forward_func: a module, or a function around exactly one.
 
     Raises:
-        KeyError: a name that is no parameter or buffer of the model.
-        ValueError: one tensor of the model gets two different replacements under two of its names.
+        KeyError: a name is not that of a parameter or buffer of the model.
+        ValueError: two different replacements for two names of one tensor.
 
     Example:
         >>> model = torch.nn.Linear(1, 1, bias=False)
@@ -190,20 +191,24 @@ def exchange(forward_func: ForwardFunc) -> Callable[[Mapping[str, Tensor]], Forw
     with torch.inference_mode(False):
         ordinary = {id(t): t.detach().clone() for _, _, t in tensor_places(modules) if t.is_inference()}
 
-    def using(weights: Mapping[str, Tensor]) -> ForwardFunc:
+    def with_weights(weights: Mapping[str, Tensor]) -> ForwardFunc:
         named = dict(root.named_parameters(remove_duplicate=False)) | dict(root.named_buffers(remove_duplicate=False))
         unknown = [name for name in weights if name not in named]
         if unknown:
             raise KeyError(f"{unknown[0]!r} is not a parameter or buffer of {type(root).__name__}.")
         replacements = dict(ordinary)
-        given: dict[int, str] = {}
+        names_by_id: dict[int, str] = {}
         for name, weight in weights.items():
-            own = id(named[name])
-            if own in given and weights[given[own]] is not weight:
-                raise ValueError(f"{given[own]!r} and {name!r} are one tensor of the model; give it one replacement.")
-            given[own], replacements[own] = name, weight
+            tensor_id = id(named[name])
+            if tensor_id in names_by_id and weights[names_by_id[tensor_id]] is not weight:
+                raise ValueError(
+                    f"{names_by_id[tensor_id]!r} and {name!r} are one tensor of the model; give it one replacement."
+                )
+            names_by_id[tensor_id], replacements[tensor_id] = name, weight
         places = [
-            (slots, name, replacements[id(t)]) for slots, name, t in tensor_places(modules) if id(t) in replacements
+            (container, name, replacements[id(t)])
+            for container, name, t in tensor_places(modules)
+            if id(t) in replacements
         ]
 
         def call(*args: Any) -> Any:
@@ -212,4 +217,4 @@ def exchange(forward_func: ForwardFunc) -> Callable[[Mapping[str, Tensor]], Forw
 
         return call
 
-    return using
+    return with_weights

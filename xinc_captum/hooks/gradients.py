@@ -1,4 +1,4 @@
-"""J·v by double backward; the error for missing gradients."""
+"""Jacobian-vector products by double backward, and the error for missing gradients."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,25 +11,25 @@ from .layers import ForwardFunc, LayerError, modules_behind
 
 
 class UnsupportedError(RuntimeError):
-    """The tail's backward pass cannot itself be differentiated."""
+    """A backward pass that cannot itself be differentiated."""
 
 
-class Forward:
-    r"""v ↦ J v for as many v as expected, after one forward and one backward pass.
+class JacobianVectorProduct:
+    r"""Jacobian-vector products J v for any number of v, after one forward and one backward pass.
 
     .. math:: J v = \partial \langle J^T w, v \rangle / \partial w
 
-    Symbols: J the derivative of the output by the activation, w a placeholder for what comes back from the output.
-    The model itself runs once, so in-place edits, views and its own switching of gradients are as they always are;
-    only the recorded linear pass is repeated, vmapped over the v.
+    Symbols: J the derivative of the output by the activation, w a placeholder for the gradient at the output. The model
+    itself runs once, so its in-place edits, views and gradient modes work as usual. Only the recorded linear backward
+    pass is repeated, vmapped over the v.
 
     Args:
-        activation: a leaf.
-        output: in its graph, (rows, *left).
+        activation: a leaf tensor.
+        output: a tensor of its graph, (rows, *output_shape).
 
     Raises:
         UnsupportedError: an operation whose backward pass is not differentiable or cannot be vmapped, or a custom
-            autograd Function, whose backward pass may pretend to be differentiable.
+            autograd Function, whose backward pass may be declared differentiable without being so.
     """
 
     def __init__(self, activation: Tensor, output: Tensor) -> None:
@@ -45,7 +45,7 @@ class Forward:
             raise UnsupportedError("the backward pass is not differentiable")
 
     def __call__(self, parts: Tensor) -> Tensor:
-        """(k, *activation) → (k, *output)."""
+        """Return J v for k vectors: (k, *activation) to (k, *output)."""
         try:
             (pushed,) = torch.autograd.grad(
                 self._back, self._w, parts, retain_graph=True, is_grads_batched=True, materialize_grads=True
@@ -56,26 +56,26 @@ class Forward:
 
 
 def _custom(output: Tensor) -> bool:
-    """Whether a Python autograd Function lies in the output's graph."""
+    """Return whether the output's graph contains a Python autograd Function."""
     todo: list[Any] = [output.grad_fn]
-    seen = set[Any]()
+    visited = set[Any]()
     while todo:
         node = todo.pop()
-        if node is None or node in seen:
+        if node is None or node in visited:
             continue
         if isinstance(node, torch.autograd.function.BackwardCFunction):
             return True
-        seen.add(node)
+        visited.add(node)
         todo += [following for following, _ in node.next_functions]
     return False
 
 
-# What PyTorch raises when a graph ends before it reaches the tensor that is differentiated.
+# Texts of PyTorch's errors for a graph that does not reach the tensor by which it is differentiated.
 _TEXTS = ("does not require grad", "not have been used in the graph", "nference tensor", "InferenceMode")
 
 
 class GradientError(LayerError):
-    """No gradient reaches the images or the layer: part of the forward pass does not record one."""
+    """No gradient reaches the images or the layer, because part of the forward pass records none."""
 
 
 @contextmanager
@@ -103,37 +103,37 @@ def gradient_errors(forward_func: ForwardFunc, *also: nn.Module) -> Iterator[Non
 
 
 def leads_to(value: Tensor, source: Tensor) -> bool:
-    """Whether a gradient of ``value`` reaches ``source``, a tensor that has a ``grad_fn`` of its own.
+    """Return whether a gradient of ``value`` reaches ``source``, a tensor that has a ``grad_fn``.
 
     Example:
         >>> x = torch.ones(2, requires_grad=True) * 2
         >>> leads_to(x.sum(), x), leads_to(x.detach().requires_grad_().sum(), x)
         (True, False)
     """
-    waiting, seen = [value.grad_fn], set[Any]()
+    waiting, visited = [value.grad_fn], set[Any]()
     while waiting:
         node = waiting.pop()
-        if node is None or node in seen or "NotImplemented" in node.name():  # operations without a derivative
+        if node is None or node in visited or "NotImplemented" in node.name():  # operations without a derivative
             continue
         if node is source.grad_fn:
             return True
-        seen.add(node)
+        visited.add(node)
         waiting += [following for following, _ in node.next_functions]
     return False
 
 
 def no_gradient(way: str, forward_func: ForwardFunc, *also: nn.Module) -> str:
-    """The text of a :class:`GradientError`; ``way`` says from where to where."""
+    """Return the text of a :class:`GradientError`; ``way`` names the start and the end of the missing gradient."""
     return (
-        f"no gradient flows {way}: part of the forward pass records none.{_quantized(forward_func, *also)} Remove "
+        f"no gradient flows {way}: part of the forward pass records none.{_name_quantized(forward_func, *also)} Remove "
         "torch.no_grad(), torch.inference_mode(), .detach() and NumPy from the forward function (requires_grad_(False) "
         "freezes a backbone and lets gradients pass), and give the float model instead of a quantized one. Maps that "
         'need no gradients: NeuronCanvas(..., rule="ablation").'
     )
 
 
-def _quantized(forward_func: ForwardFunc, *also: nn.Module) -> str:
-    """Names the first quantized module, in a sentence of its own; empty where there is none."""
+def _name_quantized(forward_func: ForwardFunc, *also: nn.Module) -> str:
+    """Return a sentence with the name of the first quantized module; empty if there is none."""
     for root in (*modules_behind(forward_func), *also):
         for name, module in root.named_modules():
             if ".quantized" in type(module).__module__:

@@ -1,4 +1,4 @@
-"""Find modules behind a function; dotted names; LayerError."""
+"""Find the modules behind a function, and resolve layers by their dotted names."""
 
 import contextlib
 import difflib
@@ -18,21 +18,21 @@ from torch import Tensor, nn
 
 
 def preprocesses(model: Any) -> bool:
-    """Whether a model holds a network and its own ``preprocess``, as :class:`xinc_captum.zoo.Classifier` does."""
+    """Return whether a model has a network and its own ``preprocess``, as :class:`xinc_captum.zoo.Classifier` has."""
     return callable(getattr(model, "preprocess", None)) and isinstance(getattr(model, "model", None), nn.Module)
 
 
 def check_preprocess(model: Any, preprocess: Callable[..., Any] | None) -> None:
-    """Refuse to normalise images twice.
+    """Raise an error if images would be normalised twice.
 
     Raises:
-        ValueError: ``preprocess`` is given beside a model that has its own.
+        ValueError: ``preprocess`` is given for a model that has its own.
     """
     if preprocess is not None and preprocesses(model):
         name = getattr(model, "name", type(model).__name__)
         raise ValueError(
-            f"preprocess is given, and {name} preprocesses its images itself, so they would be normalised twice. Give "
-            "its .model with preprocess=, or the object alone."
+            f"preprocess is given, and {name} has its own preprocess, so images would be normalised twice. Give its "
+            ".model with preprocess=, or the object alone."
         )
 
 
@@ -40,28 +40,30 @@ Span = tuple[int, int]
 
 
 def crop_of(preprocess: Callable[[Tensor], Any], images: Tensor) -> tuple[Span, Span] | None:
-    """The first and last row, and the first and last column, that a cropping ``preprocess`` uses; None without a crop.
+    """Return the first and last row, and the first and last column, that a cropping ``preprocess`` uses.
 
-    None, too, where the result has no gradient to the images, so that this cannot be found out. One image is run.
+    The result is None without a crop, and if the output has no gradient to the images. One image is processed.
 
     Args:
         preprocess: from images in [0, 1] to a model's inputs.
         images: (N, C, H, W), for shape, dtype and device.
 
     Example:
-        >>> cropped_to(lambda x: x[..., 4:-4, :], torch.rand(1, 3, 20, 10))
+        >>> crop_of(lambda x: x[..., 4:-4, :], torch.rand(1, 3, 20, 10))
         ((4, 15), (0, 9))
     """
-    drawn = torch.Generator().manual_seed(0)
-    probe = (0.25 + torch.rand(images[:1].shape, generator=drawn) / 2).to(images.device, images.dtype).requires_grad_()
-    seen = preprocess(probe.clone())
-    if not isinstance(seen, Tensor) or seen.dim() != 4 or seen.grad_fn is None:
+    generator = torch.Generator().manual_seed(0)
+    probe = (
+        (0.25 + torch.rand(images[:1].shape, generator=generator) / 2).to(images.device, images.dtype).requires_grad_()
+    )
+    output = preprocess(probe.clone())
+    if not isinstance(output, Tensor) or output.dim() != 4 or output.grad_fn is None:
         return None
-    weights = torch.rand(seen.shape, generator=drawn).to(seen)
-    # Zeros where preprocessing with weights of its own cuts the photo off from the graph.
-    (slope,) = torch.autograd.grad((seen * weights).sum(), probe, allow_unused=True, materialize_grads=True)
+    weights = torch.rand(output.shape, generator=generator).to(output)
+    # Zeros if preprocessing has weights and detaches the image from the graph.
+    (slope,) = torch.autograd.grad((output * weights).sum(), probe, allow_unused=True, materialize_grads=True)
     used = slope[0].ne(0).any(0)
-    spans = [_span(used.any(1 - axis), used.shape[axis] / seen.shape[2 + axis]) for axis in (0, 1)]
+    spans = [_span(used.any(1 - axis), used.shape[axis] / output.shape[2 + axis]) for axis in (0, 1)]
     if not any(spans):
         return None
     rows, columns = (span or (0, side - 1) for span, side in zip(spans, used.shape, strict=True))
@@ -69,26 +71,27 @@ def crop_of(preprocess: Callable[[Tensor], Any], images: Tensor) -> tuple[Span, 
 
 
 def warn_of_crop(preprocess: Callable[[Tensor], Any] | None, images: Tensor) -> None:
-    """Warn where ``preprocess`` leaves edges of the images out."""
+    """Warn if ``preprocess`` crops the images."""
     if preprocess is None:
         return
     try:
         crop = crop_of(preprocess, images)
-    except Exception:  # the first pass of the model raises the error that says what fails
+    except Exception:  # the model's first forward pass raises a clearer error
         return
     if crop is not None:
-        (top, bottom), (left, right) = crop
+        (first_row, last_row), (first_column, last_column) = crop
         height, width = images.shape[-2:]
         warnings.warn(
-            f"preprocess looks at rows {top} to {bottom} and columns {left} to {right} of images of {width} x {height} "
-            "pixels only. The images and masks are right; maps of what preprocess leaves (a Grad-CAM beside them) "
-            "have to be placed there. Crop the images first (xinc_captum.images.centre_crop) to compare.",
+            f"preprocess uses only rows {first_row} to {last_row} and columns {first_column} to {last_column} of "
+            f"images of {width} x {height} pixels. The images and masks are correct; maps of the cropped input, such "
+            "as those of Grad-CAM, cover this part only. Crop the images first (xinc_captum.images.centre_crop) to "
+            "compare them.",
             stacklevel=6,
         )
 
 
 def _span(used: Tensor, scale: float) -> Span | None:
-    """The first and the last place that is used, where the margins are wider than what a coarser grid skips."""
+    """Return the first and the last used position, if the margins are wider than what resampling skips."""
     places = used.nonzero().flatten().tolist()
     if not places:
         return None
@@ -98,12 +101,12 @@ def _span(used: Tensor, scale: float) -> Span | None:
 
 Names = frozenset[str]
 
-MOST = 1000  # entries of a list or dict that are looked through
+MOST = 1000  # entries of a list or dict that are searched
 CACHE = type(functools.lru_cache(len))
 _REFERENCES = (nn.Module, functools.partial, weakref.ReferenceType, CACHE)
 _CONTAINERS = (list, tuple, set, frozenset, Mapping)
 _LIBRARIES = frozenset({"torch", "torchvision", "numpy", "captum", "builtins", "PIL", "matplotlib"})
-# Functions of these keep no models of the user either; objects of their classes may.
+# Functions of these packages hold no models of the user; objects of their classes may.
 _FUNCTIONS = sys.stdlib_module_names | {
     "scipy",
     "sklearn",
@@ -119,7 +122,10 @@ _OF_ANY_MODULE = frozenset(nn.Module().__dict__)
 
 
 def may_hold_models(value: Any) -> bool:
-    """Modules, containers, and functions, objects and classes of the user's own; libraries keep no models in theirs."""
+    """Return whether a value can lead to modules: modules, containers, and the user's functions, objects and classes.
+
+    Functions of libraries hold no models of the user.
+    """
     if isinstance(value, (*_REFERENCES, *_CONTAINERS)):
         return True
     if inspect.ismethod(value):
@@ -141,32 +147,32 @@ def _of_library(module: str, function: bool) -> bool:
 
 
 def is_indirect(value: Any) -> int:
-    """1 for an object or a container between a function and a module, which makes the module a step further away."""
+    """Return 1 for an object or a container, which adds one to the distance of the modules behind it; else 0."""
     return int(not isinstance(value, _REFERENCES) and not inspect.isroutine(value))
 
 
 def items_of(value: Any) -> list[Any] | None:
-    """The entries of a container, the first 1000; None for everything else."""
+    """Return the first 1000 entries of a container; None for everything else."""
     if not isinstance(value, _CONTAINERS):
         return None
     return list(itertools.islice(value.values() if isinstance(value, Mapping) else value, MOST))
 
 
 def attributes_of(thing: Any) -> Mapping[str, Any]:
-    """The attributes that an object keeps, in its ``__dict__`` or in slots; of a class, those of its bases too."""
+    """Return the attributes of an object, from its ``__dict__`` or its slots; for a class, those of its bases too."""
     if inspect.isclass(thing):
         return {name: value for kind in reversed(thing.__mro__) for name, value in vars(kind).items()}
-    own: dict[str, Any] = getattr(thing, "__dict__", {})
+    attributes: dict[str, Any] = getattr(thing, "__dict__", {})
     slots = [vars(kind).get("__slots__", ()) for kind in type(thing).__mro__]
     names = [name for some in slots for name in ((some,) if isinstance(some, str) else some)]
-    return own | {name: getattr(thing, name) for name in names if hasattr(thing, name)} if names else own
+    return attributes | {name: getattr(thing, name) for name in names if hasattr(thing, name)} if names else attributes
 
 
 def references_of(function: types.FunctionType) -> list[Any]:
-    """What a function closes over, its default arguments, and the globals it (or a function inside it) names."""
+    """Return a function's closure, its default arguments, and the globals that it (or a function inside it) names."""
     values = []
     for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):  # a name that is not filled in yet
+        with contextlib.suppress(ValueError):  # a variable without a value yet
             values.append(cell.cell_contents)
     values += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     names = sorted(_names_of_code(function.__code__)[0])
@@ -174,13 +180,13 @@ def references_of(function: types.FunctionType) -> list[Any]:
 
 
 def names_in(function: Any) -> Names:
-    """The attributes that a Python function uses."""
+    """Return the names of the attributes that a Python function uses."""
     return _names_of_code(function.__code__)[1] if inspect.isfunction(function) else frozenset()
 
 
 @functools.lru_cache(maxsize=4096)
 def _names_of_code(code: types.CodeType) -> tuple[Names, Names]:
-    """The globals and the attributes that code, and the functions inside it, use."""
+    """Return the names of the globals and the attributes that code, and the functions inside it, use."""
     named: dict[str, set[str]] = {"LOAD_GLOBAL": set(), "LOAD_ATTR": set(), "LOAD_METHOD": set()}
     codes = [code]
     while codes:
@@ -193,47 +199,47 @@ def _names_of_code(code: types.CodeType) -> tuple[Names, Names]:
 
 
 def hidden_in(root: nn.Module) -> list[tuple[Any, Names]]:
-    """Unregistered values of modules below ``root`` that can lead to further modules, and the names that forward uses.
+    """Return unregistered values below ``root`` that can lead to further modules, with the names that forward uses.
 
-    torch's own layers keep none, except hooks and a forward function that the user puts on them, and every call of
-    every class runs through here: they are passed over.
+    torch's own layers hold none, except hooks and a forward function that the user sets; for speed, their other
+    attributes are skipped.
     """
-    found: list[tuple[Any, Names]] = []
-    waiting, seen = [root], {id(root)}
+    hidden: list[tuple[Any, Names]] = []
+    waiting, visited = [root], {id(root)}
     used, done = dict[type, Names](), set[tuple[type, int]]()
     while waiting:
         module = waiting.pop()
         for child in module._modules.values():
-            if child is not None and id(child) not in seen:
-                seen.add(id(child))
+            if child is not None and id(child) not in visited:
+                visited.add(id(child))
                 waiting.append(child)
-        own, kind = module.__dict__, type(module)
-        for hooks in (own.get("_forward_hooks"), own.get("_forward_pre_hooks")):
-            found += [(hook, frozenset()) for hook in hooks.values() if not _is_ours(hook)] if hooks else []
+        attributes, kind = module.__dict__, type(module)
+        for hooks in (attributes.get("_forward_hooks"), attributes.get("_forward_pre_hooks")):
+            hidden += [(hook, frozenset()) for hook in hooks.values() if not _is_ours(hook)] if hooks else []
         if kind.__module__.startswith("torch.nn."):
-            if "forward" in own:
-                found.append((own["forward"], frozenset()))
+            if "forward" in attributes:
+                hidden.append((attributes["forward"], frozenset()))
             continue
-        values = [v for name, v in own.items() if name not in _OF_ANY_MODULE and type(v) not in _PLAIN]
+        values = [v for name, v in attributes.items() if name not in _OF_ANY_MODULE and type(v) not in _PLAIN]
         if kind not in used:
             used[kind] = names_in(getattr(kind, "forward", None))  # a weakref.proxy has none
-            kinds = [k for k in kind.__mro__ if not _of_library(k.__module__, False)]  # what modules of a class share
+            kinds = [k for k in kind.__mro__ if not _of_library(k.__module__, False)]  # class attributes
             values += [v for k in kinds for v in vars(k).values() if isinstance(v, (nn.Module, list, tuple, dict))]
         for value in values:
-            if (kind, id(value)) not in done:  # layers of a kind often share a configuration or a function
+            if (kind, id(value)) not in done:  # layers of a class often share a configuration or a function
                 done.add((kind, id(value)))
                 if _leads_on(value, 3):
-                    found.append((value, used[kind]))
-    return found
+                    hidden.append((value, used[kind]))
+    return hidden
 
 
 def _is_ours(hook: Any) -> bool:
-    """Whether this package registered a hook for the length of a call."""
+    """Return whether this package registered a hook, for the duration of a call."""
     return (getattr(hook, "__module__", None) or "").partition(".")[0] == __name__.partition(".")[0]
 
 
 def _leads_on(value: Any, levels: int) -> bool:
-    """As :func:`may_hold_models`; of a container, whether an entry does, at most so many levels down."""
+    """Return :func:`may_hold_models`, for a container of any of its entries, at most ``levels`` levels down."""
     if type(value) in _PLAIN:
         return False
     items = value if isinstance(value, (list, tuple)) and len(value) <= MOST else items_of(value)
@@ -246,7 +252,7 @@ ForwardFunc = Callable[..., Any]
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The user's own module inside ``torch.compile`` and ``DataParallel`` wrappers."""
+    """Return the module inside ``torch.compile`` and ``DataParallel`` wrappers."""
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
@@ -257,24 +263,24 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def modules_behind(forward_func: ForwardFunc, *, wrapped: bool = False) -> list[nn.Module]:
-    """Every root module that ``forward_func`` can reach, without calling it; those that it names directly come first.
+    """Return every root module that ``forward_func`` can reach, nearest first, without calling it.
 
-    A module is its own root. Bound methods, partials, caches, closures, default arguments and the globals that a
-    function names are followed, through lists, dicts, weak references and the attributes of objects, classes and Python
-    modules that its code uses, so that ``lambda x: model(x)["rgb"]`` and ``lambda x: wrapper.nets[0](x)`` find their
-    models. What a module keeps without registering it (modules in lists, objects, functions, hooks) is followed in the
-    same way. A module inside another root that is at least as near is not listed. ``wrapped`` leaves wrappers, such as
-    DataParallel, around the roots.
+    A module is its own root. The search follows bound methods, partials, caches, closures, default arguments and the
+    globals that a function names, through lists, dicts, weak references and the attributes of objects, classes and
+    Python modules that its code uses. So ``lambda x: model(x)["rgb"]`` and ``lambda x: wrapper.nets[0](x)`` find their
+    models. Unregistered members of modules (modules in lists, objects, functions, hooks) are followed in the same way.
+    A module inside another root that is at least as near is not listed. ``wrapped`` keeps wrappers, such as
+    DataParallel.
     """
     return [module for module, _ in modules_with_distance(forward_func, wrapped)]
 
 
 def modules_with_distance(forward_func: ForwardFunc, wrapped: bool = False) -> list[tuple[nn.Module, int]]:
-    """The roots, and through how many containers and objects each is reached."""
+    """Return the roots, each with the number of containers and objects on the way to it."""
     search = _Search(wrapped)
     search.start(forward_func)
     nearest: dict[int, tuple[nn.Module, int]] = {}
-    for module, depth in sorted(search.found, key=lambda pair: pair[1]):
+    for module, depth in sorted(search.roots, key=lambda pair: pair[1]):
         nearest.setdefault(id(module), (module, depth))
     roots = list(nearest.values())
     if len(roots) == 1:
@@ -291,28 +297,28 @@ class _Search:
     """Follows references from a function to modules."""
 
     def __init__(self, wrapped: bool) -> None:
-        self.root: Callable[[nn.Module], nn.Module] = (lambda module: module) if wrapped else unwrap
-        self.found: list[tuple[nn.Module, int]] = []
-        self.seen: dict[int, Any] = {}  # holds what was visited, so that no id is used twice
+        self.unwrap: Callable[[nn.Module], nn.Module] = (lambda module: module) if wrapped else unwrap
+        self.roots: list[tuple[nn.Module, int]] = []
+        self.visited: dict[int, Any] = {}  # holds what was visited, so that no id is used twice
 
     def start(self, forward_func: Any) -> None:
-        """Follow the function itself; an object that is called leads to all the modules it keeps."""
+        """Follow the function itself; a callable object leads to all modules among its attributes."""
         if inspect.isroutine(forward_func) or not is_indirect(forward_func):
             self.visit(forward_func, 0)
         else:
             self._owner(forward_func, 0, frozenset())
 
     def visit(self, thing: Any, depth: int, names: frozenset[str] = frozenset()) -> None:
-        """Follow one reference; ``names`` are the attributes that the code that holds it uses."""
-        if id(thing) in self.seen:
+        """Follow one reference; ``names`` are the attributes that the referring code uses."""
+        if id(thing) in self.visited:
             return
-        self.seen[id(thing)] = thing
+        self.visited[id(thing)] = thing
         items = items_of(thing)
         if isinstance(thing, nn.Module):
-            root = self.root(thing)
-            self.found.append((root, depth))
+            root = self.unwrap(thing)
+            self.roots.append((root, depth))
             for value, used in hidden_in(root):
-                if is_indirect(value) and items_of(value) is None and id(value) not in self.seen:
+                if is_indirect(value) and items_of(value) is None and id(value) not in self.visited:
                     self._owner(value, depth + 1, used)
                 self.visit(value, depth + 1, used)
         elif isinstance(thing, functools.partial):
@@ -338,11 +344,11 @@ class _Search:
             self._attributes(thing, depth, names | {"__call__"})
 
     def _owner(self, thing: Any, depth: int, names: frozenset[str]) -> None:
-        """An object that is called itself, or whose method is: all its modules, and what its code uses beside them."""
+        """Follow an object that is called, or whose method is: its modules, and the attributes that its code uses."""
         if isinstance(thing, nn.Module):
             self.visit(thing, depth)
             return
-        self.seen[id(thing)] = thing
+        self.visited[id(thing)] = thing
         if not inspect.isclass(thing) and not inspect.ismodule(thing):
             for value in list(attributes_of(thing).values()):
                 if isinstance(value, nn.Module):
@@ -350,16 +356,16 @@ class _Search:
         self._attributes(thing, depth, names | {"__call__"})
 
     def _attributes(self, thing: Any, depth: int, names: frozenset[str]) -> None:
-        """The attributes of an object that code with these names can reach, through its own methods too."""
-        own, kind = attributes_of(thing), type(thing)
+        """Follow the attributes of an object that code with these names can reach, also through its own methods."""
+        attributes, kind = attributes_of(thing), type(thing)
         waiting, done = set(names), set[str]()
-        if inspect.isfunction(inspect.getattr_static(kind, "__getattr__", None)):  # hands on what other objects keep
-            waiting |= own.keys()
+        if inspect.isfunction(inspect.getattr_static(kind, "__getattr__", None)):  # may return members of other objects
+            waiting |= attributes.keys()
         while waiting:
             name = waiting.pop()
             done.add(name)
-            member = own[name] if name in own else inspect.getattr_static(kind, name, None)
-            if name not in own or inspect.isclass(thing):
+            member = attributes[name] if name in attributes else inspect.getattr_static(kind, name, None)
+            if name not in attributes or inspect.isclass(thing):
                 for inner in ("fget", "__func__", "func"):  # properties, static and class methods, cached properties
                     member = getattr(member, inner, None) or member
                 if inspect.isfunction(member) and may_hold_models(member):
@@ -372,16 +378,16 @@ __all__ = ["ForwardFunc", "LayerError", "find_layer", "layer_name", "modules_beh
 
 
 class LayerError(ValueError):
-    """A layer that is not in the model, never runs, runs twice, or cannot be explained as asked."""
+    """A layer that is not in the model, never runs, runs twice, or cannot be explained with the given options."""
 
 
 def is_scripted(module: nn.Module) -> bool:
-    """Whether a module takes no hooks, as those of ``torch.jit.script``; traced modules take some."""
+    """Return whether a module supports no hooks, as those of ``torch.jit.script``; traced modules support some."""
     return isinstance(module, torch.jit.ScriptModule) and type(module).__name__ == "RecursiveScriptModule"
 
 
 def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:
-    """The dotted name of ``layer`` for messages, or its class when it belongs to no known model."""
+    """Return the dotted name of ``layer`` for messages, or its class if it belongs to no known model."""
     for root in modules_behind(forward_func):
         for name, module in root.named_modules():
             if module is layer:
@@ -390,24 +396,24 @@ def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:
 
 
 def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
-    """Resolve ``layer`` (a module, or a dotted name as in ``named_modules()``) to the module itself.
+    """Return the module that ``layer`` means: a module, or a dotted name as in ``named_modules()``.
 
-    A module that is registered under several names is found under each of them. Where the name is in several models
-    behind the function, the one that the function names directly is meant.
+    A module that is registered under several names is found under each of them. If several models behind the function
+    have the name, the model that the function names directly is used.
 
     Raises:
         LayerError: the name is not in the model (the nearest valid names are listed), the module is not
-            part of the model behind ``forward_func``, or no model can be seen behind it.
+            part of the model behind ``forward_func``, or no model is found behind it.
         TypeError: ``layer`` is neither a module nor a string.
     """
-    found = modules_with_distance(forward_func)
-    roots = [root for root, _ in found]
+    reachable = modules_with_distance(forward_func)
+    roots = [root for root, _ in reachable]
     if isinstance(layer, nn.Module):
         layer = unwrap(layer)
         if roots and not any(module is layer for root in roots for module in root.modules()):
             raise LayerError(
-                f"layer {type(layer).__name__} is not part of the model {_names_of(roots)}; "
-                "give one of that model's own submodules, or its dotted name."
+                f"layer {type(layer).__name__} is not part of the model {_names_of(roots)}; give one of that model's "
+                "own submodules, or its dotted name."
             )
         return layer
     if not isinstance(layer, str):
@@ -419,29 +425,31 @@ def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
         )
     if not roots:
         raise LayerError(
-            f"layer {layer!r} cannot be looked up: no torch.nn.Module is visible behind {forward_func!r}; "
-            "give the layer as a module instead of a name."
+            f"layer {layer!r} cannot be looked up: no torch.nn.Module is visible behind {forward_func!r}; give the "
+            "layer as a module instead of a name."
         )
-    expected = layer.removeprefix("_orig_mod.")
+    plain_name = layer.removeprefix("_orig_mod.")
     named = {name: module for root in roots for name, module in root.named_modules() if name}
-    for candidate in (expected, expected.removeprefix("module.")):
-        owners = [(root, module, depth) for root, depth in found if (module := _submodule(root, candidate)) is not None]
+    for candidate in (plain_name, plain_name.removeprefix("module.")):
+        owners = [
+            (root, module, depth) for root, depth in reachable if (module := _submodule(root, candidate)) is not None
+        ]
         nearest = [(root, module) for root, module, depth in owners if depth == owners[0][2]]
         if len({id(module) for _, module in nearest}) > 1:
             several = _names_of([root for root, _ in nearest])
             raise LayerError(
-                f"layer {layer!r} is in several models behind this function ({several}); "
-                "give the layer as a module instead of a name."
+                f"layer {layer!r} is in several models behind this function ({several}); give the layer as a module "
+                "instead of a name."
             )
         if nearest:
             return unwrap(nearest[0][1])
-    near = difflib.get_close_matches(expected, named, n=5, cutoff=0.3) or list(named)[:5]
+    near = difflib.get_close_matches(plain_name, named, n=5, cutoff=0.3) or list(named)[:5]
     hint = f"did you mean {', '.join(map(repr, near))}?" if near else "the model has no submodules."
     raise LayerError(f"layer {layer!r} is not in the model {_names_of(roots)}; {hint}")
 
 
 def _submodule(root: nn.Module, name: str) -> nn.Module | None:
-    """The module of this name, also where it is another name of a shared module."""
+    """Return the module of this name, also if it is another name of a shared module."""
     with contextlib.suppress(AttributeError):
         return root.get_submodule(name)
     return None

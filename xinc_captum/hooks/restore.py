@@ -1,4 +1,4 @@
-"""Restore a model and the process (untouched)."""
+"""Restore the state of a model and of the process, and give threads turns."""
 
 import operator
 import os
@@ -26,12 +26,13 @@ _GENERATORS = ("_checkpoint_without_reentrant_generator", "_checkpoint_without_r
 
 @contextmanager
 def without_checkpoints() -> Iterator[None]:
-    """A block in which ``torch.utils.checkpoint`` keeps activations instead of computing them again.
+    """Make ``torch.utils.checkpoint`` keep activations in the block instead of computing them again.
 
-    A checkpointed part runs twice, once without gradients or with hooks that are gone by then, so that its layers would
-    seem to run more than once or not to lead to the output. Values and gradients are the same; only memory differs.
+    A checkpointed part runs twice, the second time without the hooks or the first time without gradients. Its layers
+    would seem to run more than once, or not to lead to the output. Values and gradients are the same; only memory
+    differs.
 
-    The caller is inside :func:`exclusive`. Training steps of other threads keep their activations meanwhile.
+    The caller is inside :func:`exclusive`. Training steps of other threads keep their activations during the block.
 
     Example:
         >>> from torch.utils.checkpoint import checkpoint
@@ -44,8 +45,8 @@ def without_checkpoints() -> Iterator[None]:
     module: Any = sys.modules.get("torch.utils.checkpoint")
     places: list[tuple[Any, str, Any]] = []
     if module is not None:  # versions of torch use one or the other of the generators
-        places = [(module, name, _nothing_around) for name in _GENERATORS if hasattr(module, name)]
-        places.append((module.CheckpointFunction, "apply", _called))
+        places = [(module, name, _empty_context) for name in _GENERATORS if hasattr(module, name)]
+        places.append((module.CheckpointFunction, "apply", _call))
     before = [(owner, name, vars(owner).get(name)) for owner, name, _ in places]
     try:
         for owner, name, new in places:
@@ -59,20 +60,20 @@ def without_checkpoints() -> Iterator[None]:
                 delattr(owner, name)
 
 
-def _called(function: Callable[..., Any], _preserve: bool, *args: Any) -> Any:
+def _call(function: Callable[..., Any], _preserve: bool, *args: Any) -> Any:
     return function(*args)
 
 
-def _nothing_around(*_args: Any, **_options: Any) -> Iterator[None]:
-    """What torch runs around the function: one step before it and one after it."""
+def _empty_context(*_args: Any, **_options: Any) -> Iterator[None]:
+    """Yield once, in place of the generator that torch runs around a checkpointed function."""
     yield
 
 
 class _Turns:
-    """The lock, a queue that makes it fair, and how deep the current thread is inside it."""
+    """The lock, a queue that makes it fair, and the depth of the current thread inside it."""
 
     def __init__(self) -> None:
-        self.lock, self.queue, self.own = threading.Lock(), threading.Lock(), threading.local()
+        self.lock, self.queue, self.local = threading.Lock(), threading.Lock(), threading.local()
 
 
 _turns = _Turns()
@@ -80,41 +81,40 @@ _turns = _Turns()
 
 @contextmanager
 def exclusive() -> Iterator[None]:
-    """Wait until no other thread is inside such a block, and keep the others out while this one runs.
+    """Run the block in one thread at a time, under a lock for the whole process.
 
-    Every method of this package that runs a model is inside one. One lock serves all models, because the state that
-    such a call changes is not that of one model alone: PyTorch has one default random generator, one stance of
-    ``torch.compile`` and one level of forward-mode differentiation (``torch.func.jvp``) for the whole process, models
-    can share submodules, and a forward function can hide the modules that it runs. The lock is re-entrant, and threads
-    get it in the order of their arrival.
+    Every method of this package that runs a model holds this lock. One lock serves all models, because such a call also
+    changes shared state: PyTorch has one default random generator, one stance of ``torch.compile`` and one level of
+    forward-mode differentiation (``torch.func.jvp``) for the process, models can share submodules, and the modules
+    behind a forward function may be unknown. The lock is re-entrant, and threads get it in the order of their arrival.
 
-    Use it around code of your own that must not meet a call in another thread, such as a training step.
+    Use it around your own code that must not run at the same time, such as a training step.
 
     Example:
         >>> model = torch.nn.Linear(2, 1)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> with exclusive():  # no other thread explains the model meanwhile
+        >>> with exclusive():  # no other thread explains the model during the block
         ...     model(torch.ones(1, 2)).sum().backward()
         ...     optimizer.step()
     """
     turns = _turns
-    depth = getattr(turns.own, "depth", 0)
+    depth = getattr(turns.local, "depth", 0)
     if not depth:
-        with turns.queue:  # a thread that gives the lock back and wants it again queues behind those that wait
+        with turns.queue:  # a thread that releases the lock and acquires it again queues behind the waiting ones
             turns.lock.acquire()
-    turns.own.depth = depth + 1
+    turns.local.depth = depth + 1
     try:
         yield
     finally:
-        turns.own.depth = depth
+        turns.local.depth = depth
         if not depth:
             turns.lock.release()
 
 
 def _new_lock_after_fork() -> None:
-    """A child process has only the thread that forked: a lock that another thread held would stay locked."""
+    """Replace the lock in a child process, in which a lock of another thread would never be released."""
     global _turns
-    if not getattr(_turns.own, "depth", 0):
+    if not getattr(_turns.local, "depth", 0):
         _turns = _Turns()
 
 
@@ -123,9 +123,10 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 def of_this_thread() -> Callable[[nn.Module], bool]:
-    """A function for hooks: whether the module that they are called for runs for the thread of now.
+    """Return a function for hooks that tells whether a module runs for the current thread.
 
-    That is the thread that called this, or one in which ``torch.nn.DataParallel`` runs a replica for it.
+    It does in the thread that called this function, and in those in which ``torch.nn.DataParallel`` runs a replica for
+    that thread.
 
     Example:
         >>> ours = of_this_thread()
@@ -143,7 +144,7 @@ def of_this_thread() -> Callable[[nn.Module], bool]:
 
 
 def _waits_for_this_thread(owner: int) -> bool:
-    """Whether the owner is inside DataParallel's ``parallel_apply``, which started this thread."""
+    """Return whether the owner is inside DataParallel's ``parallel_apply``, which started this thread."""
     frame = sys._current_frames().get(owner)
     while frame is not None and frame.f_code is not parallel_apply.__code__:
         frame = frame.f_back
@@ -158,7 +159,7 @@ class Window:
     """State that a block restores at its end.
 
     Attributes:
-        places: what the state belongs to.
+        places: the ids of the modules, or the name of the process state, to which the state belongs.
         restores: functions that restore it.
         thread: the thread of the block.
     """
@@ -172,7 +173,7 @@ _open: list[Window] = []  # in the order of their beginnings; read and changed i
 
 
 def open_window(places: Iterable[int | str], restores: Iterable[Restore]) -> Window:
-    """Register a block that begins. The caller is inside :func:`exclusive` and has just read the state."""
+    """Register the start of a block. The caller is inside :func:`exclusive` and has just read the state."""
     window = Window(frozenset(places), list(restores))
     _open.append(window)
     return window
@@ -181,24 +182,23 @@ def open_window(places: Iterable[int | str], restores: Iterable[Restore]) -> Win
 def close_window(window: Window) -> None:
     """End a block: restore its state, or leave that to a later block of another thread that overlaps and still runs.
 
-    A block that began in the middle of another one has read what the first had changed. If the first restored the
-    model under the second, the second would work on a changed model and would end with the state of the first block's
-    inside.
+    A block that starts inside another one reads the state that the first has changed. If the first then restored the
+    model, the second would continue on a changed model, and would restore the state from inside the first block.
     """
     with exclusive():
         at = _open.index(window)
         later = [w for w in _open[at + 1 :] if w.places & window.places and w.thread != window.thread]
         del _open[at]
         if later:
-            later[0].restores[:0] = window.restores  # run after its own: the last in the list is run first
+            later[0].restores[:0] = window.restores  # they run after its own: the last in the list runs first
             return
-        with ExitStack() as stack:  # a failure of one does not keep the others from running
+        with ExitStack() as stack:  # all run, also if one of them fails
             for restore in window.restores:
                 stack.callback(restore)
 
 
 def _forget_windows_after_fork() -> None:
-    """A child process has only the thread that forked: other threads' blocks never end in it."""
+    """Drop the blocks of other threads in a child process, in which they never end."""
     _open[:] = [window for window in _open if window.thread == threading.get_ident()]
 
 
@@ -208,17 +208,17 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 @contextmanager
 def untouched(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
-    """Put everything back when the block ends, also after an exception or Ctrl-C.
+    """Restore the state of a model and of the process when the block ends, also after an exception or Ctrl-C.
 
-    Restored: train flags and every other plain attribute of the modules (the object; what a forward pass adds to a list
-    or dict stays in it), ``requires_grad``, ``.grad`` (the same tensor objects with the same values), buffers (the same
-    objects, values and version counters, so that a ``backward()`` of a graph from before the block still works), the
-    random state of torch, numpy, Python and every CUDA device in use, autocast, gradient mode, TF32 and cuDNN switches.
-    Hooks that were registered before the block stay as they are. Parameters are not copied: where the block changes one
-    in place, which a forward pass of ``nn.Embedding(max_norm=…)`` does, a warning names it.
+    Restored are: train flags and every other plain attribute of the modules (the object; entries that a forward pass
+    adds to a list or dict stay in it), ``requires_grad``, ``.grad`` (the same tensor objects with the same values),
+    buffers (the same objects, values and version counters, so that a ``backward()`` of a graph from before the block
+    still works), the random state of torch, numpy, Python and every CUDA device in use, autocast, gradient mode, TF32
+    and cuDNN switches. Hooks that were registered before the block are unchanged. Parameters are not copied: if the
+    block changes one in place, as a forward pass of ``nn.Embedding(max_norm=…)`` does, a warning names it.
 
-    Methods of this package in other threads can run meanwhile. Blocks of several threads may overlap: the state from
-    before the first of them is back when the last has ended.
+    Methods of this package in other threads can run during the block. Blocks of several threads may overlap: the state
+    from before the first of them is restored when the last one ends.
 
     Args:
         model: a module, or a function around modules (they are found by their references).
@@ -239,7 +239,7 @@ def untouched(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         with exclusive():
             states, random_states = [_attributes(modules), _buffers(modules)], _random_states()
-            states.append(_parameters(modules))  # the last, because it already changes something: .grad is set aside
+            states.append(_parameters(modules))  # the last, because it already changes something: it clears .grad
             windows = open_window(map(id, modules), states), open_window(["random states"], random_states)
             for restore in _switches():
                 stack.callback(restore)
@@ -249,7 +249,9 @@ def untouched(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
 
 
 def _refuse_lazy(modules: list[nn.Module]) -> None:
-    tensors = ((m, t) for m in modules for kept in (m._parameters, m._buffers) for t in kept.values() if t is not None)
+    tensors = (
+        (m, t) for m in modules for entries in (m._parameters, m._buffers) for t in entries.values() if t is not None
+    )
     lazy = next((m for m, t in tensors if is_lazy(t)), None)
     if lazy is not None:
         raise LayerError(
@@ -259,11 +261,11 @@ def _refuse_lazy(modules: list[nn.Module]) -> None:
 
 
 def _attributes(modules: list[nn.Module]) -> Callable[[], None]:
-    """All that modules keep beside tensors: train flags, caches, counters; each the object that was there before."""
-    found = [(module, module.training, dict(module.__dict__)) for module in modules]
+    """Return a function that restores all attributes of modules besides tensors: train flags, caches, counters."""
+    states = [(module, module.training, dict(module.__dict__)) for module in modules]
 
     def restore() -> None:
-        for module, training, attributes in found:
+        for module, training, attributes in states:
             now = module.__dict__
             if len(now) == len(attributes) and all(map(operator.is_, now.values(), attributes.values())):
                 continue
@@ -278,16 +280,16 @@ def _attributes(modules: list[nn.Module]) -> Callable[[], None]:
 
 
 def _parameters(modules: list[nn.Module]) -> Callable[[], None]:
-    """Gradients are set aside, not copied: whatever the block accumulates lands in a tensor of its own."""
-    own = {id(p): p for module in modules for p in module._parameters.values() if p is not None}
-    found = [(p, p.requires_grad, p.grad, _version(p)) for p in own.values()]
-    for p, _, grad, _ in found:
+    """Clear gradients, without copies, and return a function that restores them and ``requires_grad``."""
+    unique = {id(p): p for module in modules for p in module._parameters.values() if p is not None}
+    states = [(p, p.requires_grad, p.grad, _version(p)) for p in unique.values()]
+    for p, _, grad, _ in states:
         if grad is not None:
             p.grad = None
 
     def restore() -> None:
         rewritten = []
-        for p, requires_grad, grad, version in found:
+        for p, requires_grad, grad, version in states:
             if p.requires_grad is not requires_grad:
                 p.requires_grad_(requires_grad)
             p.grad = grad
@@ -307,27 +309,27 @@ def _parameters(modules: list[nn.Module]) -> Callable[[], None]:
 
 
 def _version(tensor: torch.Tensor) -> int:
-    """How often a tensor was written to; -1 where torch does not count."""
+    """Return how often a tensor was written to; -1 for inference tensors, which have no counter."""
     return -1 if tensor.is_inference() else tensor._version
 
 
 def _buffers(modules: list[nn.Module]) -> Callable[[], None]:
-    found = [(module, dict(module._buffers.items())) for module in modules]
-    own = {id(buffer): buffer for _, buffers in found for buffer in buffers.values() if buffer is not None}
-    values = [(buffer, buffer.detach().clone()) for buffer in own.values()]
-    # A buffer with its old values gets its old version too, or graphs from before the block refuse their backward pass.
-    versions = [None if b.is_inference() else _unsafe_preserve_version_counter(b) for b in own.values()]
+    states = [(module, dict(module._buffers.items())) for module in modules]
+    unique = {id(buffer): buffer for _, buffers in states for buffer in buffers.values() if buffer is not None}
+    values = [(buffer, buffer.detach().clone()) for buffer in unique.values()]
+    # Restored buffers also get their old version, or the backward pass of graphs from before the block would fail.
+    versions = [None if b.is_inference() else _unsafe_preserve_version_counter(b) for b in unique.values()]
 
     def restore() -> None:
         for (buffer, value), version in zip(values, versions, strict=True):
-            # The version alone does not tell: torch's batch norm writes its statistics without counting. On other
-            # devices than the CPU a comparison would wait for the device, so the values are always written there.
+            # The version alone does not tell: torch's batch norm does not count its writes. On other devices than the
+            # CPU a comparison would wait for the device, so the values are always written there.
             if not (buffer.device.type == "cpu" and _equal(buffer, value)):
                 with torch.inference_mode(version is None), torch.no_grad():
                     _write(buffer, value)
             if version is not None:
                 version.__exit__(None, None, None)
-        for module, buffers in found:
+        for module, buffers in states:
             now = module._buffers
             if isinstance(module, torch.jit.ScriptModule):  # its places are fixed
                 continue
@@ -347,7 +349,7 @@ def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _write(buffer: torch.Tensor, value: torch.Tensor) -> None:
-    """Write the values into a buffer, also where it has another shape now or repeats its entries, as after expand."""
+    """Write the values into a buffer, also if it has another shape now or repeats its entries, as after expand."""
     if buffer.is_nested:
         buffer.copy_(value)
         return
@@ -378,17 +380,17 @@ def _random_states() -> list[Callable[[], None]]:
 def _switches() -> list[Callable[[], None]]:
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     places: list[tuple[Any, str]] = [(cudnn, "enabled"), (cudnn, "benchmark"), (cudnn, "deterministic")]
-    if hasattr(matmul, "fp32_precision"):  # reading the older names beside these raises, once a user has set these
+    if hasattr(matmul, "fp32_precision"):  # reading the older names raises an error once a user has set these
         kinds = [getattr(cudnn, kind) for kind in ("conv", "rnn")]
         places += [(place, "fp32_precision") for place in (matmul, *kinds)]
     else:
         places += [(cudnn, "allow_tf32"), (matmul, "allow_tf32")]
-    found = [(place, name, getattr(place, name)) for place, name in places]
+    states = [(place, name, getattr(place, name)) for place, name in places]
     grad, devices = torch.is_grad_enabled(), ("cpu", "cuda")
     autocast = [(d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in devices]
 
     def restore() -> None:
-        for place, name, value in found:
+        for place, name, value in states:
             if getattr(place, name) != value:
                 setattr(place, name, value)
         torch.set_grad_enabled(grad)
@@ -401,16 +403,16 @@ def _switches() -> list[Callable[[], None]]:
 
 @contextmanager
 def protect(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
-    """:func:`untouched` inside :func:`exclusive`: no other thread meets the model while it is changed.
+    """Combine :func:`untouched` and :func:`exclusive`: no other thread uses the model while it is changed.
 
-    ``DistributedDataParallel`` does not talk to other processes meanwhile, and parts with gradient checkpointing keep
-    their activations.
+    ``DistributedDataParallel`` does not communicate with other processes during the block, and parts with gradient
+    checkpointing keep their activations.
 
-    Not for blocks that hold code of the user, who may wait in it for a thread that wants its turn too.
+    Do not use it around code of the user, which may wait for a thread that needs the same lock.
 
     Example:
         >>> model = torch.nn.Dropout()
-        >>> with guarded(model):
+        >>> with protect(model):
         ...     y = model.eval()(torch.ones(2))
         >>> model.training
         True

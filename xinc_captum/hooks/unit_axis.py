@@ -1,4 +1,4 @@
-"""Decide which axis of a layer's activation holds the units; every class of the package uses this rule."""
+"""Determine which axis of a layer's activation holds the units, for all classes of the package."""
 
 from collections.abc import Iterator, Sequence
 
@@ -38,9 +38,9 @@ LAST = (
     nn.TransformerEncoderLayer,
     nn.TransformerDecoderLayer,
 )
-KEEPING = (nn.Identity, nn.modules.dropout._DropoutNd)  # besides activation functions
+KEEPING = (nn.Identity, nn.modules.dropout._DropoutNd)  # elementwise, besides activation functions
 WIDTHS = ("num_features", "num_channels", "out_channels", "out_features", "embed_dim", "in_channels", "in_features")
-NEAR = 1.0  # places by which a map may miss the input's height : width, since strides round
+NEAR = 1.0  # positions by which a map may deviate from the input's height : width, because strides round
 
 
 def unit_axis(
@@ -49,7 +49,7 @@ def unit_axis(
     forward_func: ForwardFunc,
     *,
     entered: Sequence[int] = (),
-    asked: int | None = None,
+    requested: int | None = None,
     at_input: bool = False,
     loose: bool = False,
     advice: str = "unit_axis=1 for (rows, units, ...), or unit_axis=-1 for (rows, ..., units)",
@@ -58,37 +58,37 @@ def unit_axis(
 
     The first of these that applies decides:
 
-    1. ``asked``, the caller's ``unit_axis=``.
+    1. ``requested``, the caller's ``unit_axis=``.
     2. Two axes are (rows, units).
     3. The layer's class: convolutions, batch norms, pools: 1. ``Linear``, ``LayerNorm``, attention, transformer layers:
-       the last. A recurrent layer runs along axis 1, its steps. A ``Sequential`` is as its last module, and an
-       activation function in a ``Sequential`` as the module before it.
-    4. Four axes or more: the reading whose places have the height : width of the model's input; where that does not
-       decide, the modules inside the layer, and those around it.
+       the last. A recurrent layer runs along axis 1, its steps. A ``Sequential`` follows its last module, and an
+       activation function in a ``Sequential`` follows the module before it.
+    4. Four axes or more: the axis for which the other axes have the height : width of the model's input; if that does
+       not decide, the modules inside the layer, and those around it.
 
     Three axes, (rows, tokens, units) or (rows, units, length), are decided by 1 and 3 alone.
 
     Args:
         shape: of the activation.
         layer: the module.
-        forward_func: the model, in which the modules around the layer are looked up.
-        entered: shape of the model's first input; empty where it is no image.
-        asked: the caller's choice, negative from the end.
-        at_input: the activation is what enters the layer.
-        loose: let the modules inside and around the layer decide three axes too; for distances, which name no unit.
-        advice: how the caller can decide, for the message.
+        forward_func: the model, in which the modules around the layer are found.
+        entered: shape of the model's first input; empty if it is not an image.
+        requested: the caller's choice, negative from the end.
+        at_input: whether the activation is the layer's input.
+        loose: whether the modules inside and around the layer decide three axes too; for distances, which name no unit.
+        advice: how the caller can choose the axis, for the message.
 
     Raises:
-        LayerError: several readings fit, or none.
-        ValueError: ``asked`` is no axis, or that of the samples.
+        LayerError: several axes fit, or none.
+        ValueError: ``requested`` is not an axis, or is that of the samples.
 
     Example:
         >>> unit_axis((2, 7, 7, 96), torch.nn.LayerNorm(96), torch.nn.LayerNorm(96))
         3
     """
     last = len(shape) - 1
-    if asked is not None:
-        return _checked(asked, shape)
+    if requested is not None:
+        return _check_axis(requested, shape)
     if last <= 1:
         return 1
     axis = _by_class(layer, shape, at_input) or _by_neighbour(layer, shape, forward_func, at_input)
@@ -106,18 +106,18 @@ def unit_axis(
     return last if axis < 0 else 1
 
 
-def _checked(asked: int, shape: Sequence[int]) -> int:
-    axis = asked + len(shape) if isinstance(asked, int) and asked < 0 else asked
-    if isinstance(asked, bool) or not isinstance(asked, int) or not 1 <= axis < len(shape):
+def _check_axis(chosen: int, shape: Sequence[int]) -> int:
+    axis = chosen + len(shape) if isinstance(chosen, int) and chosen < 0 else chosen
+    if isinstance(chosen, bool) or not isinstance(chosen, int) or not 1 <= axis < len(shape):
         raise ValueError(
-            f"unit_axis is {asked!r} for a layer of shape {tuple(shape)}; expected an axis behind the rows: 1 to "
+            f"unit_axis is {chosen!r} for a layer of shape {tuple(shape)}; expected an axis behind the rows: 1 to "
             f"{len(shape) - 1}, or -1 for the last."
         )
     return axis
 
 
 def _by_class(module: nn.Module, shape: Sequence[int], at_input: bool) -> int | None:
-    """1 or -1 where the module's class says it, else None."""
+    """Return 1 or -1 if the module's class determines the axis, else None."""
     if type(module).forward is nn.Sequential.forward:
         children = list(module.children())
         for child in children if at_input else reversed(children):
@@ -136,7 +136,7 @@ def _by_class(module: nn.Module, shape: Sequence[int], at_input: bool) -> int | 
 
 
 def _is_torchs(module: nn.Module) -> bool:
-    """Whether the module runs as its class in torch.nn does."""
+    """Return whether the module's forward is that of a class of torch.nn."""
     owner = next(kind for kind in type(module).__mro__ if "forward" in vars(kind))
     return owner.__module__.startswith("torch.nn.")
 
@@ -148,13 +148,13 @@ def _width(module: nn.Module) -> int | None:
 
 
 def _keeps(module: nn.Module) -> bool:
-    """Whether a module works on each element alone."""
+    """Return whether a module is elementwise."""
     activation = type(module).__module__ == "torch.nn.modules.activation"
     return (activation and not isinstance(module, nn.MultiheadAttention)) or isinstance(module, KEEPING)
 
 
 def _by_neighbour(module: nn.Module, shape: Sequence[int], forward_func: ForwardFunc, at_input: bool) -> int | None:
-    """What stands before the module in a Sequential, where the module itself keeps the axes as they are."""
+    """Return the axis of the module before this one in a Sequential, if this one is elementwise; else None."""
     if not at_input and not _keeps(module):
         return None
     inner = module
@@ -172,30 +172,30 @@ def _by_neighbour(module: nn.Module, shape: Sequence[int], forward_func: Forward
 
 
 def _parents(module: nn.Module, forward_func: ForwardFunc) -> Iterator[nn.Module]:
-    """The modules around a module, from the inside out."""
+    """Yield the modules around a module, from the inside out."""
     for root in modules_behind(forward_func):
-        for name, found in root.named_modules():
-            while found is module and name:
+        for name, candidate in root.named_modules():
+            while candidate is module and name:
                 name = name.rpartition(".")[0]
                 yield root.get_submodule(name)
-            if found is module:
+            if candidate is module:
                 return
 
 
 def _by_places(
     shape: Sequence[int], layer: nn.Module, forward_func: ForwardFunc, entered: Sequence[int]
 ) -> tuple[int | None, str]:
-    """1, -1 or None from the input's height and width and from the modules inside, and the reason for None."""
+    """Return 1, -1 or None by the input's height and width and by the modules inside, and the reason for None."""
     inside, image = _kind(layer), image_size(entered) if len(entered) == len(shape) else None
     if image is None:
         axis = _by_parts(layer, forward_func)
         return (1 if axis is None else axis or None), "the modules in and around it do not decide"
     first, last = _misfit(shape[-2:], image), _misfit(shape[-3:-1], image)
-    seen = f"the input is {image[0]} pixels high and {image[1]} wide"
+    text = f"the input is {image[0]} pixels high and {image[1]} wide"
     if (first <= NEAR) != (last <= NEAR):
         fitting = 1 if first <= NEAR else -1
         if inside == 1 and fitting == -1:
-            return None, f"{seen}, which fits unit_axis=-1, but the modules inside the layer do not"
+            return None, f"{text}, which fits unit_axis=-1, but the modules inside the layer do not"
         return fitting, ""
     both = first <= NEAR
     if inside:
@@ -205,28 +205,28 @@ def _by_places(
     around = None if inside == 0 else _by_parts(layer, forward_func)
     if around == 1 or (around and both):
         return around, ""
-    return None, f"{seen}, and {'both' if both else 'none'} of the two readings have places of that shape"
+    return None, f"{text}, and {'both' if both else 'none'} of the two readings have places of that shape"
 
 
 def image_size(entered: Sequence[int]) -> tuple[int, int] | None:
-    """Height and width of an input (rows, channels, ..., H, W); None where it may be (rows, ..., H, W, channels)."""
+    """Return height and width of an input (rows, channels, ..., H, W); None for (rows, ..., H, W, channels)."""
     if len(entered) < 4 or (entered[-1] <= 4 < min(entered[1], entered[-2])):
         return None
     return entered[-2], entered[-1]
 
 
 def _misfit(places: Sequence[int], image: tuple[int, int]) -> float:
-    """By how many places a map misses the image's height : width."""
+    """Return by how many positions a map deviates from the image's height : width."""
     return abs(places[0] * image[1] - places[1] * image[0]) / sum(image)
 
 
 def fits(places: Sequence[int], image: tuple[int, int]) -> bool:
-    """Whether a map's height : width is the image's, as far as strides round."""
+    """Return whether a map's height : width is the image's, up to the rounding of strides."""
     return _misfit(places, image) <= NEAR
 
 
 def _by_parts(layer: nn.Module, forward_func: ForwardFunc) -> int | None:
-    """1 or -1 by the modules inside, or by those in the nearest module around that decides; 0 where they differ.
+    """Return 1 or -1 by the modules inside, or by those of the nearest module around it that decides; 0 if they differ.
 
     Around a layer, linear modules alone decide nothing, because they may be the head: 0 if there is nothing else.
     """
@@ -244,31 +244,32 @@ def _by_parts(layer: nn.Module, forward_func: ForwardFunc) -> int | None:
 
 
 def _kind(module: nn.Module, *, linear: bool = True) -> int | None:
-    """1 where the modules inside are those of a convolutional network, -1 of a transformer's, 0 of both, else None.
+    """Return 1 if the modules inside are those of a convolutional network, -1 of a transformer, 0 of both, else None.
 
     Linear modules alone mean -1, or nothing without ``linear``; next to convolutions they are a head, or squeeze and
     excitation.
     """
-    found = list(module.modules())
-    second = any(isinstance(m, SECOND[:3]) for m in found)
+    modules = list(module.modules())
+    second = any(isinstance(m, SECOND[:3]) for m in modules)
     # LayerNorm2d of torchvision and timm is a LayerNorm over axis 1.
-    norms = any(isinstance(m, (*NORMS, *LAST[3:])) and "2d" not in type(m).__name__.lower() for m in found)
+    norms = any(isinstance(m, (*NORMS, *LAST[3:])) and "2d" not in type(m).__name__.lower() for m in modules)
     if second:
         return 0 if norms else 1
-    return -1 if norms or (linear and any(isinstance(m, LAST) for m in found)) else None
+    return -1 if norms or (linear and any(isinstance(m, LAST) for m in modules)) else None
 
 
 def has_places(
     shape: Sequence[int], axis: int, layer: nn.Module, forward_func: ForwardFunc, entered: Sequence[int]
 ) -> bool:
-    """Whether the axes besides rows and units are height and width: they fit the input, or convolutions made them.
+    """Return whether the axes besides rows and units are height and width.
 
-    The attention weights of a transformer, (rows, heads, tokens, tokens), fit a square input too. They are recognised
-    by the modules around the layer: units on axis 1 between linear modules and layer norms alone.
+    They are if they fit the input's height : width, or if convolutions made them. The attention weights of a
+    transformer, (rows, heads, tokens, tokens), fit a square input too. They are recognised by the modules around the
+    layer: units on axis 1, and only linear modules and layer norms.
 
     Args:
         shape: of the activation.
-        axis: that holds the units.
+        axis: the axis of the units.
         layer: the module.
         forward_func: the model around it.
         entered: shape of the model's first input.

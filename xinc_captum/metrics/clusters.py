@@ -1,4 +1,4 @@
-"""Clustering of units."""
+"""Clusters of units by where they contribute, their stability, and the variance that they explain."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -11,47 +11,47 @@ from .._optional import require
 from .image_fields import edges, opponents
 from .motion import contribution_change
 from .regions import group_features
-from .spread import check_clip, pool_cells, wide
+from .spread import check_clip, pool_cells, to_double
 from .statistics import rank_vectors
 
 
 class UnitVectors(NamedTuple):
-    """Units as points.
+    """Units as vectors.
 
     Attributes:
-        values: (living units, dims), float64; each row has length 1.
-        units: (living units,), which units they are.
+        values: (active units, dims), float64; each row has length 1.
+        units: (active units,), the indices of the units.
     """
 
     values: Tensor
     units: Tensor
 
 
-def unit_vectors(amounts: Tensor, grid: tuple[int, int] = (8, 16)) -> UnitVectors:
-    r"""Where each unit paints, as a vector that any layer, seed or architecture can be compared by.
+def unit_vectors(magnitudes: Tensor, grid: tuple[int, int] = (8, 16)) -> UnitVectors:
+    r"""Return where each unit contributes, as vectors that are comparable across layers, seeds and architectures.
 
     .. math:: v_{u,g} = \sqrt{\mathrm{pooled}(a_u)_g \, / \, \Sigma_h\, \mathrm{pooled}(a_u)_h}
 
-    How *much* it paints is divided out; units that paint nothing are left out. With the root, the distance of two
-    vectors is Hellinger's between the places where the units paint; without, a few units that paint a single spot
-    would take a cluster each and all others share the last. (The released code stretches each map between its
-    smallest and largest value, so that a single pixel decides about a whole vector.)
+    The vectors are independent of a unit's total contribution; units without contributions are left out. With the root,
+    the distance of two vectors is the Hellinger distance of the units' spatial distributions. Without it, a few units
+    that contribute at a single spot would each form a cluster, and all others would share the last. (The released code
+    rescales each map between its smallest and largest value, so that a single pixel can change the whole vector.)
 
     Args:
-        amounts: (units, H, W), or (frames, units, H, W): then the frames stand one after the other in the vector.
+        magnitudes: (units, H, W), or (frames, units, H, W), whose frames are concatenated in the vector.
         grid: cells of :func:`pool_cells`.
 
     Returns:
-        a :class:`UnitVectors`. To compare networks: the same clip and grid, and ``torch.cat`` of the values.
+        a :class:`UnitVectors`. To compare networks, use the same clip and grid, and ``torch.cat`` the values.
 
     Raises:
-        ValueError: another number of dims, a finer grid than the picture, negative or non-finite amounts.
+        ValueError: another number of dims, a finer grid than the image, negative or non-finite magnitudes.
 
     Example:
         >>> unit_vectors(torch.tensor([[[1.0, 3.0]], [[0.0, 0.0]]]), (1, 2))
         UnitVectors(values=tensor([[0.5000, 0.8660]], dtype=torch.float64), units=tensor([0]))
     """
-    cells = pool_cells(amounts, grid)
+    cells = pool_cells(magnitudes, grid)
     flat = cells.flatten(1) if cells.dim() == 3 else cells.movedim(1, 0).flatten(1)
     total = flat.sum(1)
     units = total.nonzero()[:, 0]
@@ -59,9 +59,9 @@ def unit_vectors(amounts: Tensor, grid: tuple[int, int] = (8, 16)) -> UnitVector
 
 
 def cluster_rows(vectors: Tensor, clusters: int = 6, *, seed: int = 0) -> Tensor:
-    """k-means on the vectors themselves, not on a picture of them (scikit-learn, extra ``analysis``).
+    """Return k-means clusters of the vectors (scikit-learn, extra ``analysis``).
 
-    UMAP moves far groups near and near ones apart; the released code clusters its two coordinates.
+    The released code clusters the two coordinates of UMAP instead, which does not preserve distances.
 
     Args:
         vectors: (units, dims).
@@ -76,22 +76,22 @@ def cluster_rows(vectors: Tensor, clusters: int = 6, *, seed: int = 0) -> Tensor
         ModuleNotFoundError: scikit-learn is missing.
 
     Example:
-        >>> labels = clustered(torch.tensor([[0.0], [0.1], [5.0]]), 2)
+        >>> labels = cluster_rows(torch.tensor([[0.0], [0.1], [5.0]]), 2)
         >>> bool(labels[0] == labels[1] != labels[2])
         True
     """
     if not isinstance(vectors, Tensor) or vectors.dim() != 2:
-        seen = f"shape {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else f"type {type(vectors).__name__}"
-        raise ValueError(f"vectors are of {seen}; expected (units, dims), such as unit_vectors(amounts).values.")
+        received = f"shape {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else f"type {type(vectors).__name__}"
+        raise ValueError(f"vectors are of {received}; expected (units, dims), such as unit_vectors(magnitudes).values.")
     return group_features(vectors, clusters, seed=seed)
 
 
 def rand_index(first: Tensor, second: Tensor) -> float:
-    r"""How alike two groupings of the same units are, chance taken off: 1 the same, 0 as good as random.
+    r"""Return the adjusted Rand index of two groupings of the same units: 1 for equal ones, 0 on average by chance.
 
     .. math:: \mathrm{ARI} = \frac{\mathrm{RI} - E[\mathrm{RI}]}{1 - E[\mathrm{RI}]}
 
-    Symbols: RI the part of the pairs of units on which the groupings agree (together in both, or apart in both).
+    Symbols: RI the fraction of the pairs of units on which the groupings agree (together in both, or apart in both).
 
     Raises:
         ValueError: another number of units.
@@ -105,28 +105,27 @@ def rand_index(first: Tensor, second: Tensor) -> float:
     """
     if first.dim() != 1 or first.shape != second.shape:
         raise ValueError(
-            f"groupings have shapes {tuple(first.shape)} and {tuple(second.shape)}; expected (units,) of the "
-            "same units "
-            "twice."
+            f"groupings have shapes {tuple(first.shape)} and {tuple(second.shape)}; expected (units,) of the same "
+            "units twice."
         )
     metrics = require("sklearn.metrics", purpose="the adjusted Rand index", extra="analysis")
     return float(metrics.adjusted_rand_score(first.cpu().numpy(), second.cpu().numpy()))
 
 
-class Stability(NamedTuple):
-    """Adjusted Rand indices between runs: of the vectors, and of vectors without structure; (pairs of seeds,) each."""
+class ClusterStability(NamedTuple):
+    """Adjusted Rand indices between runs, for the vectors and for shuffled vectors; (pairs of seeds,) each."""
 
-    found: Tensor
+    observed: Tensor
     shuffled: Tensor
 
 
 def stability(
     vectors: Tensor, clusters: int = 6, *, seeds: Sequence[int] = (0, 1, 2, 3, 4), generator: torch.Generator
-) -> Stability:
-    """Whether k-means finds the same clusters again from other seeds; every pair of seeds is compared.
+) -> ClusterStability:
+    """Return how well k-means clusters of different seeds agree, for every pair of seeds.
 
-    Control: each dim shuffled over the units by itself, so that every number stays and no cluster does. Clusters
-    that are no more stable than this are cut out of a cloud, not found in it.
+    Control: each dim is shuffled over the units separately, which keeps its distribution and removes clusters. If the
+    clusters are not more stable than this control, the vectors have no cluster structure.
 
     Args:
         vectors: (units, dims).
@@ -140,35 +139,35 @@ def stability(
 
     Example:
         >>> two = torch.tensor([[0.0], [0.1], [5.0], [5.1]])
-        >>> stability(two, 2, seeds=(0, 1), generator=torch.Generator().manual_seed(0)).found
+        >>> stability(two, 2, seeds=(0, 1), generator=torch.Generator().manual_seed(0)).observed
         tensor([1.], dtype=torch.float64)
     """
     if len(set(seeds)) < 2:
-        raise ValueError(f"seeds are {tuple(seeds)}; expected at least two different ones to compare.")
+        raise ValueError(f"seeds are {tuple(seeds)}; expected at least two different ones.")
     keys = torch.rand(vectors.shape, generator=generator, device=generator.device)
     without = vectors.gather(0, keys.argsort(0).to(vectors.device))
 
-    def compared(rows: Tensor) -> Tensor:
+    def agreement_of_runs(rows: Tensor) -> Tensor:
         runs = [cluster_rows(rows, clusters, seed=seed) for seed in seeds]
         pairs = itertools.combinations(runs, 2)
         return torch.tensor([rand_index(a, b) for a, b in pairs], dtype=torch.float64)
 
-    return Stability(compared(vectors), compared(without))
+    return ClusterStability(agreement_of_runs(vectors), agreement_of_runs(without))
 
 
-class Mixing(NamedTuple):
-    """How much clusters tell sources apart: the adjusted Rand index, and that of shuffled sources, (repeats,)."""
+class ClusterMixing(NamedTuple):
+    """Adjusted Rand index between clusters and sources, and that of shuffled sources, (repeats,)."""
 
-    found: float
+    observed: float
     shuffled: Tensor
 
 
-def mixing(labels: Tensor, sources: Tensor, *, generator: torch.Generator, repeats: int = 20) -> Mixing:
-    """Whether clusters are made of layers, seeds or architectures (1), or go across them (0).
+def cluster_mixing(labels: Tensor, sources: Tensor, *, generator: torch.Generator, repeats: int = 20) -> ClusterMixing:
+    """Return how well clusters coincide with layers, seeds or architectures: 1 if they do, 0 if they are independent.
 
     Args:
         labels: (units,), the clusters.
-        sources: (units,), integers: which layer, seed or network each unit is from.
+        sources: (units,), integers: the layer, seed or network of each unit.
         generator: of the control, which shuffles the sources.
         repeats: of the control.
 
@@ -177,30 +176,30 @@ def mixing(labels: Tensor, sources: Tensor, *, generator: torch.Generator, repea
         ModuleNotFoundError: scikit-learn is missing.
 
     Example:
-        >>> mixing(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 1]), generator=torch.Generator()).found
+        >>> cluster_mixing(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 1]), generator=torch.Generator()).observed
         1.0
     """
     orders = [torch.randperm(len(sources), generator=generator, device=generator.device) for _ in range(repeats)]
     control = [rand_index(labels, sources[order.to(sources.device)]) for order in orders]
-    return Mixing(rand_index(labels, sources), torch.tensor(control, dtype=torch.float64))
+    return ClusterMixing(rand_index(labels, sources), torch.tensor(control, dtype=torch.float64))
 
 
 def umap_positions(vectors: Tensor, *, neighbors: int = 15, seed: int = 0) -> Tensor:
-    """Two coordinates for each vector, near ones near each other (umap-learn, extra ``analysis``).
+    """Return UMAP coordinates of the vectors in two dimensions (umap-learn, extra ``analysis``).
 
-    For pictures only: distances between groups and their sizes mean nothing here, and another seed gives another
-    picture. The first call compiles for about twenty seconds.
+    Use them for figures only: distances between groups and their sizes have no meaning, and another seed gives another
+    layout. The first call compiles for about twenty seconds.
 
     Args:
         vectors: (units, dims).
-        neighbors: how many neighbours count as near, less than the number of units.
+        neighbors: number of nearest neighbours, less than the number of units.
         seed: of the layout.
 
     Returns:
         (units, 2), float32.
 
     Raises:
-        ValueError: another number of dims, or no more units than neighbours.
+        ValueError: another number of dims, or fewer units than neighbours + 1.
         ModuleNotFoundError: umap-learn is missing.
 
     Example:
@@ -214,13 +213,13 @@ def umap_positions(vectors: Tensor, *, neighbors: int = 15, seed: int = 0) -> Te
             f"vectors have shape {tuple(vectors.shape)} for {neighbors} neighbours; expected (units, dims) with more "
             "units than neighbours, and at least 2 neighbours."
         )
-    umap = require("umap", purpose="a UMAP picture", extra="analysis")
+    umap = require("umap", purpose="a UMAP layout", extra="analysis")
     layout = umap.UMAP(n_neighbors=neighbors, min_dist=0.1, random_state=seed, n_jobs=1)
     return torch.from_numpy(layout.fit_transform(vectors.detach().double().cpu().numpy())).float().to(vectors.device)
 
 
 class Explained(NamedTuple):
-    """One response's share of variance that clusters explain.
+    """Fraction of a response's variance that clusters explain.
 
     Attributes:
         share: η², 0 to 1.
@@ -234,17 +233,17 @@ class Explained(NamedTuple):
 
     @property
     def above(self) -> float:
-        """The share minus what shuffled labels explain on average: any labels explain a little."""
+        """The share minus the mean share of shuffled labels, which is above 0 for any labels."""
         return self.share - float(self.shuffled.mean())
 
     @property
     def chance(self) -> float:
-        """How often shuffled labels do as well: (1 + hits) / (1 + repeats)."""
+        """The p-value, the fraction of shuffled labels that explain as much: (1 + hits) / (1 + repeats)."""
         return (1 + int((self.shuffled >= self.share).sum())) / (1 + len(self.shuffled))
 
 
 def share_explained(response: Tensor, labels: Tensor) -> float:
-    r"""The share of a response's variance that lies between clusters.
+    r"""Return the fraction of a response's variance that lies between clusters.
 
     .. math:: \eta^2 = \mathrm{mean}_d \; \frac{\Sigma_k\, n_k (\bar r_{k,d} - \bar r_d)^2}
               {\Sigma_u\, (r_{u,d} - \bar r_d)^2}
@@ -256,7 +255,7 @@ def share_explained(response: Tensor, labels: Tensor) -> float:
         labels: (units,), integers.
 
     Returns:
-        0 to 1; nan where nothing varies.
+        0 to 1; nan if nothing varies.
 
     Raises:
         ValueError: shapes that do not match, or a response that is not finite.
@@ -270,99 +269,100 @@ def share_explained(response: Tensor, labels: Tensor) -> float:
     rows = response if response.dim() == 2 else response[:, None]
     if labels.dim() != 1 or len(rows) != len(labels) or not rows.isfinite().all():
         raise ValueError(
-            f"response has shape {tuple(response.shape)} and labels {tuple(labels.shape)}; expected finite "
-            "(units, dims) "
-            "and (units,). Leave units without a response out of both."
+            f"response has shape {tuple(response.shape)} and labels {tuple(labels.shape)}; expected finite (units, "
+            "dims) and (units,). Leave units without a response out of both."
         )
-    return _share(wide(rows), _members(labels.to(rows.device)))
+    return _share(to_double(rows), _members(labels.to(rows.device)))
 
 
 def what_dominates(
     responses: Mapping[str, Tensor], labels: Tensor, *, generator: torch.Generator, repeats: int = 200
 ) -> dict[str, Explained]:
-    """The share that clusters explain of each response, against shuffled labels, with bootstrap samples of the units.
+    """Return the fraction of each response's variance that clusters explain, with a control and bootstrap samples.
 
-    Units without a response (nan) in any of them are left out of all, so that all are about the same units.
+    Units with nan in any response are left out of all, so that all responses are about the same units.
 
     Args:
         responses: by name, (units, dims), for example of :func:`unit_responses`.
-        labels: (units,), clusters of the same units: where vectors left some out, index responses by their ``units``.
+        labels: (units,), clusters of the same units. If vectors left some units out, index the responses by ``units``.
         generator: of the shuffles and samples.
-        repeats: of both.
+        repeats: number of shuffles and of samples.
 
     Raises:
         ValueError: shapes that do not match, fewer than three units with all responses, or a single cluster.
 
     Example:
         >>> labels = torch.arange(40) % 2
-        >>> found = what_dominates({"motion": labels * 1.0}, labels, generator=torch.Generator().manual_seed(0))
-        >>> found["motion"].share
+        >>> explained = what_dominates({"motion": labels * 1.0}, labels, generator=torch.Generator().manual_seed(0))
+        >>> explained["motion"].share
         1.0
 
-    Source: the paper's claim that clusters are dominated by motion (Padmanabhan et al., CVPR 2024), made a number.
+    Source: a measure of the paper's claim that clusters are dominated by motion (Padmanabhan et al., CVPR 2024).
     """
-    rows = {name: wide(r if r.dim() == 2 else r[:, None]) for name, r in responses.items()}
+    rows = {name: to_double(r if r.dim() == 2 else r[:, None]) for name, r in responses.items()}
     for name, row in rows.items():
         if labels.dim() != 1 or len(row) != len(labels):
             raise ValueError(
                 f"{name} has shape {tuple(row.shape)} and labels {tuple(labels.shape)}; expected (units, dims) and "
                 "(units,)."
             )
-    kept = torch.stack([row.isfinite().all(1) for row in rows.values()]).all(0)
-    count = int(kept.sum())
+    complete = torch.stack([row.isfinite().all(1) for row in rows.values()]).all(0)
+    count = int(complete.sum())
     if count < 3:
         raise ValueError(f"{count} of {len(labels)} units have all responses; expected at least 3.")
-    rows = {name: row[kept] for name, row in rows.items()}
+    rows = {name: row[complete] for name, row in rows.items()}
     device = generator.device
-    member = _members(labels.to(kept.device)[kept])
+    member = _members(labels.to(complete.device)[complete])
     if member.shape[1] < 2:
-        raise ValueError(f"all {count} units with responses are in one cluster; expected at least two to tell apart.")
-    orders = [torch.randperm(count, generator=generator, device=device).to(kept.device) for _ in range(repeats)]
-    draws = [torch.randint(count, (count,), generator=generator, device=device).to(kept.device) for _ in range(repeats)]
-    found = {}
+        raise ValueError(f"all {count} units with responses are in one cluster; expected at least two clusters.")
+    orders = [torch.randperm(count, generator=generator, device=device).to(complete.device) for _ in range(repeats)]
+    draws = [
+        torch.randint(count, (count,), generator=generator, device=device).to(complete.device) for _ in range(repeats)
+    ]
+    results = {}
     for name, row in rows.items():
         shuffled = torch.tensor([_share(row, member[order]) for order in orders], dtype=torch.float64)
-        # a bootstrap sample repeats units, which any labels explain better: its own chance level is taken off
+        # a bootstrap sample repeats units, which any labels explain better, so its own chance level is subtracted
         resampled = [
             _share(row[d], member[d]) - _share(row[d], member[d][o]) for d, o in zip(draws, orders, strict=True)
         ]
-        found[name] = Explained(_share(row, member), shuffled, torch.tensor(resampled, dtype=torch.float64))
-    return found
+        results[name] = Explained(_share(row, member), shuffled, torch.tensor(resampled, dtype=torch.float64))
+    return results
 
 
-def verdict(found: Mapping[str, Explained], name: str = "motion") -> str:
-    """Whether clusters are dominated by one response: "supported here", or "not supported here", and why.
+def verdict(results: Mapping[str, Explained], name: str = "motion") -> str:
+    """Return whether one response dominates the clusters: "supported here" or "not supported here", with the reason.
 
-    Supported means: shuffled labels explain as much of it in at most 5 % of the cases, and in at least 95 % of the
-    bootstrap samples of the units it is explained better than each other response.
+    It is supported if shuffled labels explain as much of the response in at most 5 % of the cases, and if it is
+    explained better than each other response in at least 95 % of the bootstrap samples of the units.
 
     Raises:
-        KeyError: no such response, or no other one to compare it with.
+        KeyError: no such response, or no other one.
 
     Example:
         >>> some, none = torch.full((99,), 0.8), torch.full((99,), 0.1)
         >>> verdict({"motion": Explained(0.9, none, some), "edge": Explained(0.3, none, none)})
         'supported here: clusters explain 90 % of motion (10 % by chance) and 30 % of edge, the next'
     """
-    others = [other for other in found if other != name]
-    if name not in found or not others:
-        raise KeyError(f"{name!r} and another response to compare it with; got {', '.join(found) or 'nothing'}")
-    mine = found[name]
-    best = max(others, key=lambda other: found[other].above)
-    said = f"clusters explain {mine.share:.0%} of {name} ({float(mine.shuffled.mean()):.0%} by chance)"
-    said = said.replace("%", " %")
+    rivals = [other for other in results if other != name]
+    if name not in results or not rivals:
+        raise KeyError(f"{name!r} and another response to compare it with; got {', '.join(results) or 'nothing'}")
+    mine = results[name]
+    best = max(rivals, key=lambda other: results[other].above)
+    text = f"clusters explain {mine.share:.0%} of {name} ({float(mine.shuffled.mean()):.0%} by chance)"
+    text = text.replace("%", " %")
     if not mine.chance <= 0.05:
-        return f"not supported here: {said}, which shuffled labels reach in {100 * mine.chance:.0f} % of the draws"
-    ahead = (mine.resampled > torch.stack([found[other].resampled for other in others]).amax(0)).double().mean()
-    compared = f"{found[best].share:.0%} of {best}".replace("%", " %")
+        return f"not supported here: {text}, which shuffled labels reach in {100 * mine.chance:.0f} % of the draws"
+    ahead = (mine.resampled > torch.stack([results[other].resampled for other in rivals]).amax(0)).double().mean()
+    compared = f"{results[best].share:.0%} of {best}".replace("%", " %")
     if float(ahead) < 0.95:
-        return f"not supported here: {said}, but {compared}; it leads in {100 * float(ahead):.0f} % of the samples"
-    return f"supported here: {said} and {compared}, the next"
+        return f"not supported here: {text}, but {compared}; it leads in {100 * float(ahead):.0f} % of the samples"
+    return f"supported here: {text} and {compared}, the next"
 
 
 def _members(labels: Tensor) -> Tensor:
-    """(units, clusters), 1 where a unit belongs."""
-    return wide(labels[:, None] == labels.unique())
+    """Return the membership matrix (units, clusters)."""
+    return to_double(labels[:, None] == labels.unique())
 
 
 def _share(rows: Tensor, member: Tensor) -> float:
@@ -374,8 +374,8 @@ def _share(rows: Tensor, member: Tensor) -> float:
     return float((between[varies] / total[varies]).mean()) if varies.any() else float("nan")
 
 
-def unit_responses(amounts: Tensor, clip: Tensor, flow: Tensor) -> dict[str, Tensor]:
-    r"""Four descriptions of each unit, all by rank correlations over pixels, means over frames.
+def unit_responses(magnitudes: Tensor, clip: Tensor, flow: Tensor) -> dict[str, Tensor]:
+    r"""Return four descriptions of each unit: rank correlations over pixels, averaged over frames, and the position.
 
     ========  ==================================================================================
     motion    ρ(change of a, speed) and ρ(a, speed)
@@ -385,7 +385,7 @@ def unit_responses(amounts: Tensor, clip: Tensor, flow: Tensor) -> dict[str, Ten
     ========  ==================================================================================
 
     Args:
-        amounts: a, (frames, units, H, W), >= 0.
+        magnitudes: a, (frames, units, H, W), >= 0.
         clip: (frames, 3, H, W), floats in [0, 1].
         flow: (frames - 1, 2, H, W), of :func:`optical_flow` or known.
 
@@ -398,16 +398,16 @@ def unit_responses(amounts: Tensor, clip: Tensor, flow: Tensor) -> dict[str, Ten
 
     Example:
         >>> clip = torch.rand(3, 3, 6, 8)
-        >>> found = unit_responses(torch.rand(3, 5, 6, 8), clip, torch.rand(2, 2, 6, 8))
-        >>> {name: found[name].shape[1] for name in found}
+        >>> responses = unit_responses(torch.rand(3, 5, 6, 8), clip, torch.rand(2, 2, 6, 8))
+        >>> {name: response.shape[1] for name, response in responses.items()}
         {'motion': 2, 'colour': 3, 'edge': 1, 'position': 2}
     """
-    values = check_clip(amounts)
+    values = check_clip(magnitudes)
     frames, size = len(values), values.shape[2:]
     if clip.shape != (frames, 3, *size) or flow.shape != (frames - 1, 2, *size):
         raise ValueError(
-            f"clip has shape {tuple(clip.shape)} and flow {tuple(flow.shape)} for amounts {tuple(amounts.shape)}; "
-            f"expected {(frames, 3, *size)} and {(frames - 1, 2, *size)}."
+            f"clip has shape {tuple(clip.shape)} and flow {tuple(flow.shape)} for magnitudes "
+            f"{tuple(magnitudes.shape)}; expected {(frames, 3, *size)} and {(frames - 1, 2, *size)}."
         )
     maps = rank_vectors(values.flatten(2))
     changes = rank_vectors(contribution_change(values).flatten(2))
@@ -425,12 +425,12 @@ def unit_responses(amounts: Tensor, clip: Tensor, flow: Tensor) -> dict[str, Ten
 
 
 def _over_frames(maps: Tensor, fields: Tensor) -> Tensor:
-    """Mean over frames of the correlations: (frames, units, P) and (frames, P) to (units,)."""
+    """Return the mean over frames of the correlations of (frames, units, P) with (frames, P): (units,)."""
     return torch.einsum("tup,tp->tu", maps, fields).nanmean(0)
 
 
 def _centres(values: Tensor) -> Tensor:
-    """(frames, units, H, W) to (units, 2)."""
+    """Return the centres of mass (units, 2) of (frames, units, H, W)."""
     total = values.sum((0, 2, 3))
     centres = []
     for dim in (2, 3):

@@ -1,4 +1,4 @@
-"""Network dissection, concepts."""
+"""Network dissection: overlap of units with concepts, effects of ablations, and correspondence between networks."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,11 +24,11 @@ from ..selectors import python_index
 from .spread import share
 from .statistics import chance_of, false_discovery_rate, rank_vectors
 
-BLOCK = 16  # units whose enlarged maps are held at a time
+BLOCK = 16  # units whose enlarged maps are in memory at a time
 
 
 class ConceptUnits(NamedTuple):
-    """Units that stand for a concept, the strongest first: (kept,) each."""
+    """Units that detect a concept, the strongest first: (selected units,) each."""
 
     units: Tensor
     iou: Tensor
@@ -36,15 +36,15 @@ class ConceptUnits(NamedTuple):
 
 
 class Concepts(NamedTuple):
-    """Every unit beside every concept.
+    """Overlap of every unit with every concept.
 
     Attributes:
-        iou: intersection over union, (units, concepts), float64; nan where a unit is never active and the concept
-            nowhere.
-        p: chance of as much when masks belong to other pictures, (units, concepts).
-        q: smallest rate of false discoveries at which a pair is kept, over all pairs, (units, concepts).
-        thresholds: above which a unit counts as active, (units,).
-        shuffled: mean overlap under the exchange of pictures, (units, concepts).
+        iou: intersection over union, (units, concepts), float64; nan if neither the unit is active nor the concept
+            present.
+        p: p-values under exchanged masks, (units, concepts).
+        q: smallest false discovery rate at which a pair is selected, over all pairs, (units, concepts).
+        thresholds: activation above which a unit is active, (units,).
+        shuffled: mean overlap with exchanged masks, (units, concepts).
     """
 
     iou: Tensor
@@ -54,51 +54,51 @@ class Concepts(NamedTuple):
     shuffled: Tensor
 
     def __repr__(self) -> str:
-        """How many, and the highest overlap, not every number."""
+        """Return the numbers of units and concepts, and the highest overlap."""
         units, concepts = self.iou.shape
         best = self.iou.nan_to_num(0).max() if self.iou.numel() else torch.tensor(0.0)
         return f"Concepts({units} units, {concepts} concepts, highest overlap {float(best):.2f})"
 
     def units_for(self, concept: int, *, least: float = 0.04, fdr: float = 0.05) -> ConceptUnits:
-        """Units with an overlap of at least ``least`` that chance does not explain.
+        """Return the units with an overlap of at least ``least`` and a false discovery rate of at most ``fdr``.
 
         Raises:
-            ValueError: a concept that is not there.
+            ValueError: an index out of range.
         """
         if not 0 <= concept < self.iou.shape[1]:
-            raise ValueError(f"concept is {concept}; there are 0 to {self.iou.shape[1] - 1}.")
+            raise ValueError(f"concept is {concept}; expected 0 to {self.iou.shape[1] - 1}.")
         overlap, rate = self.iou[:, concept], self.q[:, concept]
-        kept = ((overlap >= least) & (rate <= fdr)).nonzero()[:, 0]
-        order = kept[overlap[kept].argsort(descending=True, stable=True)]
+        selected = ((overlap >= least) & (rate <= fdr)).nonzero()[:, 0]
+        order = selected[overlap[selected].argsort(descending=True, stable=True)]
         return ConceptUnits(order, overlap[order], rate[order])
 
 
 def concept_overlap(
     activations: Tensor, masks: Tensor, *, generator: torch.Generator, quantile: float = 0.99, repeats: int = 20
 ) -> Concepts:
-    r"""Intersection over union of units' highest activations with concepts' masks, beside exchanged pictures.
+    r"""Return the intersection over union of units' highest activations with masks of concepts, and p-values.
 
     .. math:: \mathrm{IoU}_{u,c} = \frac{\Sigma_{i,p}\, [\uparrow a_{u,i,p} > t_u]\, m_{c,i,p}}
               {\Sigma_{i,p}\, \max([\uparrow a_{u,i,p} > t_u],\, m_{c,i,p})}, \qquad P(a_u > t_u) = 1 - \text{quantile}
 
-    Symbols: a the activation of unit u in picture i, ↑ bilinear enlargement to the masks' size, m the mask of concept
-    c. The control hands the pictures' masks round at random: what remains is what any unit gets that likes the places
-    where the concept usually is. Overlaps are standardised unit by unit, the true one among those of the control, and
-    compared with the control's of all units.
+    Symbols: a the activation of unit u in image i, ↑ bilinear upsampling to the masks' size, m the mask of concept c.
+    The control permutes the masks over the images: it keeps the overlap due to the typical position of the concept.
+    Overlaps are standardised for each unit, over the true masks and the permutations, and compared with the control's
+    of all units.
 
     Args:
         activations: (n, units, h, w), any float dtype.
         masks: (n, concepts, H, W), bool or 0 and 1; they may overlap.
-        generator: of the exchanges.
+        generator: of the permutations.
         quantile: in (0, 1).
-        repeats: exchanges; the smallest p is 1 / (1 + repeats · units).
+        repeats: number of permutations; the smallest p is 1 / (1 + repeats · units).
 
     Returns:
         :class:`Concepts`, on the CPU.
 
     Raises:
-        ValueError: shapes that do not match, fewer than three pictures, masks that are soft, a concept that is nowhere,
-            a quantile outside (0, 1), or fewer than three repeats.
+        ValueError: shapes that do not match, fewer than three images, masks that are soft, a concept without pixels, a
+            quantile outside (0, 1), or fewer than three repeats.
 
     Example:
         >>> g = torch.Generator().manual_seed(0)
@@ -114,20 +114,20 @@ def concept_overlap(
     flags = masks.to(torch.float32).cpu().flatten(2)
     areas = flags.sum((0, 2)).double()
     orders = [torch.randperm(len(masks), generator=generator, device=generator.device).cpu() for _ in range(repeats)]
-    found, nulls, levels = [], [], []
+    overlaps, nulls, levels = [], [], []
     for start, stop in chunks(activations.shape[1], BLOCK):
-        own = activations[:, start:stop].detach().float()
-        level = own.transpose(0, 1).flatten(1).double().quantile(quantile, dim=1).to(own)
-        large = F.interpolate(own, masks.shape[2:], mode="bilinear", align_corners=False)
-        # Between equal largest values, enlargement rounds up: nothing is above the largest one.
-        edge = level.where(level < own.amax((0, 2, 3)), torch.inf)
+        chunk = activations[:, start:stop].detach().float()
+        level = chunk.transpose(0, 1).flatten(1).double().quantile(quantile, dim=1).to(chunk)
+        large = F.interpolate(chunk, masks.shape[2:], mode="bilinear", align_corners=False)
+        # Interpolation between equal largest values can round up; no value is above the largest one.
+        edge = level.where(level < chunk.amax((0, 2, 3)), torch.inf)
         active = (large > edge[:, None, None]).float().cpu().flatten(2)
         size = active.sum((0, 2)).double()[:, None] + areas
-        found.append(_over(_met(active, flags), size))
-        nulls.append(torch.stack([_over(_met(active, flags[order]), size) for order in orders], 1))
+        overlaps.append(_over(_intersections(active, flags), size))
+        nulls.append(torch.stack([_over(_intersections(active, flags[order]), size) for order in orders], 1))
         levels.append(level.cpu())
-    iou, null = torch.cat(found), torch.cat(nulls)
-    # standardised with the truth among its exchanges: each of them is treated as the truth is
+    iou, null = torch.cat(overlaps), torch.cat(nulls)
+    # standardised over the true masks and the permutations alike, so that both are treated equally
     every = torch.cat([iou[:, None], null], 1)
     z = (every - every.mean(1, keepdim=True)) / _positive(every.std(1, keepdim=True, correction=0))
     p = torch.stack([_chance(z[:, 0, c], z[:, 1:, c].flatten()) for c in range(iou.shape[1])], 1)
@@ -135,17 +135,17 @@ def concept_overlap(
     return Concepts(iou, p, q, torch.cat(levels), null.mean(1))
 
 
-def _chance(found: Tensor, null: Tensor) -> Tensor:
-    """p-values; 1 where nothing varies under the exchange, so that it cannot say anything."""
-    return torch.ones_like(found) if null.isnan().all() else chance_of(found, null)
+def _chance(overlaps: Tensor, null: Tensor) -> Tensor:
+    """Return p-values; 1 if the overlap does not vary under the permutations."""
+    return torch.ones_like(overlaps) if null.isnan().all() else chance_of(overlaps, null)
 
 
 def _positive(spread: Tensor) -> Tensor:
     return spread.where(spread > 1e-12, torch.nan)
 
 
-def _met(active: Tensor, flags: Tensor) -> Tensor:
-    """Pixels that each unit and concept share over all pictures, (units, concepts)."""
+def _intersections(active: Tensor, flags: Tensor) -> Tensor:
+    """Return the number of pixels in which each unit is active and each concept present, (units, concepts)."""
     return torch.einsum("iup,icp->uc", active, flags).double()
 
 
@@ -157,35 +157,32 @@ def _over(met: Tensor, size: Tensor) -> Tensor:
 def _check(activations: Tensor, masks: Tensor, quantile: float, repeats: int) -> None:
     if activations.dim() != 4 or masks.dim() != 4 or len(activations) != len(masks) or len(masks) < 3:
         raise ValueError(
-            f"activations have shape {tuple(activations.shape)} and masks {tuple(masks.shape)}; expected (n, "
-            "units, h, w)"
-            " and (n, concepts, H, W) of the same pictures, at least 3."
+            f"activations have shape {tuple(activations.shape)} and masks {tuple(masks.shape)}; expected (n, units, h, "
+            "w) and (n, concepts, H, W) of the same images, at least 3."
         )
     if not activations.isfinite().all():
-        raise ValueError("activations hold nan or infinity; expected finite ones. Leave such pictures out.")
+        raise ValueError("activations hold nan or infinity; expected finite ones. Leave such images out.")
     if not ((masks == 0) | (masks == 1)).all():
-        raise ValueError(
-            "masks have values between 0 and 1; a concept is there or not. Compare with a threshold first."
-        )
+        raise ValueError("masks have values between 0 and 1; expected 0 or 1. Compare them with a threshold first.")
     nowhere = (~masks.flatten(2).any(2).any(0)).nonzero()[:, 0]
     if len(nowhere):
-        raise ValueError(f"concept {int(nowhere[0])} is in none of the pictures; leave it out.")
+        raise ValueError(f"concept {int(nowhere[0])} is in none of the images; leave it out.")
     if not 0 < quantile < 1 or repeats < 3:
         raise ValueError(f"quantile is {quantile} with {repeats} repeats; expected one in (0, 1), and at least 3.")
 
 
 class Correspondence(NamedTuple):
-    """How well a neuron of one network finds itself in another by what it paints.
+    """Similarity of neuron i's contribution maps across networks fitted to different images.
 
-    Where no neuron paints anything, the first three are nan.
+    The first three fields are nan if no neuron contributes anything.
 
     Attributes:
-        retrieval: share of neurons whose most similar canvas in the other network has the same index.
+        retrieval: fraction of neurons whose most similar canvas in the other network has the same index.
         same: mean cosine of canvases with the same index.
         other: mean cosine of canvases with different indices.
         chance: retrieval by guessing, 1 / neurons.
-        queries: how many neurons looked, over all ordered pairs of pictures.
-        silent: how many could not look, since they paint nothing in their own picture.
+        queries: number of compared neurons, over all ordered pairs of images.
+        silent: number of neurons that contribute nothing to their own image and are not compared.
     """
 
     retrieval: float
@@ -197,17 +194,17 @@ class Correspondence(NamedTuple):
 
 
 def correspondence(canvases: Tensor) -> Correspondence:
-    r"""Retrieval of each neuron among the neurons of every other picture's network.
+    r"""Return how often each neuron's most similar canvas in every other image's network has the same index.
 
     .. math:: \mathrm{mean}_{a \ne b,\, i}\; \bigl[\arg\max_j \cos(C_{a,i}, C_{b,j}) = i\bigr]
 
-    A neuron that is silent in b is similar to none there (cosine 0), so it counts as not found. The number alone says
-    little: networks that are written from shared base weights correspond *before any training*, and networks fitted
-    one by one from the same first weights find each other too, to some extent. Compare with
-    :func:`.identical_inits` and :func:`.independent_inits`, and with an unfitted model.
+    A neuron without contributions in b has cosine 0 with all neurons there and counts as not retrieved. Compare the
+    result with controls: networks generated from shared base weights correspond *before any training*, and networks
+    fitted one by one from the same initial weights also correspond to some extent. See :func:`.identical_inits` and
+    :func:`.independent_inits`, and an unfitted model.
 
     Args:
-        canvases: (pictures, neurons, *picture), contributions with their signs; at least 2 of each.
+        canvases: (images, neurons, *image), contributions with their signs; at least 2 of each.
 
     Raises:
         ValueError: another shape, or values that are not finite.
@@ -220,35 +217,35 @@ def correspondence(canvases: Tensor) -> Correspondence:
     Source: the protocol is ours; aligned neurons follow from Chen & Wang (ECCV 2022), eq. 3.
     """
     vectors = _unit(canvases)
-    pictures, neurons = vectors.shape[:2]
+    images, neurons = vectors.shape[:2]
     painting = vectors.abs().sum(-1) > 0
-    found = same = other = 0.0
-    for a in range(pictures):
-        similar = vectors[a] @ vectors.mT  # (pictures, neurons of a, neurons)
-        others = torch.arange(pictures, device=vectors.device) != a
-        kept = similar[others][:, painting[a]]
+    hits = same = other = 0.0
+    for a in range(images):
+        similar = vectors[a] @ vectors.mT  # (images, neurons of a, neurons)
+        other_images = torch.arange(images, device=vectors.device) != a
+        similarities = similar[other_images][:, painting[a]]
         index = painting[a].nonzero()[:, 0]
-        own = kept.gather(2, index.expand(len(kept), -1)[..., None])[..., 0]
-        rivals = kept.scatter(2, index.expand(len(kept), -1)[..., None], -torch.inf).amax(2)
-        found += float(((own > rivals) & (own != 0)).sum())
-        same += float(own.sum())
-        other += float((kept.sum(2) - own).sum()) / (neurons - 1)
-    queries = int(painting.sum()) * (pictures - 1)
-    retrieval, same, other = (total / queries if queries else float("nan") for total in (found, same, other))
-    return Correspondence(retrieval, same, other, 1 / neurons, queries, int((~painting).sum()) * (pictures - 1))
+        matches = similarities.gather(2, index.expand(len(similarities), -1)[..., None])[..., 0]
+        rivals = similarities.scatter(2, index.expand(len(similarities), -1)[..., None], -torch.inf).amax(2)
+        hits += float(((matches > rivals) & (matches != 0)).sum())
+        same += float(matches.sum())
+        other += float((similarities.sum(2) - matches).sum()) / (neurons - 1)
+    queries = int(painting.sum()) * (images - 1)
+    retrieval, same, other = (total / queries if queries else float("nan") for total in (hits, same, other))
+    return Correspondence(retrieval, same, other, 1 / neurons, queries, int((~painting).sum()) * (images - 1))
 
 
 def region_use(canvases: Tensor, masks: Tensor) -> Tensor:
-    r"""Each neuron's share of what is painted in each region of each picture: (pictures, regions, neurons).
+    r"""Return each neuron's share of the contributions in each region of each image: (images, regions, neurons).
 
     .. math:: U_{b,r,i} = \Sigma_{p \in r} |C_{b,i,p}| \, / \, \Sigma_v \Sigma_{p \in r} |C_{b,v,p}|
 
     Args:
-        canvases: (pictures, neurons, C, H, W); channels are added up.
-        masks: (regions, H, W), or (pictures, regions, H, W) where each picture has its own; bool or in [0, 1].
+        canvases: (images, neurons, C, H, W); channels are summed.
+        masks: (regions, H, W), or (images, regions, H, W) where each image has its own; bool or in [0, 1].
 
     Returns:
-        float64, rows of neurons adding up to 1.
+        float64; the shares of the neurons sum to 1.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -259,35 +256,35 @@ def region_use(canvases: Tensor, masks: Tensor) -> Tensor:
     """
     if canvases.dim() != 5 or masks.dim() not in (3, 4) or (masks.dim() == 4 and len(masks) != len(canvases)):
         raise ValueError(
-            f"canvases have shape {tuple(canvases.shape)} and masks {tuple(masks.shape)}; expected (pictures, neurons, "
-            "C, H, W) and (regions, H, W), or (pictures, regions, H, W)."
+            f"canvases have shape {tuple(canvases.shape)} and masks {tuple(masks.shape)}; expected (images, neurons, "
+            "C, H, W) and (regions, H, W), or (images, regions, H, W)."
         )
-    amounts = canvases.abs().sum(2)
+    magnitudes = canvases.abs().sum(2)
     each = masks if masks.dim() == 4 else masks.expand(len(canvases), *masks.shape)
-    return torch.stack([share(a, m) for a, m in zip(amounts, each, strict=True)])
+    return torch.stack([share(a, m) for a, m in zip(magnitudes, each, strict=True)])
 
 
 def region_agreement(use: Tensor) -> Tensor:
-    r"""Whether the same neurons serve a region in every picture: one number a region.
+    r"""Return how well images agree on the neurons that contribute to a region, one number for each region.
 
     .. math:: \mathrm{mean}_{a \ne b}\; \rho(U_{a,r,\cdot}, U_{b,r,\cdot})
 
     Args:
-        use: (pictures, regions, neurons), as :func:`region_use` answers; ρ is Spearman's over neurons.
+        use: (images, regions, neurons), as from :func:`region_use`; ρ is Spearman's over neurons.
 
     Returns:
-        (regions,), float64; nan where a picture's neurons share a region equally.
+        (regions,), float64; nan if the neurons of an image contribute equally to a region.
 
     Raises:
-        ValueError: fewer than 2 pictures or neurons.
+        ValueError: fewer than 2 images or neurons.
 
     Example:
         >>> region_agreement(torch.tensor([[[0.1, 0.2, 0.7]], [[0.2, 0.3, 0.5]]])).round(decimals=6)
         tensor([1.], dtype=torch.float64)
     """
     if use.dim() != 3 or use.shape[0] < 2 or use.shape[2] < 2:
-        raise ValueError(f"use has shape {tuple(use.shape)}; expected (pictures, regions, neurons).")
-    vectors = rank_vectors(use).movedim(1, 0)  # (regions, pictures, neurons)
+        raise ValueError(f"use has shape {tuple(use.shape)}; expected (images, regions, neurons).")
+    vectors = rank_vectors(use).movedim(1, 0)  # (regions, images, neurons)
     every = vectors @ vectors.mT
     pairs = use.shape[0] * (use.shape[0] - 1)
     return (every.sum((1, 2)) - every.diagonal(dim1=1, dim2=2).sum(1)) / pairs
@@ -296,7 +293,7 @@ def region_agreement(use: Tensor) -> Tensor:
 def _unit(canvases: Tensor) -> Tensor:
     if canvases.dim() < 3 or min(canvases.shape[:2]) < 2:
         raise ValueError(
-            f"canvases have shape {tuple(canvases.shape)}; expected (pictures, neurons, *picture), 2 or more of both."
+            f"canvases have shape {tuple(canvases.shape)}; expected (images, neurons, *image), 2 or more of both."
         )
     flat = canvases.detach().double().flatten(2)
     if not flat.isfinite().all():
@@ -317,36 +314,36 @@ def dissect(
     batch_size: int = 32,
     unit_axis: int | None = None,
 ) -> Concepts:
-    """Overlap of each unit of a layer with each concept: :func:`concept_overlap` on what the layer hands on.
+    """Return the overlap of each unit of a layer with each concept: :func:`concept_overlap` of the layer's output.
 
     Args:
-        forward_func: a classifier called with pictures, or a generator's ``synthesize`` called with latents.
+        forward_func: a classifier called with images, or a generator's ``synthesize`` called with latents.
         layer: a module or dotted name; its output is (n, units, h, w), or has its units on another axis.
         inputs: of ``forward_func``, (n, …).
-        masks: (n, concepts, H, W), of the pictures that go in (or come out, of a generator).
-        generator: of the control's exchanges.
-        quantile: above which a unit counts as active.
+        masks: (n, concepts, H, W), of the input images, or of a generator's output images.
+        generator: of the control's permutations.
+        quantile: of the activations, above which a unit is active.
         repeats: of the control.
-        batch_size: inputs at once.
+        batch_size: inputs in one forward pass.
         unit_axis: which axis of the layer's output holds the units; None determines it.
 
     Returns:
         :class:`Concepts`.
 
     Raises:
-        LayerError: the layer is unknown, returns something else than maps, or its unit axis cannot be determined.
+        LayerError: the layer is unknown, does not return maps, or its unit axis cannot be determined.
         ValueError: as :func:`concept_overlap`.
 
     Example:
         >>> g = torch.Generator().manual_seed(0)
-        >>> model, pictures = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)), torch.rand(6, 3, 8, 8, generator=g)
-        >>> dissect(model, "0", pictures, pictures[:, :1] > 0.8, generator=g).iou.shape
+        >>> model, images = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)), torch.rand(6, 3, 8, 8, generator=g)
+        >>> dissect(model, "0", images, images[:, :1] > 0.8, generator=g).iou.shape
         torch.Size([4, 1])
 
     Source: Bau et al., "Understanding the role of individual units in a deep neural network" (PNAS 2020).
     """
     module = find_layer(forward_func, layer)
-    seen = []
+    activations = []
     with protect(forward_func), torch.no_grad():
         for start, stop in chunks(len(inputs), batch_size):
             with capture(forward_func, module) as captured:
@@ -354,12 +351,12 @@ def dissect(
             value = one_tensor(captured[module], partial(layer_name, forward_func, module), stop - start)
             if value.dim() != 4:
                 raise LayerError(
-                    f"layer {layer_name(forward_func, module)} returns {tuple(value.shape)}; concepts have places, so "
-                    "maps (n, units, h, w) are expected. Choose a convolution before it."
+                    f"layer {layer_name(forward_func, module)} returns {tuple(value.shape)}; expected maps (n, units, "
+                    "h, w). Choose a convolution before it."
                 )
-            axis = axis_of(value.shape, module, forward_func, entered=tuple(inputs.shape), asked=unit_axis)
-            seen.append(value.detach().movedim(axis, 1))
-    return concept_overlap(torch.cat(seen), masks, generator=generator, quantile=quantile, repeats=repeats)
+            axis = axis_of(value.shape, module, forward_func, entered=tuple(inputs.shape), requested=unit_axis)
+            activations.append(value.detach().movedim(axis, 1))
+    return concept_overlap(torch.cat(activations), masks, generator=generator, quantile=quantile, repeats=repeats)
 
 
 def ablate(
@@ -373,21 +370,21 @@ def ablate(
     batch_size: int = 64,
     unit_axis: int | None = None,
 ) -> Tensor:
-    r"""By how much a score falls when units are held at a constant: what they cause, not what they go along with.
+    r"""Return by how much a score falls when units are set to a constant, which measures their causal effect.
 
     .. math:: \delta_{u} = \mathrm{mean}_i\, \bigl(s(f(x_i)) - s(f(x_i;\, a_u := v))\bigr)
 
     Symbols: f the network, s the score, a the layer's output, v the constant. In a classifier, s may be the classes'
-    probabilities; in a generator, the area of each part of the picture.
+    probabilities; in a generator, the area of each part of the image.
 
     Args:
-        forward_func: a classifier called with pictures, or a generator's ``synthesize`` called with latents.
+        forward_func: a classifier called with images, or a generator's ``synthesize`` called with latents.
         layer: a module or dotted name.
         inputs: of ``forward_func``, (n, …).
-        units: each entry is one unit, or several that are held together.
-        score: the output of ``forward_func`` to (n, scores).
-        value: what they are held at.
-        batch_size: inputs at once.
+        units: each entry is one unit, or several that are set together.
+        score: function from the output of ``forward_func`` to (n, scores).
+        value: the constant.
+        batch_size: inputs in one forward pass.
         unit_axis: which axis of the layer's output holds the units; None determines it.
 
     Returns:
@@ -400,7 +397,7 @@ def ablate(
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.ReLU())
         >>> model[0].weight.data = torch.eye(2)
-        >>> ablated(model, "1", torch.tensor([[3.0, 5.0]]), [0, [0, 1]], lambda y: y)
+        >>> ablate(model, "1", torch.tensor([[3.0, 5.0]]), [0, [0, 1]], lambda y: y)
         tensor([[3., 0.],
                 [3., 5.]], dtype=torch.float64)
 
@@ -415,14 +412,14 @@ def ablate(
     with protect(forward_func), torch.no_grad():
         for start, stop in chunks(len(inputs), batch_size):
             rows = inputs[start:stop]
-            before = _scored(score, forward_func(rows.clone()), len(rows))
+            before = _score(score, forward_func(rows.clone()), len(rows))
             fallen = []
             entered = tuple(inputs.shape)
             for group in groups:
-                axis = partial(axis_of, layer=module, forward_func=forward_func, entered=entered, asked=unit_axis)
-                with patch(forward_func, module, _held(group, value, axis)):
+                axis = partial(axis_of, layer=module, forward_func=forward_func, entered=entered, requested=unit_axis)
+                with patch(forward_func, module, _set_group(group, value, axis)):
                     after = forward_func(rows.clone())  # the model may write into its input
-                fallen.append(before - _scored(score, after, len(rows)))
+                fallen.append(before - _score(score, after, len(rows)))
             change = torch.stack(fallen)
             known = ~change.isnan()
             sums, counts = change.nansum(1), known.sum(1)
@@ -432,7 +429,7 @@ def ablate(
     return total / count.where(count > 0, torch.nan)
 
 
-def _held(group: list[int], value: float, axis_of_shape: Callable[..., int]) -> Callable[[Tensor], Tensor]:
+def _set_group(group: list[int], value: float, axis_of_shape: Callable[..., int]) -> Callable[[Tensor], Tensor]:
     def edit(activation: Tensor) -> Tensor:
         if not isinstance(activation, Tensor) or activation.dim() < 2:
             raise LayerError("the layer returns no single tensor with an axis of units; choose a module inside it.")
@@ -447,9 +444,9 @@ def _held(group: list[int], value: float, axis_of_shape: Callable[..., int]) -> 
     return edit
 
 
-def _scored(score: Callable[[Tensor], Tensor], output: Tensor, rows: int) -> Tensor:
-    found = score(output)
-    if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != rows:
-        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise ValueError(f"score gave {shape} for {rows} inputs; expected a tensor ({rows}, scores).")
-    return found.double().cpu()
+def _score(score: Callable[[Tensor], Tensor], output: Tensor, rows: int) -> Tensor:
+    values = score(output)
+    if not isinstance(values, Tensor) or values.dim() != 2 or len(values) != rows:
+        shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise ValueError(f"score returned {shape} for {rows} inputs; expected a tensor ({rows}, scores).")
+    return values.double().cpu()

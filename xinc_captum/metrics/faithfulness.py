@@ -1,4 +1,4 @@
-"""Deletion, insertion, ROAD."""
+"""Faithfulness of attribution maps: deletion and insertion curves, ROAD, and the imputation of removed pixels."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,7 +22,7 @@ Target = int | Sequence[int] | Tensor
 
 
 class DeletionInsertion(NamedTuple):
-    """Areas under the two curves, one a row: for a faithful map the first is small and the second large."""
+    """Areas under the deletion and the insertion curve, (N,) each; a faithful map has a small and a large one."""
 
     deletion: Tensor
     insertion: Tensor
@@ -38,35 +38,35 @@ def deletion_insertion(
     start: Tensor | None = None,
     steps: int = 32,
     scores: Scores = probabilities,
-    rows_at_once: int = 32,
+    batch_size: int = 32,
 ) -> DeletionInsertion:
-    r"""Areas under the target's score while pixels are taken out of, or put into, an image in order of a map.
+    r"""Return the areas under the target's score while pixels are removed or inserted in the order of a map.
 
     .. math:: \mathrm{AUC} = \int_0^1 s\bigl(x \text{ with its most important fraction } p \text{ replaced}\bigr)\, dp
 
     Deletion goes from the image to ``baseline``; RISE's constant is 0 for normalised inputs, their mean colour.
-    Insertion goes from ``start``, by default the image out of focus, to the image. Each curve has ``steps`` + 1
-    points, integrated by trapezoids. Equal values go in reading order: upper row first, then left before right.
-    Rows are independent of each other, and a row whose map is not finite answers nan.
+    Insertion goes from ``start``, by default a blurred image, to the image. Each curve has ``steps`` + 1 points,
+    integrated by the trapezoidal rule. Equal values are ordered by rows, from left to right. Images are independent of
+    each other, and the result is nan for a map that is not finite.
 
     Args:
-        forward_func: images to (rows, classes); run without gradients and left as found.
+        forward_func: images to (rows, classes); it runs without gradients, and its state is restored.
         images: (N, C, H, W), as ``forward_func`` takes them.
-        maps: (N, H, W), large where important; the order alone counts.
+        maps: (N, H, W), large for important pixels; only their order is used.
         target: a class, or one for each row.
-        baseline: what replaces a deleted pixel, a number or anything that broadcasts to the images.
-        start: (N, C, H, W), where insertion begins; None is :func:`blur_images`.
-        steps: how often pixels are moved, at most once for each pixel.
-        scores: how the outputs become scores before the target is picked: a kind of outputs, as in
+        baseline: the value of deleted pixels, a number or a tensor that broadcasts to the images.
+        start: (N, C, H, W), the first images of insertion; None is :func:`blur_images`.
+        steps: number of steps, at most one for each pixel.
+        scores: how outputs are converted to scores before the target is selected: a kind of outputs, as in
             :func:`~xinc_captum.metrics.probabilities` (the function itself is "auto", decided once on the first
             images), or a function (n, classes) to (n, classes).
-        rows_at_once: images in one forward.
+        batch_size: images in one forward.
 
     Raises:
         TypeError: the model returns no tensor.
         ValueError: shapes that do not fit, no images, a target for another number of rows, no steps, or outputs outside
-            [0, 1] where they are said to be probabilities.
-        IndexError: a target that is no class.
+            [0, 1] for the kind "identity".
+        IndexError: a target that is not a class.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 1, bias=False))
@@ -77,14 +77,14 @@ def deletion_insertion(
 
     Source: Petsiuk, Das & Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models" (BMVC 2018).
     """
-    _check_curves(images, maps, steps, rows_at_once)
+    _check_curves(images, maps, steps, batch_size)
     targets = targets_of(target, images)
     start = blur_images(images) if start is None else start
     if start.shape != images.shape:
         raise ValueError(f"start has shape {tuple(start.shape)}; expected that of images, {tuple(images.shape)}.")
     empty = torch.as_tensor(baseline, device=images.device).to(images.dtype)
     room = images.shape[images.dim() - empty.dim() :] if empty.dim() <= images.dim() else None
-    if room is None or any(own not in {1, side} for own, side in zip(empty.shape, room, strict=True)):
+    if room is None or any(extent not in {1, side} for extent, side in zip(empty.shape, room, strict=True)):
         raise ValueError(
             f"baseline has shape {tuple(empty.shape)}; expected a number, or a tensor that broadcasts to the images' "
             f"{tuple(images.shape)}, for example (C, 1, 1)."
@@ -95,12 +95,12 @@ def deletion_insertion(
     moved = torch.tensor(counts, device=images.device)
     maps = maps.detach().to(images.device)
     places = removal_order(maps)
-    kind = resolve_scores(forward_func, images, targets, scores, rows_at_once)
+    kind = resolve_scores(forward_func, images, targets, scores, batch_size)
 
     def area(before: Tensor, after: Tensor) -> Tensor:
         pairs, parts = len(images) * len(counts), []
-        for first in range(0, pairs, rows_at_once):
-            pair = torch.arange(first, min(first + rows_at_once, pairs), device=images.device)
+        for first in range(0, pairs, batch_size):
+            pair = torch.arange(first, min(first + batch_size, pairs), device=images.device)
             row, point = pair // len(counts), pair % len(counts)
             gone = places[row] < moved[point][:, None, None]
             mixed = torch.where(gone[:, None], after[row], before[row])
@@ -119,58 +119,58 @@ def target_score(
     target: Target,
     *,
     scores: Scores = probabilities,
-    rows_at_once: int = 32,
+    batch_size: int = 32,
 ) -> Tensor:
-    """The target's score of each image: where deletion begins and insertion ends, (N,).
+    """Return the target's score of each image, the first point of deletion and the last of insertion: (N,).
 
     Args:
-        forward_func: images to (rows, classes); run without gradients and left as found.
+        forward_func: images to (rows, classes); it runs without gradients, and its state is restored.
         images: (N, C, H, W), as ``forward_func`` takes them.
         target: a class, or one for each row.
         scores: as in :func:`deletion_insertion`; "auto" is decided once, on all images.
-        rows_at_once: images in one forward.
+        batch_size: images in one forward.
 
     Raises:
         TypeError: the model returns no tensor.
         ValueError: a target for another number of rows, outputs that are not (rows, classes), or outputs outside
-            [0, 1] where they are said to be probabilities.
-        IndexError: a target that is no class.
+            [0, 1] for the kind "identity".
+        IndexError: a target that is not a class.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
         >>> target_score(model, torch.rand(5, 3, 2, 2), target=1).shape
         torch.Size([5])
     """
-    return score_outputs(forward_func, images, target, scores, rows_at_once)[0]
+    return score_outputs(forward_func, images, target, scores, batch_size)[0]
 
 
 def score_outputs(
-    forward_func: ForwardFunc, images: Tensor, target: Target, scores: Scores, rows_at_once: int = 32
+    forward_func: ForwardFunc, images: Tensor, target: Target, scores: Scores, batch_size: int = 32
 ) -> tuple[Tensor, Scores]:
-    """Return :func:`target_score`, and the kind of outputs that "auto" was decided to be on all images."""
+    """Return :func:`target_score`, and the kind of outputs, determined on all images for "auto"."""
     targets = targets_of(target, images)
-    outputs = class_outputs(forward_func, images, rows_at_once)
+    outputs = class_outputs(forward_func, images, batch_size)
     _check_classes(targets, outputs.shape[1])
     kind = _kind(outputs, scores, forward_func, images)
     return _in_range(_score(outputs, targets, kind), kind), kind
 
 
 def resolve_scores(
-    forward_func: ForwardFunc, images: Tensor, targets: Tensor, scores: Scores, rows_at_once: int = 32
+    forward_func: ForwardFunc, images: Tensor, targets: Tensor, scores: Scores, batch_size: int = 32
 ) -> Scores:
-    """Check outputs and targets on the first images, and decide once what the outputs are; "auto" is never returned."""
+    """Check outputs and targets on the first images, and return the kind of the outputs, which is never "auto"."""
     sure = scores is not probabilities and scores != "auto"
-    first = images[: 1 if sure else rows_at_once]
-    outputs = class_outputs(forward_func, first, rows_at_once)
+    first = images[: 1 if sure else batch_size]
+    outputs = class_outputs(forward_func, first, batch_size)
     _check_classes(targets, outputs.shape[1])
     return _kind(outputs, scores, forward_func, first)
 
 
 def blur_images(images: Tensor) -> Tensor:
-    """Images out of focus: a Gaussian with RISE's 11 taps and σ = 5 at 224 pixels, in proportion at other sizes.
+    """Return blurred images: a Gaussian with RISE's 11 taps and σ = 5 at 224 pixels, in proportion at other sizes.
 
     Example:
-        >>> blurred(torch.ones(1, 3, 8, 8)).allclose(torch.ones(1, 3, 8, 8))
+        >>> blur_images(torch.ones(1, 3, 8, 8)).allclose(torch.ones(1, 3, 8, 8))
         True
     """
     reach = max(1, round(5 * min(images.shape[-2:]) / 224))
@@ -182,9 +182,9 @@ def blur_images(images: Tensor) -> Tensor:
 
 
 def removal_order(maps: Tensor) -> Tensor:
-    """Each pixel's place in the order of its map, 0 for the most important: (N, H, W).
+    """Return each pixel's rank in its map, 0 for the most important: (N, H, W).
 
-    Equal values go in reading order.
+    Equal values are ordered by rows, from left to right.
 
     Example:
         >>> removal_order(torch.tensor([[[0.1, 0.9, 0.1]]]))
@@ -205,12 +205,12 @@ def _kind(outputs: Tensor, scores: Scores, forward_func: ForwardFunc, images: Te
 
 
 def _score(outputs: Tensor, targets: Tensor, scores: Scores) -> Tensor:
-    found = scores(outputs) if callable(scores) else as_probabilities(outputs, scores)
-    if found.dim() != 2 or len(found) != len(targets):
+    values = scores(outputs) if callable(scores) else as_probabilities(outputs, scores)
+    if values.dim() != 2 or len(values) != len(targets):
         raise ValueError(
-            f"scores returned shape {tuple(found.shape)} for {len(targets)} images; expected (n, classes)."
+            f"scores returned shape {tuple(values.shape)} for {len(targets)} images; expected (n, classes)."
         )
-    return found.gather(1, targets[:, None])[:, 0]
+    return values.gather(1, targets[:, None])[:, 0]
 
 
 def _in_range(values: Tensor, scores: Scores) -> Tensor:
@@ -218,21 +218,21 @@ def _in_range(values: Tensor, scores: Scores) -> Tensor:
 
 
 def targets_of(target: Target, images: Tensor) -> Tensor:
-    """One class a row, on the images' device."""
+    """Return one class for each image, on the images' device."""
     if target is None:
         raise TypeError("target is None; give a class number, or one for each image: model(inputs).argmax(1).")
-    given = torch.as_tensor(target)
+    classes = torch.as_tensor(target)
     if (
-        given.is_floating_point()
-        or given.dtype == torch.bool
-        or given.dim() > 1
-        or given.numel() not in {1, len(images)}
+        classes.is_floating_point()
+        or classes.dtype == torch.bool
+        or classes.dim() > 1
+        or classes.numel() not in {1, len(images)}
     ):
         raise ValueError(
-            f"target is {given.dtype} of shape {tuple(given.shape)} for {len(images)} images; expected a class number, "
-            "or one for each image."
+            f"target is {classes.dtype} of shape {tuple(classes.shape)} for {len(images)} images; expected a class "
+            "number, or one for each image."
         )
-    return given.to(images.device).long().flatten().expand(len(images))
+    return classes.to(images.device).long().flatten().expand(len(images))
 
 
 def check_maps(images: Tensor, maps: Tensor) -> None:
@@ -243,53 +243,52 @@ def check_maps(images: Tensor, maps: Tensor) -> None:
     """
     if images.dim() != 4 or maps.shape != (len(images), *images.shape[2:]) or not maps.numel():
         raise ValueError(
-            f"images have shape {tuple(images.shape)} and maps {tuple(maps.shape)}; expected (N, C, H, W) and "
-            "(N, H, W), "
-            "at least one."
+            f"images have shape {tuple(images.shape)} and maps {tuple(maps.shape)}; expected (N, C, H, W) and (N, H, "
+            "W), at least one."
         )
 
 
-def _check_curves(images: Tensor, maps: Tensor, steps: int, rows_at_once: int) -> None:
+def _check_curves(images: Tensor, maps: Tensor, steps: int, batch_size: int) -> None:
     check_maps(images, maps)
-    for name, number in (("steps", steps), ("rows_at_once", rows_at_once)):
+    for name, number in (("steps", steps), ("batch_size", batch_size)):
         if number < 1:
             raise ValueError(f"{name} is {number}; expected at least 1.")
 
 
 def _check_classes(targets: Tensor, classes: int) -> None:
-    """Check the targets once, before the loop: a wrong one would only surface on the device."""
+    """Check the targets once, before the loop: on a device, an index out of range would fail later."""
     low, high = int(targets.min()), int(targets.max())
     if low < 0 or high >= classes:
         hint = " Its one column is the logit of one class, target 0." if classes == 1 else ""
-        raise IndexError(f"target {low if low < 0 else high} is no class of a model with {classes} classes.{hint}")
+        raise IndexError(f"target {low if low < 0 else high} is not a class of a model with {classes} classes.{hint}")
 
 
-NEAR, DIAGONAL = 1 / 6, 1 / 12  # of the eight neighbours; a pixel's neighbours add up to one
-LOOK = 10  # iterations between two looks at the residual: each look waits for the device
+NEAR, DIAGONAL = 1 / 6, 1 / 12  # weights of the eight neighbours, which sum to one
+LOOK = 10  # iterations between two checks of the residual: each check waits for the device
 MOST = 2000
 
 
 def noisy_linear_imputation(
     images: Tensor, removed: Tensor, *, noise: float = 0.01, tolerance: float = 1e-4, seed: int = 0
 ) -> Tensor:
-    r"""Images whose removed pixels are weighted means of their eight neighbours, plus a little noise: (N, C, H, W).
+    r"""Return images whose removed pixels are weighted means of their eight neighbours, plus noise: (N, C, H, W).
 
     .. math:: \Sigma_q\, w_{pq}\, (x_p - x_q) = 0 \quad \text{for each removed } p, \qquad \hat x_p = x_p + \epsilon
 
-    Symbols: q the neighbours of p inside the image; w 1/6 beside and above, 1/12 across corners; ε normal with standard
-    deviation ``noise``, drawn on the host, so that every device gets the same. All removed pixels are solved for at
-    once, by conjugate gradients on the images' own device.
+    Symbols: q the neighbours of p inside the image; w 1/6 for direct and 1/12 for diagonal neighbours; ε normal with
+    standard deviation ``noise``, drawn on the host, so that it is equal on all devices. One system of equations for all
+    removed pixels is solved by conjugate gradients on the images' device.
 
     Args:
         images: floats, (N, C, H, W); half precision is solved for in float32.
         removed: (N, H, W) bool.
         noise: standard deviation of ε, in units of the images.
-        tolerance: where the solver stops: the largest residual, in units of the images. In holes of half a photo of 224
-            pixels the default leaves errors of .001 on average and of .02 at most.
+        tolerance: largest residual at which the solver stops, in units of the images. For holes of half an image of 224
+            pixels, the default leaves errors of .001 on average and of .02 at most.
         seed: of the noise. Row i draws from (seed, i).
 
     Raises:
-        ValueError: shapes that do not fit, or an image of which nothing is left.
+        ValueError: shapes that do not fit, or an image whose pixels are all removed.
 
     Example:
         >>> image, removed = torch.tensor([[[[0.0, 9.0, 1.0]]]]), torch.tensor([[[False, True, False]]])
@@ -302,7 +301,7 @@ def noisy_linear_imputation(
     narrow, images = images, images.to(torch.promote_types(images.dtype, torch.float32))
     gone = removed.to(images.device)[:, None].to(images.dtype)
     known = images * (1 - gone)
-    # Where a pixel begins does not matter to where it ends; coarse averages of what is left save most of the steps.
+    # The solution does not depend on the initial values; coarse averages of the known pixels save most of the steps.
     x = gone * (_spread(known, 1 - gone) - images)
     ring = _around(torch.ones_like(gone))  # below one at the border of the image
     residual = gone * (_around(known + gone * images + x) - ring * (known + gone * images + x))
@@ -319,7 +318,7 @@ def noisy_linear_imputation(
 
 
 def _around(x: Tensor) -> Tensor:
-    """The weighted sum over the eight neighbours that are inside the image."""
+    """Return the weighted sum over the eight neighbours that are inside the image."""
     rows = torch.nn.functional.pad(x, (0, 0, 1, 1))
     beside = rows[..., :-2, :] + rows[..., 2:, :]
     both = torch.nn.functional.pad(NEAR * x + DIAGONAL * beside, (1, 1))
@@ -327,7 +326,7 @@ def _around(x: Tensor) -> Tensor:
 
 
 def _spread(known: Tensor, weight: Tensor) -> Tensor:
-    """What is known, pulled to coarser and coarser grids and pushed back where a finer one knows nothing."""
+    """Return known values, with unknown ones interpolated from coarser and coarser grids."""
     if min(known.shape[-2:]) < 2:
         return known.sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True).clamp_min(1e-6) + 0 * known
     size = (known.shape[-2], known.shape[-1])
@@ -373,33 +372,33 @@ def road(
     *,
     shares: Sequence[float] = SHARES,
     seed: int = 0,
-    rows_at_once: int = 32,
+    batch_size: int = 32,
     scores: Scores = probabilities,
 ) -> Tensor:
-    r"""How much more the target's score loses with the most important pixels than with the least important ones: (N,).
+    r"""Return how much more the target's score falls without the most than without the least important pixels: (N,).
 
     .. math:: R = \frac{1}{2|P|} \Sigma_{p \in P}\ s(x \text{ without its least important share } p)
         - s(x \text{ without its most important share } p)
 
     Symbols: s the target's probability, see :func:`~xinc_captum.metrics.probabilities`; pixels are removed by
-    :func:`~xinc_captum.metrics.noisy_linear_imputation`, so that the outline of a hole cannot be read as a picture.
-    Between -1/2 and 1/2 for probabilities; 0 on average for a random map. Rows are independent; the value of a map that
-    is not finite is nan.
+    :func:`~xinc_captum.metrics.noisy_linear_imputation`, so that the shape of the removed region carries no
+    information. The result lies between -1/2 and 1/2 for probabilities, and is 0 on average for a random map. Images
+    are independent; the value of a map that is not finite is nan.
 
     Args:
-        forward_func: images to (rows, classes); run without gradients and left as found.
+        forward_func: images to (rows, classes); it runs without gradients, and its state is restored.
         images: (N, C, H, W) in [0, 1].
-        maps: (N, H, W), large where important; equal values go in reading order.
+        maps: (N, H, W), large for important pixels; equal values are ordered by rows.
         target: a class, or one for each row.
-        shares: P, of the pixels, each above 0 and below 1.
+        shares: P, fractions of the pixels, each above 0 and below 1.
         seed: of the imputation's noise.
-        rows_at_once: images in one forward.
+        batch_size: images in one forward.
         scores: as in :func:`~xinc_captum.metrics.deletion_insertion`; "auto" is decided once, on the first images.
 
     Raises:
         TypeError: the model returns no tensor.
         ValueError: shapes that do not fit, shares out of range, or a target for another number of rows.
-        IndexError: a target that is no class.
+        IndexError: a target that is not a class.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2))
@@ -410,17 +409,17 @@ def road(
     orders in one figure as Gildenblat's pytorch-grad-cam combines them.
     """
     check_maps(images, maps)
-    if rows_at_once < 1:
-        raise ValueError(f"rows_at_once is {rows_at_once}; expected at least 1.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected at least 1.")
     if not shares or not all(0 < share < 1 for share in shares):
         raise ValueError(f"shares are {tuple(shares)}; expected at least one, each above 0 and below 1.")
     maps, pixels = maps.detach().to(images.device), maps[0].numel()
-    kind = resolve_scores(forward_func, images, targets_of(target, images), scores, rows_at_once)
+    kind = resolve_scores(forward_func, images, targets_of(target, images), scores, batch_size)
     places = removal_order(maps)
     total = torch.zeros(len(images), device=images.device)
     for share in shares:
         count = min(max(round(share * pixels), 1), pixels - 1)
         for gone, sign in ((places >= pixels - count, 1), (places < count, -1)):
             filled = noisy_linear_imputation(images, gone, seed=seed)
-            total = total + sign * target_score(forward_func, filled, target, scores=kind, rows_at_once=rows_at_once)
+            total = total + sign * target_score(forward_func, filled, target, scores=kind, batch_size=batch_size)
     return (total / (2 * len(shares))).masked_fill(~maps.isfinite().flatten(1).all(1), torch.nan)

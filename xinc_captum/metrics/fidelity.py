@@ -1,4 +1,4 @@
-"""Whether pictures made to move one unit move it: told by showing them to the network again."""
+"""Fidelity of a unit sweep: whether the re-encoded frames change the unit that was set."""
 
 from dataclasses import dataclass
 
@@ -6,35 +6,35 @@ import torch
 from torch import Tensor
 
 from .statistics import rank_vectors
-from .trust import Verdict
+from .trust import Rating
 
-FOLLOWS = 0.8  # Spearman from which the unit is said to follow
+FOLLOWS = 0.8  # Spearman's correlation from which the unit counts as following
 WEAKLY = 0.5
-AMONG_FIRST = 0.05  # share of the units among which the named one must be, or the sweep is said to be of others
-FEW = 5  # of a small layer so many, if they are a tenth of it at most
-# Judged by this share, twenty draws of 32 pictures let none of the 69 living units of the digits' network hold once
-# and fail once; without resamples 13 units did, and 60 with five pictures. Of those that held one in a hundred does not
-# move most over 480; without resamples, five.
-MOSTLY = 0.8  # share of the resamples that must bear out what is said of the unit's place
+AMONG_FIRST = 0.05  # fraction of the units, by change, to which the swept unit must belong
+FEW = 5  # in small layers this many units, if they are at most a tenth of the layer
+# With this fraction, in twenty samples of 32 images, none of the 69 active units of the digits' network was rated both
+# "holds" and "fails"; without resamples 13 units were, and 60 with five images. Of the units that held, one in a
+# hundred does not change most over 480 images; without resamples, five.
+MOSTLY = 0.8  # fraction of the resamples that must support a rating of the unit's rank
 RESAMPLES = 200
-FEW_ROWS = 20  # with 16, twelve of the 69 held and failed by chance
+FEW_ROWS = 20  # with 16, twelve of the 69 units were rated both "holds" and "fails"
 
 
 @dataclass(frozen=True, repr=False)
 class Fidelity:
-    """How faithfully a sweep moved the unit it names.
+    """How faithfully a sweep changed its unit.
 
     Attributes:
-        rank: place of the named unit among the changes of all live units, 1 for the unit that moves most.
-        ranks: likewise row by row, (N,).
-        places: likewise in resamples of the rows, drawn with replacement, (200,): how much one row decides.
-        alive: units that were compared.
+        rank: rank of the swept unit by change among all active units, 1 for the unit that changes most.
+        ranks: the same for each row, (N,).
+        places: the same in bootstrap resamples of the rows, (200,).
+        alive: number of compared units.
         moved: root mean square change of every unit, in its standard deviations, (units,); 0 for dead units.
         rho: mean over rows of Spearman's correlation of the value set with the value re-encoded; a row in which the
             unit never changes counts as 0; nan for fewer than two values.
-        rhos: likewise row by row, (N,).
-        gain: re-encoded change per change set, by least squares; 1 is obeyed to the letter.
-        flips: share of frames whose class is not that of the row's base picture; nan without classes.
+        rhos: the same for each row, (N,).
+        gain: re-encoded change per change that was set, by least squares; 1 if both are equal.
+        flips: fraction of frames whose class differs from that of the row's base image; nan without classes.
     """
 
     rank: int
@@ -48,7 +48,7 @@ class Fidelity:
     flips: float
 
     def __repr__(self) -> str:
-        """The figures, not a number for every unit."""
+        """Return the summary numbers, without those of every unit."""
         figures = f"rho={self.rho:.2f}, gain={self.gain:.2f}, flips={self.flips:.2f}"
         return f"Fidelity({self.verdict[0]}: rank={self.rank} of {self.alive}, {figures}, {len(self.ranks)} rows)"
 
@@ -59,39 +59,38 @@ class Fidelity:
 
     @property
     def most_in(self) -> int:
-        """In how many rows no other unit changes more."""
+        """The number of rows in which no other unit changes more."""
         return int((self.ranks == 1).sum())
 
     @property
     def first(self) -> float:
-        """Share of resamples of the rows in which no other unit changes more."""
+        """The fraction of resamples of the rows in which no other unit changes more."""
         return float((self.places == 1).double().mean())
 
     @property
     def among(self) -> float:
-        """Share of resamples of the rows in which the unit is among the first (:func:`last_place`)."""
+        """The fraction of resamples of the rows in which the unit is among the first (:func:`last_place`)."""
         return float((self.places <= last_place(self.alive)).double().mean())
 
     @property
-    def verdict(self) -> tuple[Verdict, str]:
-        """Holds, weak or fails, and why.
+    def verdict(self) -> tuple[Rating, str]:
+        """The rating, "holds", "weak" or "fails", and the reason.
 
-        It *holds* where the unit moves most, in .8 of the resamples of the rows too, in half of the rows is among the
-        first by itself, and follows with a Spearman of .8. It *fails* where it follows with less than .5, or where in
-        .8 of the resamples it is not even among the first. Between the two, or where the rows cannot tell, it is
-        *weak*.
+        It *holds* if the unit changes most, also in .8 of the resamples of the rows, is among the first in half of the
+        single rows, and follows with a Spearman's correlation of .8. It *fails* if it follows with less than .5, or if
+        it is not even among the first in .8 of the resamples. Otherwise it is *weak*.
         """
         rows = len(self.ranks)
         place = "most" if self.rank == 1 else f"as no. {self.rank}"
         over = f"over {rows} pictures (in {self.most_in} of them most by itself)" if rows > 1 else "in one picture"
-        seen = f"it moves {place} of {self.alive} units {over}"
+        moves = f"it moves {place} of {self.alive} units {over}"
         follows = f"follows what is set with Spearman {self.rho:.2f}"
         few = "; so few pictures say little of others" if rows < FEW_ROWS else ""
         if self.rho != self.rho:
-            return "weak", f"{seen}, but one value alone cannot show whether it follows"
+            return "weak", f"{moves}, but one value alone cannot show whether it follows"
         if self.rho < WEAKLY:
-            return "fails", f"re-encoded, the unit hardly {follows}; {seen}{few}"
-        both = f"re-encoded, {seen} and {follows}"
+            return "fails", f"re-encoded, the unit hardly {follows}; {moves}{few}"
+        both = f"re-encoded, {moves} and {follows}"
         if self.among <= 1 - MOSTLY:
             return "fails", f"the pictures are of other units: {both}{few}"
         if self.rank > last_place(self.alive):
@@ -105,7 +104,7 @@ class Fidelity:
 
 
 def last_place(alive: int) -> float:
-    """The last place among so many units at which a sweep is still of the unit it names.
+    """Return the last rank among ``alive`` units that counts as among the first.
 
     Example:
         >>> [last_place(alive) for alive in (4, 20, 69, 1280)]
@@ -125,51 +124,51 @@ def fidelity(
     scores: Tensor | None = None,
     base_scores: Tensor | None = None,
 ) -> Fidelity:
-    r"""Compare what a sweep set with what the network sees in its frames.
+    r"""Compare the values that a sweep set with the re-encoded values of its frames.
 
     .. math:: m_j = \sqrt{\mathrm{mean}_{ns} (r'_{nsj} - b_{nj})^2} \,/\, \sigma_j, \qquad
               \mathrm{rank}(u) = 1 + \#\{j : m_j > m_u\}
 
     Args:
         representations: r', of every frame, (N, S, units).
-        base: b, of each row's base picture, (N, units).
-        values: what unit u was set to, (S,) or (N, S).
+        base: b, of each row's base image, (N, units).
+        values: the values of unit u that were set, (S,) or (N, S).
         unit: u.
         sd: σ, (units,).
         alive: units to compare with, (units,) bool; None takes those with sd > 0.
         scores: class scores of every frame, (N, S, K).
-        base_scores: of the base pictures, (N, K).
+        base_scores: of the base images, (N, K).
 
     Returns:
         a :class:`Fidelity`.
 
     Raises:
-        ValueError: shapes that do not fit, a unit out of range, one that is not alive, or values that are not finite.
+        ValueError: shapes that do not fit, a unit out of range or without variance, or values that are not finite.
 
     Example:
         >>> frames = torch.tensor([[[0.0, 1.0], [2.0, 1.1]]])
-        >>> found = fidelity(frames, frames[:, 0], torch.tensor([0.0, 4.0]), 0, sd=torch.ones(2))
-        >>> found.rank, round(found.rho, 6), found.gain
+        >>> result = fidelity(frames, frames[:, 0], torch.tensor([0.0, 4.0]), 0, sd=torch.ones(2))
+        >>> result.rank, round(result.rho, 6), result.gain
         (1, 1.0, 0.5)
     """
     _check(representations, base, values, unit, sd)
     wide, start, scale = (t.detach().double().cpu() for t in (representations, base, sd))
-    for name, found in (("representations", wide), ("base", start), ("values", values)):
-        if not found.isfinite().all():
+    for name, tensor in (("representations", wide), ("base", start), ("values", values)):
+        if not tensor.isfinite().all():
             raise ValueError(
                 f"{name} hold nan or infinity; expected finite numbers. Is the generator's picture finite?"
             )
     live = scale > 0 if alive is None else alive.detach().cpu() & (scale > 0)
     if not live[unit]:
-        raise ValueError(f"unit {unit} is dead (its standard deviation is 0), so there is no scale to judge it by.")
+        raise ValueError(f"unit {unit} is dead (its standard deviation is 0), so its changes have no scale.")
     square = ((wide - start[:, None]) / torch.where(live, scale, 1)).square().where(live, torch.zeros(()).double())
     moved, by_row = square.mean((0, 1)).sqrt(), square.mean(1)
-    told = values.detach().double().cpu().expand(wide.shape[:2])
-    got = wide[..., unit]
-    rhos = _rhos(told, got)
-    away = told - told.mean(1, keepdim=True)
+    set_values = values.detach().double().cpu().expand(wide.shape[:2])
+    measured = wide[..., unit]
+    rhos = _rhos(set_values, measured)
+    away = set_values - set_values.mean(1, keepdim=True)
     length = float(away.square().sum())
-    gain = float((away * (got - got.mean(1, keepdim=True))).sum()) / length if length else float("nan")
+    gain = float((away * (measured - measured.mean(1, keepdim=True))).sum()) / length if length else float("nan")
     flips = float("nan")
     if scores is not None and base_scores is not None and scores.shape[-1] > 1:
         flips = float((scores.argmax(-1) != base_scores.argmax(-1)[:, None]).double().mean())
@@ -187,26 +186,26 @@ def fidelity(
 
 
 def _places(by_row: Tensor, unit: int) -> Tensor:
-    """The unit's place by the sums over rows drawn with replacement; the draws depend on the number of rows alone."""
+    """Return the unit's rank in bootstrap resamples of the rows; the samples depend only on the number of rows."""
     rows = len(by_row)
-    drawn = torch.randint(rows, (RESAMPLES, rows), generator=torch.Generator().manual_seed(0))
-    often = by_row.new_zeros(RESAMPLES, rows).scatter_add_(1, drawn, by_row.new_ones(RESAMPLES, rows))
+    samples = torch.randint(rows, (RESAMPLES, rows), generator=torch.Generator().manual_seed(0))
+    often = by_row.new_zeros(RESAMPLES, rows).scatter_add_(1, samples, by_row.new_ones(RESAMPLES, rows))
     sums = often @ by_row
     return 1 + (sums > sums[:, unit : unit + 1]).sum(1)
 
 
-def _rhos(told: Tensor, got: Tensor) -> Tensor:
-    if told.shape[1] < 2:
-        return torch.full(told.shape[:1], float("nan"), dtype=torch.float64)
-    return (rank_vectors(told) * rank_vectors(got)).sum(1).nan_to_num(0.0)
+def _rhos(set_values: Tensor, measured: Tensor) -> Tensor:
+    if set_values.shape[1] < 2:
+        return torch.full(set_values.shape[:1], float("nan"), dtype=torch.float64)
+    return (rank_vectors(set_values) * rank_vectors(measured)).sum(1).nan_to_num(0.0)
 
 
 def _check(representations: Tensor, base: Tensor, values: Tensor, unit: int, sd: Tensor) -> None:
     shape = tuple(representations.shape)
     if len(shape) != 3 or tuple(base.shape) != (shape[0], shape[2]) or tuple(sd.shape) != shape[2:]:
         raise ValueError(
-            f"representations have shape {shape}, base {tuple(base.shape)} and sd {tuple(sd.shape)}; expected "
-            "(N, S, units), (N, units) and (units,)."
+            f"representations have shape {shape}, base {tuple(base.shape)} and sd {tuple(sd.shape)}; expected (N, S, "
+            "units), (N, units) and (units,)."
         )
     if tuple(values.shape) not in ((shape[1],), shape[:2]):
         raise ValueError(f"values have shape {tuple(values.shape)}; expected ({shape[1]},) or {shape[:2]}.")

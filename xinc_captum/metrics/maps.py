@@ -1,4 +1,4 @@
-"""Pointing game, overlap, Gini."""
+"""Metrics of attribution maps: localization, overlap of two maps, and sparseness."""
 
 import torch
 from torch import Tensor
@@ -7,12 +7,13 @@ from .faithfulness import removal_order
 
 
 def energy_in_mask(maps: Tensor, masks: Tensor) -> Tensor:
-    r"""The part of a map that falls on the masked object, between 0 and 1.
+    r"""Return the fraction of a map inside the masked object, between 0 and 1.
 
     .. math:: e = \Sigma_p \, m_p \, b_p \, / \, \Sigma_p \, m_p
 
-    Symbols: m_p the map at pixel p, b_p the mask there. A map without preference scores the mask's share of the
-    picture, so compare with ``masks.float().mean((1, 2))``.
+    Symbols: m_p the map at pixel p, b_p the mask there. A uniform map scores the mask's fraction of the image, so
+        compare
+    with ``masks.float().mean((1, 2))``.
 
     Args:
         maps: (N, H, W), nonnegative.
@@ -33,24 +34,24 @@ def energy_in_mask(maps: Tensor, masks: Tensor) -> Tensor:
     _check(maps, masks)
     if (maps < 0).any():
         raise ValueError(
-            f"maps go down to {float(maps.min()):.3g}; expected nonnegative ones. Decide what a negative value means "
-            "here: nothing, maps.clamp_min(0), or as much as a positive one, maps.abs()."
+            f"maps go down to {float(maps.min()):.3g}; expected nonnegative ones. Give maps.clamp_min(0) to ignore "
+            "negative values, or maps.abs() to count them."
         )
     wide = maps.to(torch.promote_types(maps.dtype, torch.float32))
     return _where_marked((wide * masks).sum((1, 2)) / wide.sum((1, 2)), masks > 0)
 
 
 def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
-    """Whether a map's largest value lies on the masked object, 1 or 0 for each image: (N,).
+    """Return whether a map's largest value lies on the masked object, 1 or 0 for each image: (N,).
 
-    Of several largest values the part that hits is taken: a map of two equal peaks, one of them inside, scores 1/2.
+    If several values are largest, the score is the fraction of them inside: 1/2 for two peaks, one of them inside.
 
     Args:
         maps: (N, H, W).
         masks: (N, H, W), bool or weights in [0, 1]; from 1/2 on counts as inside.
 
     Returns:
-        (N,) float32; nan where a map is not finite or nothing is inside.
+        (N,) float32; nan if a map is not finite or its mask is empty.
 
     Raises:
         ValueError: shapes differ or are not (N, H, W), or a mask leaves [0, 1].
@@ -70,7 +71,7 @@ def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
 
 
 def _where_marked(values: Tensor, inside: Tensor) -> Tensor:
-    """A picture that shows nothing of the object says nothing of a map: nan, no miss."""
+    """Return values with nan for images without the object, which are no misses."""
     return values.masked_fill(~inside.flatten(1).any(1), torch.nan)
 
 
@@ -87,12 +88,13 @@ def _check(maps: Tensor, masks: Tensor) -> None:
 
 
 def top_overlap(first: Tensor, second: Tensor, share: float = 0.1) -> Tensor:
-    r"""Intersection over union of the strongest pixels of two maps, 1 where both choose the same: (N,).
+    r"""Return the intersection over union of the largest pixels of two maps, 1 if they are the same: (N,).
 
     .. math:: \mathrm{IoU} = |T(a) \cap T(b)| \,/\, |T(a) \cup T(b)|
 
-    Symbols: T the ``share`` of the pixels with the largest values, equal ones in reading order. Two maps that have
-    nothing to do with each other come to share / (2 - share), .05 at a tenth. nan where a map is not finite.
+    Symbols: T the fraction ``share`` of the pixels with the largest values, equal ones ordered by rows. Independent
+        maps
+    score share / (2 - share) on average, .05 at a tenth. The result is nan for a map that is not finite.
 
     Args:
         first: (N, H, W).
@@ -113,7 +115,7 @@ def top_overlap(first: Tensor, second: Tensor, share: float = 0.1) -> Tensor:
             f"maps have shapes {tuple(first.shape)} and {tuple(second.shape)}; expected the same (N, H, W) twice."
         )
     if not 0 < share <= 1:
-        raise ValueError(f"share is {share}; expected a part of the pixels, above 0 and at most 1.")
+        raise ValueError(f"share is {share}; expected a fraction of the pixels, above 0 and at most 1.")
     count = max(round(share * first.shape[1] * first.shape[2]), 1)
     one, other = (removal_order(maps) < count for maps in (first, second.to(first.device)))
     both, either = ((one & other).flatten(1).sum(1), (one | other).flatten(1).sum(1))
@@ -122,7 +124,7 @@ def top_overlap(first: Tensor, second: Tensor, share: float = 0.1) -> Tensor:
 
 
 def gini(maps: Tensor) -> Tensor:
-    r"""The Gini index of each map's magnitudes, 0 when all are equal and near 1 when one pixel has everything: (N,).
+    r"""Return the Gini index of each map's magnitudes, 0 if all are equal and near 1 for a single pixel: (N,).
 
     .. math:: G = \frac{\Sigma_i (2i - n - 1)\, |m|_{(i)}}{n\, \Sigma_i |m|_{(i)}}
 
@@ -144,7 +146,7 @@ def gini(maps: Tensor) -> Tensor:
     Source: Hurley & Rickard, "Comparing Measures of Sparsity" (2009); for maps Chalasani et al. (ICML 2020).
     """
     if maps.dim() < 2:
-        raise ValueError(f"maps have shape {tuple(maps.shape)}; expected (N, …), a map a row.")
+        raise ValueError(f"maps have shape {tuple(maps.shape)}; expected (N, …), one map for each row.")
     wide = maps.detach().to(torch.promote_types(maps.dtype, torch.float32)).flatten(1).abs()
     ordered, n = wide.sort(1).values, wide.shape[1]
     weights = 2 * torch.arange(1, n + 1, device=wide.device, dtype=wide.dtype) - n - 1

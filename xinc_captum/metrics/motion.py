@@ -1,4 +1,4 @@
-"""Optical flow, object tracks."""
+"""Motion in clips: optical flow, changes of contributions, and contributions along object tracks."""
 
 import itertools
 from typing import NamedTuple
@@ -8,33 +8,33 @@ from torch import Tensor
 
 from .._optional import require
 from .image_fields import intensity
-from .spread import check_clip, wide
+from .spread import check_clip, to_double
 from .statistics import rank_vectors, shifts
 
 
-def contribution_change(amounts: Tensor) -> Tensor:
-    r"""How much each unit's contribution changes from frame to frame.
+def contribution_change(magnitudes: Tensor) -> Tensor:
+    r"""Return how much each unit's contribution changes from frame to frame.
 
     .. math:: \Delta_{t,u,p} = |a_{t+1,u,p} - a_{t,u,p}|
 
     Args:
-        amounts: (frames, units, H, W), >= 0.
+        magnitudes: (frames, units, H, W), >= 0.
 
     Returns:
-        (frames - 1, units, H, W), float64. For the paper's picture: ``.sum(1)``.
+        (frames - 1, units, H, W), float64. For the paper's figure: ``.sum(1)``.
 
     Raises:
-        ValueError: one frame, another number of dims, negative or non-finite amounts.
+        ValueError: one frame, another number of dims, negative or non-finite magnitudes.
 
     Example:
         >>> contribution_change(torch.tensor([1.0, 4.0]).view(2, 1, 1, 1)).item()
         3.0
     """
-    return check_clip(amounts).diff(dim=0).abs()
+    return check_clip(magnitudes).diff(dim=0).abs()
 
 
 def optical_flow(clip: Tensor) -> Tensor:
-    r"""Where each pixel goes in the next frame: TV-L1 (scikit-image, extra ``analysis``).
+    r"""Return the displacement of each pixel to the next frame, by TV-L1 (scikit-image, extra ``analysis``).
 
     .. math:: I_t(p) \approx I_{t+1}(p + w_t(p))
 
@@ -63,35 +63,35 @@ def optical_flow(clip: Tensor) -> Tensor:
 
 
 class MotionAgreement(NamedTuple):
-    """Rank correlations of changes with speeds, every pair of frames with every other.
+    """Rank correlations of changes with speeds, for every pair of frames with every other.
 
     Attributes:
-        table: (units, pairs, pairs): the change between frames t and t + 1 against the speed between s and s + 1;
-            nan where either is constant.
+        table: (units, pairs, pairs): the change between frames t and t + 1 with the speed between s and s + 1; nan if
+            either is constant.
     """
 
     table: Tensor
 
     @property
     def matched(self) -> Tensor:
-        """Mean of the diagonal, (units,): the change with its own frames' speed."""
+        """Mean of the diagonal, (units,): the change with the speed of the same frames."""
         return self.table.diagonal(dim1=1, dim2=2).nanmean(1)
 
     @property
     def shuffled(self) -> Tensor:
-        """Mean of the rest, (units,): the change with other frames' speed. The control, of all shufflings at once."""
-        own = torch.eye(self.table.shape[1], dtype=torch.bool, device=self.table.device)
-        return self.table.masked_fill(own, torch.nan).flatten(1).nanmean(1)
+        """Mean of the rest, (units,): the change with the speed of other frames, the control over all permutations."""
+        same_pair = torch.eye(self.table.shape[1], dtype=torch.bool, device=self.table.device)
+        return self.table.masked_fill(same_pair, torch.nan).flatten(1).nanmean(1)
 
 
 def motion_agreement(change: Tensor, speed: Tensor) -> MotionAgreement:
-    r"""Spearman's correlation, over pixels, of contribution changes with speeds.
+    r"""Return Spearman's correlation, over pixels, of contribution changes with speeds.
 
     .. math:: \rho_{u,t,s} = \mathrm{corr}\bigl(\mathrm{rank}_p\, \Delta_{t,u,p},\; \mathrm{rank}_p\, |w_s(p)|\bigr)
 
-    Symbols: Δ the change of unit u between frames t and t + 1, w_s the flow between s and s + 1. Controls: s ≠ t in
-    the same table, and a clip that stands still (``clip[:1].expand_as(clip)``), of which only nan may come. Put the
-    frames' own difference in the place of the speed to see how much is motion and how much any change of brightness.
+    Symbols: Δ the change of unit u between frames t and t + 1, w_s the flow between s and s + 1. Controls: s ≠ t in the
+    same table, and a still clip (``clip[:1].expand_as(clip)``), which gives nan. To separate motion from changes of
+    brightness, give the difference of the frames instead of the speed.
 
     Args:
         change: (pairs, units, H, W), of :func:`contribution_change`; ``.sum(1, keepdim=True)`` for the layer.
@@ -109,8 +109,8 @@ def motion_agreement(change: Tensor, speed: Tensor) -> MotionAgreement:
         >>> round(agreement.matched.item(), 6), round(agreement.shuffled.item(), 6)
         (1.0, -0.5)
 
-    Source: the released code of Padmanabhan et al. (CVPR 2024) shows two frames of this as a picture; statistic and
-    controls are ours.
+    Source: the released code of Padmanabhan et al. (CVPR 2024) shows two frames of this as a figure; the statistic and
+    the controls are ours.
     """
     if change.dim() != 4 or speed.dim() != 3 or change[:, 0].shape != speed.shape:
         raise ValueError(
@@ -118,19 +118,19 @@ def motion_agreement(change: Tensor, speed: Tensor) -> MotionAgreement:
             "(pairs, H, W). Of a flow, take .norm(dim=1)."
         )
     if len(change) < 2:
-        raise ValueError("change has a single pair of frames; the shuffled control wants at least 3 frames.")
+        raise ValueError("change has a single pair of frames; the shuffled control needs at least 3 frames.")
     changes = rank_vectors(change.flatten(2))
     speeds = rank_vectors(speed.to(change).flatten(1))
     return MotionAgreement(torch.einsum("tup,sp->uts", changes, speeds))
 
 
 class Track(NamedTuple):
-    """Contributions to objects, frame by frame.
+    """Contributions to objects in each frame.
 
     Attributes:
-        density: mean amount per pixel of the object, (frames, objects, units); nan where it is out of sight.
-        matched: how much more than the object's area accounts for, at each frame, likewise.
-        shuffled: the same at the same frame under the masks of every *other* frame, their mean: the control.
+        density: mean magnitude per pixel of the object, (frames, objects, units); nan where it is not visible.
+        matched: the density relative to the unit's mean over the frame, minus 1, likewise.
+        shuffled: the same under the masks of all *other* frames, their mean: the control.
     """
 
     density: Tensor
@@ -139,63 +139,63 @@ class Track(NamedTuple):
 
     @property
     def shares(self) -> Tensor:
-        """Densities divided by their sum over frames and objects, unit by unit, as in the paper; nan → 0."""
+        """Densities divided by their sum over frames and objects for each unit, as in the paper; nan counts as 0."""
         filled = self.density.nan_to_num()
         return filled / filled.sum((0, 1), keepdim=True)
 
     @property
     def carried(self) -> Tensor:
-        """Mean over frames of matched − shuffled, (objects, units): above 0, the unit goes along with the object.
+        """Mean over frames of matched − shuffled, (objects, units): above 0 if the unit follows the object.
 
-        0 for an object that stands still: its masks are the same at every frame, so nothing can be said.
+        It is 0 for a still object, whose masks are the same at every frame.
         """
         return (self.matched - self.shuffled).nanmean(0)
 
 
-def object_track(amounts: Tensor, masks: Tensor) -> Track:
-    r"""Each unit's contribution to each object at each frame, beside the same where the object is not.
+def object_track(magnitudes: Tensor, masks: Tensor) -> Track:
+    r"""Return each unit's contribution to each object in each frame, and a control at other frames' positions.
 
     .. math:: d_{t,o,u} = \frac{\Sigma_{p \in M_{t,o}} a_{t,u,p}}{|M_{t,o}|}, \quad
               m_{t,s,o,u} = \frac{d_{t,s,o,u}}{\mathrm{mean}_p\, a_{t,u,p}} - 1
 
-    Symbols: a the amounts at frame t, M_{s,o} object o's mask at frame s, d_{t,s} the density of frame t's amounts
-    under frame s's mask. *matched* is m at s = t, *shuffled* its mean over all s ≠ t: the same shape at the places
-    where the object is at other times. A unit that always paints the same place scores both alike.
+    Symbols: a the magnitudes at frame t, M_{s,o} the mask of object o at frame s, d_{t,s} the density of the magnitudes
+    of frame t under the mask of frame s. *matched* is m at s = t; *shuffled* is its mean over all s ≠ t: the same shape
+    at the places where the object is at other times. Both are equal for a unit with a constant position.
 
     Args:
-        amounts: (frames, units, H, W), >= 0.
-        masks: (frames, objects, H, W), bool or weights in [0, 1]; all zero where an object is out of sight.
+        magnitudes: (frames, units, H, W), >= 0.
+        masks: (frames, objects, H, W), bool or weights in [0, 1]; all zero where an object is not visible.
 
     Returns:
         a :class:`Track`, float64.
 
     Raises:
-        ValueError: one frame, masks that do not match, an object that is never seen, negative amounts.
+        ValueError: one frame, masks that do not match, an object that is never visible, negative magnitudes.
 
     Example:
-        >>> amounts = torch.eye(3).view(3, 1, 1, 3)  # one unit that paints pixel t at frame t
-        >>> object_track(amounts, amounts > 0).carried
+        >>> magnitudes = torch.eye(3).view(3, 1, 1, 3)  # one unit that contributes to pixel t at frame t
+        >>> object_track(magnitudes, magnitudes > 0).carried
         tensor([[3.]], dtype=torch.float64)
 
     Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024), its released code: densities
     and shares; the control is ours.
     """
-    values = check_clip(amounts)
+    values = check_clip(magnitudes)
     return _track(values, check_tracks(masks, values).to(values.device))
 
 
-def displaced_tracks(amounts: Tensor, masks: Tensor, *, generator: torch.Generator, repeats: int = 20) -> Tensor:
-    """What :attr:`Track.carried` comes to along the same paths elsewhere in the picture: the control of *which* object.
+def control_tracks(magnitudes: Tensor, masks: Tensor, *, generator: torch.Generator, repeats: int = 20) -> Tensor:
+    """Return :attr:`Track.carried` along the same paths elsewhere in the image, a control for the choice of the object.
 
-    All masks are rolled by one random offset for all frames; of four times as many offsets, those at which the objects
-    overlap themselves least are kept, lest the finding be among its own controls. Some units follow any window that
-    moves a little, and the best of many units follows it more than a little: compare the best with the best.
+    All masks are rolled by one random offset for all frames. Of four times as many offsets, those with the least
+    overlap of the objects with themselves are used, so that the object is not among its own controls. Some units follow
+    any moving window a little, and the best of many units follows it more; so compare the largest values.
 
     Args:
-        amounts: (frames, units, H, W), >= 0.
+        magnitudes: (frames, units, H, W), >= 0.
         masks: (frames, objects, H, W), as in :func:`object_track`.
         generator: of the offsets.
-        repeats: how many.
+        repeats: number of offsets.
 
     Returns:
         (repeats, objects, units), float64.
@@ -204,11 +204,11 @@ def displaced_tracks(amounts: Tensor, masks: Tensor, *, generator: torch.Generat
         ValueError: as :func:`object_track`, or no repeats.
 
     Example:
-        >>> amounts, masks = torch.rand(3, 5, 6, 8), torch.rand(3, 1, 6, 8) > 0.5
-        >>> carried_elsewhere(amounts, masks, generator=torch.Generator().manual_seed(0), repeats=2).shape
+        >>> magnitudes, masks = torch.rand(3, 5, 6, 8), torch.rand(3, 1, 6, 8) > 0.5
+        >>> control_tracks(magnitudes, masks, generator=torch.Generator().manual_seed(0), repeats=2).shape
         torch.Size([2, 1, 5])
     """
-    values = check_clip(amounts)
+    values = check_clip(magnitudes)
     regions = check_tracks(masks, values).to(values.device)
     return torch.stack(
         [_track(values, regions.roll(offset, (2, 3))).carried for offset in _away(regions, repeats, generator)]
@@ -216,18 +216,18 @@ def displaced_tracks(amounts: Tensor, masks: Tensor, *, generator: torch.Generat
 
 
 def _away(regions: Tensor, repeats: int, generator: torch.Generator) -> list[tuple[int, ...]]:
-    """Offsets at which rolled masks (frames, objects, H, W) share least with themselves, in the order of drawing."""
-    drawn = shifts(tuple(regions.shape[2:]), 4 * repeats, generator)
-    shared = torch.stack([(regions * regions.roll(offset, (2, 3))).sum((0, 2, 3)) for offset in drawn])
+    """Return offsets with the least overlap of masks (frames, objects, H, W) and rolled masks, in sampling order."""
+    offsets = shifts(tuple(regions.shape[2:]), 4 * repeats, generator)
+    shared = torch.stack([(regions * regions.roll(offset, (2, 3))).sum((0, 2, 3)) for offset in offsets])
     worst = (shared / regions.square().sum((0, 2, 3))).amax(1)
-    return [drawn[i] for i in sorted(worst.argsort(stable=True)[:repeats].tolist())]
+    return [offsets[i] for i in sorted(worst.argsort(stable=True)[:repeats].tolist())]
 
 
 def _track(values: Tensor, masks: Tensor) -> Track:
     maps, regions = values.flatten(2), masks.flatten(2)
     means = maps.mean(2)
     density, matched, shuffled = [], [], []
-    for region in regions.unbind(1):  # one object at a time: (frames, frames, units) is enough to hold
+    for region in regions.unbind(1):  # one object at a time limits memory to (frames, frames, units)
         area = region.sum(1)
         here = torch.einsum("tup,sp->tsu", maps, region) / area.where(area > 0, torch.nan)[:, None]
         above = here / means.where(means > 0, torch.nan)[:, None] - 1
@@ -239,23 +239,23 @@ def _track(values: Tensor, masks: Tensor) -> Track:
 
 
 def check_tracks(masks: Tensor, clip: Tensor) -> Tensor:
-    """Masks of a clip's objects, (frames, objects, H, W), in the clip's precision.
+    """Return checked masks of a clip's objects, (frames, objects, H, W), in the clip's precision.
 
     Raises:
-        ValueError: masks that do not match the clip, leave [0, 1], or an object that is never seen.
+        ValueError: masks that do not match the clip or leave [0, 1], or an object that is never visible.
     """
     frames, _, height, width = clip.shape
     if masks.dim() != 4 or (len(masks), *masks.shape[2:]) != (frames, height, width) or not masks.shape[1]:
         hint = " For one object: masks[:, None]." if masks.dim() == 3 else ""
         raise ValueError(
-            f"masks have shape {tuple(masks.shape)} for {frames} frames of {height} x {width}; expected "
-            f"({frames}, objects, {height}, {width}).{hint}"
+            f"masks have shape {tuple(masks.shape)} for {frames} frames of {height} x {width}; expected ({frames}, "
+            f"objects, {height}, {width}).{hint}"
         )
-    if not ((masks >= 0) & (masks <= 1)).all():  # written so that nan fails
+    if not ((masks >= 0) & (masks <= 1)).all():  # negated, so that nan raises too
         raise ValueError(
             f"masks go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; expected bool, or weights in [0, 1]."
         )
-    never = [i for i, seen in enumerate((masks > 0).flatten(2).any(2).any(0).tolist()) if not seen]
+    never = [i for i, visible in enumerate((masks > 0).flatten(2).any(2).any(0).tolist()) if not visible]
     if never:
-        raise ValueError(f"objects {never[:8]} are at no frame; drop them: masks[:, kept].")
-    return wide(masks)
+        raise ValueError(f"objects {never[:8]} are visible in no frame; drop them: masks[:, visible].")
+    return to_double(masks)

@@ -1,4 +1,4 @@
-"""Area, colour, shape of parts."""
+"""Area, position, colour and shape of image parts; all measures accept soft masks and are differentiable."""
 
 import math
 
@@ -8,29 +8,28 @@ from torch import Tensor
 from .image_fields import LUMA
 
 
-def check_parts(pictures: Tensor, masks: Tensor) -> None:
-    """Refuse pictures and part masks that do not belong together.
+def check_parts(images: Tensor, masks: Tensor) -> None:
+    """Check that part masks match images.
 
     Raises:
-        ValueError: pictures that are no floats (n, C, H, W), masks that are not (n, parts, H, W) of the same pictures,
-            or no part.
+        ValueError: images that are not floats (n, C, H, W), masks that are not (n, parts, H, W) of the same images, or
+            no part.
     """
-    if pictures.dim() != 4 or not pictures.is_floating_point():
+    if images.dim() != 4 or not images.is_floating_point():
         raise ValueError(
-            f"pictures are {pictures.dtype} of shape {tuple(pictures.shape)}; expected floats in [0, 1], (n, C, H, W). "
+            f"images are {images.dtype} of shape {tuple(images.shape)}; expected floats in [0, 1], (n, C, H, W). "
             "Divide 8-bit values by 255."
         )
-    rows, size = len(pictures), tuple(pictures.shape[2:])
-    if masks.dim() != 4 or masks.shape[0] != rows or masks.shape[2:] != pictures.shape[2:] or not masks.shape[1]:
+    rows, size = len(images), tuple(images.shape[2:])
+    if masks.dim() != 4 or masks.shape[0] != rows or masks.shape[2:] != images.shape[2:] or not masks.shape[1]:
         raise ValueError(
-            f"masks have shape {tuple(masks.shape)} for pictures of {tuple(pictures.shape)}; expected "
-            f"({rows}, parts, {size[0]}, {size[1]}) with at least one part. Of label pictures (n, H, W), make "
-            "one mask a label first."
+            f"masks have shape {tuple(masks.shape)} for images of {tuple(images.shape)}; expected ({rows}, parts, "
+            f"{size[0]}, {size[1]}) with at least one part. Of label images (n, H, W), make one mask a label first."
         )
 
 
 def part_means(fields: Tensor, masks: Tensor) -> Tensor:
-    r"""Mean of each field over each part; masks may be soft, and gradients reach both.
+    r"""Return the mean of each field over each part; masks may be soft, and gradients reach both.
 
     .. math:: \bar f_{q,k} = \frac{\Sigma_p\, m_{q,p}\, f_{k,p}}{\Sigma_p\, m_{q,p}}
 
@@ -41,14 +40,14 @@ def part_means(fields: Tensor, masks: Tensor) -> Tensor:
         masks: (n, parts, H, W), bool or weights in [0, 1]; parts may overlap.
 
     Returns:
-        (n, parts, fields), in the fields' dtype; nan where a part is empty.
+        (n, parts, fields), in the fields' dtype; nan for an empty part.
 
     Raises:
         ValueError: shapes that do not match.
 
     Example:
-        >>> picture = torch.tensor([[[[0.0, 0.5, 1.0]]]])
-        >>> part_means(picture, torch.tensor([[[[0, 1, 1]]]]))
+        >>> image = torch.tensor([[[[0.0, 0.5, 1.0]]]])
+        >>> part_means(image, torch.tensor([[[[0, 1, 1]]]]))
         tensor([[[0.7500]]])
     """
     check_parts(fields, masks)
@@ -58,22 +57,22 @@ def part_means(fields: Tensor, masks: Tensor) -> Tensor:
 
 
 def sums(weights: Tensor) -> Tensor:
-    """(n, parts, P) to (n, parts, 1), with nan instead of 0, so that an empty part has no mean."""
+    """Return sums (n, parts, 1) of (n, parts, P), with nan instead of 0, so that means of empty parts are nan."""
     total = weights.sum(2, keepdim=True)
     return total.where(total > 0, torch.nan)
 
 
-def part_area(pictures: Tensor, masks: Tensor) -> Tensor:
-    r"""Share of the picture that each part takes.
+def part_area(images: Tensor, masks: Tensor) -> Tensor:
+    r"""Return the fraction of the image that each part covers.
 
     .. math:: A_q = \frac{1}{P}\, \Sigma_p\, m_{q,p}
 
     Args:
-        pictures: (n, C, H, W), floats in [0, 1]; only their size is used.
+        images: (n, C, H, W), floats in [0, 1]; only their size is used.
         masks: (n, parts, H, W), bool or weights in [0, 1].
 
     Returns:
-        (n, parts, 1), from 0 to 1. In pixels: times H · W.
+        (n, parts, 1), from 0 to 1; multiply by H · W for pixels.
 
     Raises:
         ValueError: shapes that do not match, or masks that leave [0, 1].
@@ -82,27 +81,27 @@ def part_area(pictures: Tensor, masks: Tensor) -> Tensor:
         >>> part_area(torch.zeros(1, 3, 2, 2), torch.tensor([[[[1, 0], [0, 0]]]])).item()
         0.25
     """
-    check_parts(pictures, masks)
+    check_parts(images, masks)
     if not ((masks >= 0) & (masks <= 1)).all():
         raise ValueError(
             f"masks go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; expected bool, or weights in [0, 1]: "
             "divide a 0-255 mask by 255."
         )
-    wide = torch.promote_types(pictures.dtype, torch.float32)
-    return masks.to(pictures.device, wide).flatten(2).mean(2, keepdim=True).to(pictures.dtype)
+    wide = torch.promote_types(images.dtype, torch.float32)
+    return masks.to(images.device, wide).flatten(2).mean(2, keepdim=True).to(images.dtype)
 
 
-def part_luminance(pictures: Tensor, masks: Tensor) -> Tensor:
-    r"""Mean brightness of each part.
+def part_luminance(images: Tensor, masks: Tensor) -> Tensor:
+    r"""Return the mean luminance of each part.
 
     .. math:: L_q = 0.299\,\bar R_q + 0.587\,\bar G_q + 0.114\,\bar B_q
 
     Args:
-        pictures: (n, C, H, W), floats in [0, 1]; other than three channels are averaged.
+        images: (n, C, H, W), floats in [0, 1]; other than three channels are averaged.
         masks: (n, parts, H, W), bool or weights in [0, 1].
 
     Returns:
-        (n, parts, 1), from 0 to 1; nan where a part is empty. Times 85, the number of the paper's released code, which
+        (n, parts, 1), from 0 to 1; nan for an empty part. Times 85, it is the value of the paper's released code, which
         also divides by the three channels.
 
     Raises:
@@ -114,8 +113,8 @@ def part_luminance(pictures: Tensor, masks: Tensor) -> Tensor:
 
     Source: Wehrheim et al., "Linking in Style" (2024), its released code.
     """
-    means = part_means(pictures, masks)
-    if pictures.shape[1] != 3:
+    means = part_means(images, masks)
+    if images.shape[1] != 3:
         return means.mean(2, keepdim=True)
     return (means * means.new_tensor(LUMA)).sum(2, keepdim=True)
 
@@ -130,8 +129,8 @@ _KNEE = (6 / 29) ** 3
 _TOE = 0.04045
 
 
-def lab(pictures: Tensor) -> Tensor:
-    r"""CIE L*a*b* of sRGB pictures under D65; differentiable.
+def lab(images: Tensor) -> Tensor:
+    r"""Return CIE L*a*b* of sRGB images under D65; differentiable.
 
     .. math:: L = 116\, f(Y) - 16, \quad a = 500\,(f(X) - f(Y)), \quad b = 200\,(f(Y) - f(Z))
 
@@ -139,7 +138,7 @@ def lab(pictures: Tensor) -> Tensor:
     (6/29)³.
 
     Args:
-        pictures: (n, 3, H, W), floats in [0, 1]; values outside are clipped.
+        images: (n, 3, H, W), floats in [0, 1]; values outside are clipped.
 
     Returns:
         (n, 3, H, W): L from 0 to 100, a from green (< 0) to red, b from blue (< 0) to yellow.
@@ -153,31 +152,31 @@ def lab(pictures: Tensor) -> Tensor:
 
     Source: CIE 15, Colorimetry; IEC 61966-2-1.
     """
-    if pictures.dim() != 4 or pictures.shape[1] != 3:
-        raise ValueError(f"pictures have shape {tuple(pictures.shape)}; Lab wants three channels, (n, 3, H, W).")
-    values = pictures.clamp(0, 1)
-    # clamps instead of branches: quicker, and no branch that is not taken can spoil a gradient
+    if images.dim() != 4 or images.shape[1] != 3:
+        raise ValueError(f"images have shape {tuple(images.shape)}; expected three channels, (n, 3, H, W).")
+    values = images.clamp(0, 1)
+    # clamps instead of branches: faster, and no unused branch makes a gradient nan
     linear = _power((values.clamp_min(_TOE) + 0.055) / 1.055, 2.4) + (values.clamp_max(_TOE) - _TOE) / 12.92
-    xyz = (pictures.new_tensor(_TO_XYZ) @ linear.flatten(2)).view_as(pictures)
+    xyz = (images.new_tensor(_TO_XYZ) @ linear.flatten(2)).view_as(images)
     root = _power(xyz.clamp_min(_KNEE), 1 / 3) + (xyz.clamp_max(_KNEE) - _KNEE) / (3 * (6 / 29) ** 2)
     x, y, z = root.unbind(1)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
 
 
 def _power(values: Tensor, exponent: float) -> Tensor:
-    """Of positive values; half the time of ``**`` on a CPU."""
+    """Return powers of positive values, in half the time of ``**`` on a CPU."""
     return (values.log() * exponent).exp()
 
 
-def part_rgb(pictures: Tensor, masks: Tensor) -> Tensor:
-    """Mean of each channel over each part.
+def part_rgb(images: Tensor, masks: Tensor) -> Tensor:
+    """Return the mean of each colour channel over each part.
 
     Args:
-        pictures: (n, 3, H, W), floats in [0, 1].
+        images: (n, 3, H, W), floats in [0, 1].
         masks: (n, parts, H, W), bool or weights in [0, 1].
 
     Returns:
-        (n, parts, 3), red, green, blue from 0 to 1; nan where a part is empty.
+        (n, parts, 3), red, green, blue from 0 to 1; nan for an empty part.
 
     Raises:
         ValueError: shapes that do not match, or another number of channels.
@@ -186,20 +185,20 @@ def part_rgb(pictures: Tensor, masks: Tensor) -> Tensor:
         >>> part_rgb(torch.eye(3).view(3, 3, 1, 1)[:1], torch.ones(1, 1, 1, 1))
         tensor([[[1., 0., 0.]]])
     """
-    if pictures.dim() == 4 and pictures.shape[1] != 3:
-        raise ValueError(f"pictures have {pictures.shape[1]} channels; colours want 3. For grey ones, take luminance.")
-    return part_means(pictures, masks)
+    if images.dim() == 4 and images.shape[1] != 3:
+        raise ValueError(f"images have {images.shape[1]} channels; expected 3. For grey images, use part_luminance.")
+    return part_means(images, masks)
 
 
-def part_lab(pictures: Tensor, masks: Tensor) -> Tensor:
-    """Mean CIE L*a*b* of each part: distances in it are about as large as they look.
+def part_lab(images: Tensor, masks: Tensor) -> Tensor:
+    """Return the mean CIE L*a*b* of each part; its distances approximate perceived differences.
 
     Args:
-        pictures: (n, 3, H, W), floats in [0, 1].
+        images: (n, 3, H, W), floats in [0, 1].
         masks: (n, parts, H, W), bool or weights in [0, 1].
 
     Returns:
-        (n, parts, 3), as :func:`lab`; nan where a part is empty.
+        (n, parts, 3), as :func:`lab`; nan for an empty part.
 
     Raises:
         ValueError: shapes that do not match, or another number of channels.
@@ -208,20 +207,20 @@ def part_lab(pictures: Tensor, masks: Tensor) -> Tensor:
         >>> part_lab(torch.zeros(1, 3, 1, 1), torch.ones(1, 1, 1, 1)).abs().max().round()
         tensor(0.)
     """
-    return part_means(lab(pictures), masks)
+    return part_means(lab(images), masks)
 
 
-def part_centroid(pictures: Tensor, masks: Tensor) -> Tensor:
-    r"""Centre of mass of each part.
+def part_centroid(images: Tensor, masks: Tensor) -> Tensor:
+    r"""Return the centre of mass of each part.
 
     .. math:: c_q = \frac{\Sigma_p\, m_{q,p}\, p}{\Sigma_p\, m_{q,p}}
 
     Args:
-        pictures: (n, C, H, W), floats; only their size is used.
+        images: (n, C, H, W), floats; only their size is used.
         masks: (n, parts, H, W), bool or weights in [0, 1].
 
     Returns:
-        (n, parts, 2): row and column in pixels, the first pixel's centre at 0; nan where a part is empty.
+        (n, parts, 2): row and column in pixels, the first pixel's centre at 0; nan for an empty part.
 
     Raises:
         ValueError: shapes that do not match.
@@ -230,28 +229,28 @@ def part_centroid(pictures: Tensor, masks: Tensor) -> Tensor:
         >>> part_centroid(torch.zeros(1, 1, 1, 4), torch.tensor([[[[0, 0, 1, 1]]]]))
         tensor([[[0.0000, 2.5000]]])
     """
-    check_parts(pictures, masks)
-    weights, places = _wide(pictures, masks)
-    return (weights @ places / sums(weights)).to(pictures.dtype)
+    check_parts(images, masks)
+    weights, places = _wide(images, masks)
+    return (weights @ places / sums(weights)).to(images.dtype)
 
 
-def part_ellipse(pictures: Tensor, masks: Tensor) -> Tensor:
-    r"""Eccentricity and orientation of the ellipse that has each part's second moments.
+def part_ellipse(images: Tensor, masks: Tensor) -> Tensor:
+    r"""Return eccentricity and orientation of the ellipse that has each part's second moments.
 
     .. math:: e = \sqrt{1 - \lambda_2 / \lambda_1}, \qquad
               \theta = \tfrac12\, \mathrm{atan2}(2\mu_{xy},\; \mu_{xx} - \mu_{yy})
 
-    Symbols: λ₁ ≥ λ₂ the eigenvalues of the covariance μ of the part's pixels, x along the columns, y down the rows.
-    A part of several pieces is one ellipse here (the released code fits one to each outline). Near a circle θ is
-    noise, and says so by e near 0.
+    Symbols: λ₁ ≥ λ₂ the eigenvalues of the covariance μ of the part's pixels, x along the columns, y down the rows. A
+    part of several pieces gives one ellipse (the released code fits one to each outline). For e near 0, a circle, θ is
+    not reliable.
 
     Args:
-        pictures: (n, C, H, W), floats; only their size is used.
+        images: (n, C, H, W), floats; only their size is used.
         masks: (n, parts, H, W), bool or weights in [0, 1].
 
     Returns:
-        (n, parts, 2): e from 0 to 1; θ in degrees, the long axis from the columns' axis clockwise as seen, in
-        (-90, 90]; nan where a part is empty.
+        (n, parts, 2): e from 0 to 1; θ in degrees, the clockwise angle of the long axis to the horizontal, in (-90,
+        90]; nan for an empty part.
 
     Raises:
         ValueError: shapes that do not match.
@@ -260,9 +259,9 @@ def part_ellipse(pictures: Tensor, masks: Tensor) -> Tensor:
         >>> part_ellipse(torch.zeros(1, 1, 3, 3), torch.eye(3)[None, None]).round(decimals=4)
         tensor([[[ 1., 45.]]])
     """
-    check_parts(pictures, masks)
-    weights, places = _wide(pictures, masks)
-    places = places - places.mean(0)  # about the middle, not the corner: large pictures keep their digits
+    check_parts(images, masks)
+    weights, places = _wide(images, masks)
+    places = places - places.mean(0)  # relative to the centre, which keeps precision for large images
     total = sums(weights)
     centre = weights @ places / total
     products = torch.stack([places[:, 0] ** 2, places[:, 1] ** 2, places[:, 0] * places[:, 1]], 1)
@@ -275,15 +274,15 @@ def part_ellipse(pictures: Tensor, masks: Tensor) -> Tensor:
     share = 1 - smallest / largest.where(flat, 1.0)
     eccentricity = share.where(flat, 1.0).sqrt().where(flat, 0.0) + total[..., 0] * 0
     doubled = torch.atan2((2 * xy).where(flat, 0.0), (xx - yy).where(flat, 1.0))
-    return torch.stack([eccentricity, torch.rad2deg(doubled / 2) + total[..., 0] * 0], 2).to(pictures.dtype)
+    return torch.stack([eccentricity, torch.rad2deg(doubled / 2) + total[..., 0] * 0], 2).to(images.dtype)
 
 
 def turn(before: Tensor, after: Tensor) -> Tensor:
-    r"""By how many degrees an axis turned: the shorter way, found on the doubled angle.
+    r"""Return the smaller rotation angle between two axes, computed from the doubled angle.
 
     .. math:: \Delta\theta = \tfrac12\, \mathrm{atan2}(\sin 2\delta,\, \cos 2\delta), \quad \delta = \theta' - \theta
 
-    An axis has no head: 89° and -89° are 2° apart. (The released code subtracts, and reads 178°.)
+    An axis has no direction: 89° and -89° differ by 2°. (The released code subtracts, which gives 178°.)
 
     Args:
         before: θ, degrees, any shape.
@@ -300,18 +299,18 @@ def turn(before: Tensor, after: Tensor) -> Tensor:
     return torch.rad2deg(torch.atan2(doubled.sin(), doubled.cos()) / 2)
 
 
-_TINY = 1e-4  # squared pixels: rounder than this, an ellipse is a circle
+_TINY = 1e-4  # squared pixels: difference of the moments below which an ellipse counts as a circle
 
 
 def _length(first: Tensor, second: Tensor) -> Tensor:
-    """The hypotenuse, with gradient 0 instead of nan at 0."""
+    """Return the hypotenuse, with gradient 0 instead of nan at 0."""
     square = first**2 + second**2
     far = square > _TINY**2
     return square.where(far, 1.0).sqrt().where(far, 0.0)
 
 
-def _wide(pictures: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Masks (n, parts, P), and row and column of every pixel (P, 2), in float32 or wider: moments overflow in half."""
-    dtype = torch.promote_types(pictures.dtype, torch.float32)
-    rows, columns = (torch.arange(side, dtype=dtype, device=pictures.device) for side in pictures.shape[2:])
-    return masks.to(pictures.device, dtype).flatten(2), torch.cartesian_prod(rows, columns).view(-1, 2)
+def _wide(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return masks (n, parts, P) and pixel coordinates (P, 2) in float32 or wider; moments overflow in float16."""
+    dtype = torch.promote_types(images.dtype, torch.float32)
+    rows, columns = (torch.arange(side, dtype=dtype, device=images.device) for side in images.shape[2:])
+    return masks.to(images.device, dtype).flatten(2), torch.cartesian_prod(rows, columns).view(-1, 2)

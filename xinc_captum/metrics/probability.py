@@ -28,7 +28,7 @@ def probabilities(outputs: Tensor, kind: Probability = "auto") -> Tensor:
             - ``"sigmoid"``: logits of independent classes (multi-label), or one column, the logit of a single class.
               Target 0 is that class; its probability is sigmoid(logit).
             - ``"identity"``: probabilities already, as of a model that ends in a softmax or a sigmoid.
-            - ``"none"``: no probabilities, as of a regression. The outputs are returned as they are.
+            - ``"none"``: no probabilities, as of a regression. The outputs are returned unchanged.
             - ``"auto"``: ``"identity"`` where no output is negative and each row sums to 1 (within 1e-4, or 4 eps of
               a narrower dtype); else ``"sigmoid"`` for one column and ``"softmax"`` for several. A warning names the
               cases that the values alone do not decide.
@@ -47,15 +47,15 @@ def probabilities(outputs: Tensor, kind: Probability = "auto") -> Tensor:
 
 
 def probability_kind(outputs: Tensor, kind: Probability = "auto", model: ForwardFunc | None = None) -> Probability:
-    """Decide what a classifier's outputs are, as :func:`probabilities` describes; "auto" is never returned.
+    """Return the kind of a classifier's outputs, as defined by :func:`probabilities`; "auto" is never returned.
 
-    Rows that are not finite decide nothing.
+    Rows that are not finite are ignored.
 
     Args:
         outputs: (N, classes).
-        kind: returned as it is where it is not "auto".
-        model: a function without arguments that computes outputs with gradients. It is called only where the values
-            leave it open whether they are probabilities: the operation that made them, a sigmoid, then decides.
+        kind: returned unchanged if it is not "auto".
+        model: a function without arguments that computes outputs with gradients. It is called only if the values do not
+            decide whether they are probabilities; they are if their last operation is a sigmoid.
 
     Raises:
         ValueError: an unknown kind.
@@ -83,9 +83,9 @@ def probability_kind(outputs: Tensor, kind: Probability = "auto", model: Forward
     decided: Probability = "sigmoid" if outputs.shape[1] == 1 else "softmax"
     if outputs.shape[1] == 1:
         warnings.warn(
-            "The model has one output column, which is read as the logit of one class: its probability is the "
-            f"sigmoid. Give 'sigmoid' to confirm this, 'identity' where it is a probability already, or 'none' for a "
-            f"regression {WHERE}.",
+            "The model has one output column, which is read as the logit of one class: its probability is the sigmoid. "
+            "Give 'sigmoid' to confirm this, 'identity' where it is a probability already, or 'none' for a regression "
+            f"{WHERE}.",
             stacklevel=3,
         )
     elif inside:
@@ -98,19 +98,19 @@ def probability_kind(outputs: Tensor, kind: Probability = "auto", model: Forward
     return decided
 
 
-def predicted_classes(outputs: Tensor, like: Tensor | None = None) -> Tensor:
+def predict_classes(outputs: Tensor, like: Tensor | None = None) -> Tensor:
     """Return the class that is predicted, (...,) int64.
 
-    Of several columns it is the number of the largest. A single column has the two classes 1, where its probability is
-    above 1/2, and 0: a logit above 0, or a value above 1/2 where all values lie in [0, 1].
+    For several columns it is the index of the largest. A single column has the classes 1 and 0; the class is 1 for a
+    logit above 0, or for a value above 1/2 if all values lie in [0, 1].
 
     Args:
         outputs: (..., classes).
-        like: outputs whose values tell logits from probabilities; None takes ``outputs``. Give the same for two sides
-            that are compared.
+        like: outputs by whose values logits and probabilities are distinguished; None uses ``outputs``. Give the same
+            for outputs that are compared.
 
     Example:
-        >>> predicted_classes(torch.tensor([[0.1, 2.0]])), predicted_classes(torch.tensor([[-3.0], [0.2]]))
+        >>> predict_classes(torch.tensor([[0.1, 2.0]])), predict_classes(torch.tensor([[-3.0], [0.2]]))
         (tensor([1]), tensor([0, 1]))
     """
     if outputs.shape[-1] != 1:
@@ -121,7 +121,7 @@ def predicted_classes(outputs: Tensor, like: Tensor | None = None) -> Tensor:
 
 
 def as_probabilities(outputs: Tensor, kind: Probability) -> Tensor:
-    """Turn outputs of a known kind into probabilities, without a look at the values (nothing waits for the device)."""
+    """Return probabilities of outputs of a known kind, without reading values, so that nothing waits for the device."""
     wide = torch.promote_types(outputs.dtype, torch.float32)
     if kind == "softmax":
         return outputs.softmax(1, dtype=wide)
@@ -129,7 +129,7 @@ def as_probabilities(outputs: Tensor, kind: Probability) -> Tensor:
 
 
 def in_range(values: Tensor, kind: Probability) -> Tensor:
-    """Return the values, checked where the model is said to return probabilities.
+    """Return the values, checked if their kind is "identity".
 
     Raises:
         ValueError: ``kind`` is "identity" and a value lies outside [0, 1].
@@ -138,13 +138,13 @@ def in_range(values: Tensor, kind: Probability) -> Tensor:
         low, high = (float(end) for end in values.detach().nan_to_num(0.5).aminmax())
         if low < -SLACK or high > 1 + SLACK:
             raise ValueError(
-                f"the model's outputs go from {low:.3g} to {high:.3g} and are said to be probabilities ('identity'); "
-                "expected values in [0, 1]. Give 'softmax' or 'sigmoid' for logits, or 'none' for a regression."
+                f"the model's outputs go from {low:.3g} to {high:.3g}; expected probabilities in [0, 1] ('identity'). "
+                "Give 'softmax' or 'sigmoid' for logits, or 'none' for a regression."
             )
     return values
 
 
-def class_outputs(forward_func: ForwardFunc, images: Tensor, rows_at_once: int = 32) -> Tensor:
+def class_outputs(forward_func: ForwardFunc, images: Tensor, batch_size: int = 32) -> Tensor:
     """Run a classifier without gradients and return its checked outputs, (N, classes).
 
     Raises:
@@ -152,22 +152,21 @@ def class_outputs(forward_func: ForwardFunc, images: Tensor, rows_at_once: int =
         ValueError: the outputs are not (N, classes).
     """
     with protect(forward_func), torch.no_grad():
-        return torch.cat([class_scores(forward_func(some.clone()), len(some)) for some in images.split(rows_at_once)])
+        return torch.cat([class_scores(forward_func(some.clone()), len(some)) for some in images.split(batch_size)])
 
 
 def class_scores(output: object, rows: int) -> Tensor:
     """Return a classifier's output, checked to be one floating-point tensor (rows, classes).
 
     Raises:
-        TypeError: it is no tensor; the message shows a function around the model that picks one.
+        TypeError: it is not a tensor; the message shows a function around the model that selects one.
         ValueError: it has another shape.
     """
     if not isinstance(output, Tensor):
         what, access = tensor_named(output)
         raise TypeError(
             f"the model returned a {what}; expected a tensor of class scores, ({rows}, classes). Give a function "
-            "around "
-            f"the model: lambda images: model(images){access}."
+            f"around the model: lambda images: model(images){access}."
         )
     if output.dim() == 2 and len(output) == rows and output.shape[1] and output.is_floating_point():
         return output
@@ -181,8 +180,7 @@ def class_scores(output: object, rows: int) -> Tensor:
         hint = "For one score an image, keep its column: lambda images: model(images).reshape(-1, 1)."
     raise ValueError(
         f"the model returned {output.dtype} of shape {tuple(output.shape)} for {rows} image{'s' * (rows > 1)}; "
-        "expected "
-        f"floats, ({rows}, classes). {hint}"
+        f"expected floats, ({rows}, classes). {hint}"
     )
 
 
@@ -192,10 +190,10 @@ def with_gradients(forward_func: ForwardFunc, images: Tensor) -> Callable[[], Te
     def model() -> Tensor | None:
         with protect(forward_func), torch.inference_mode(False), torch.enable_grad():
             try:
-                found = forward_func(images[:1].clone().detach().requires_grad_())
+                output = forward_func(images[:1].clone().detach().requires_grad_())
             except RuntimeError:  # weights made in inference mode, custom functions without a derivative
                 return None
-            return found if isinstance(found, Tensor) else None
+            return output if isinstance(output, Tensor) else None
 
     return model
 
@@ -204,7 +202,7 @@ _SAME_VALUES = ("View", "Reshape", "Squeeze", "Unsqueeze", "Alias", "Clone", "To
 
 
 def _ends_in_sigmoid(outputs: Tensor | None) -> bool:
-    """Whether the last operation in the graph that changed values was a sigmoid."""
+    """Return whether the last operation in the graph that changed values was a sigmoid."""
     node = None if outputs is None else outputs.grad_fn
     while node is not None and any(node.name().startswith(name) for name in _SAME_VALUES):
         node = node.next_functions[0][0]

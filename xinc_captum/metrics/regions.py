@@ -1,4 +1,4 @@
-"""Masks, region tests, Gabor."""
+"""Regions of images (grid cells, colours, textures), and tests of whether units prefer regions."""
 
 import itertools
 import math
@@ -12,14 +12,14 @@ from torch import Tensor
 
 from .._optional import require
 from .image_fields import intensity
-from .spread import check_masks, check_picture
+from .spread import check_magnitudes, check_masks
 from .statistics import shifts
 
-LEARNT_FROM = 20_000  # pixels; k-means on more finds the same centres, slower
+LEARNT_FROM = 20_000  # pixels; k-means on more gives the same centres, slower
 
 
 def as_masks(labels: Tensor) -> Tensor:
-    """One mask for each label that occurs, in the labels' order; negative labels belong to no region.
+    """Return one mask for each present label, in ascending order; negative labels belong to no region.
 
     Args:
         labels: size, integers.
@@ -28,7 +28,7 @@ def as_masks(labels: Tensor) -> Tensor:
         (regions, *size), bool.
 
     Raises:
-        ValueError: labels that are no integers, or none >= 0.
+        ValueError: labels that are not integers, or none >= 0.
 
     Example:
         >>> as_masks(torch.tensor([[0, 2, -1]])).int().tolist()
@@ -44,17 +44,17 @@ def as_masks(labels: Tensor) -> Tensor:
 
 
 def grid_cells(size: tuple[int, int], grid: tuple[int, int] = (4, 8)) -> Tensor:
-    """Rectangles next to each other, as even as the size allows; every pixel is in exactly one.
+    """Return labels of rectangular cells of nearly equal size; every pixel is in exactly one.
 
-    The released code mixes the axes when it cuts: its "cells" are combs of every fourth row and eighth column, spread
-    over the whole picture, so that all of them are alike.
+    The released code confuses the axes: its "cells" consist of every fourth row and eighth column, spread over the
+    whole image, so that all of them are similar.
 
     Args:
         size: (H, W).
         grid: rows and columns of cells.
 
     Returns:
-        (H, W), int64 labels, row by row.
+        (H, W), int64 labels, in row-major order.
 
     Raises:
         ValueError: more cells than pixels.
@@ -64,15 +64,15 @@ def grid_cells(size: tuple[int, int], grid: tuple[int, int] = (4, 8)) -> Tensor:
         [[0, 0, 0, 1, 1], [0, 0, 0, 1, 1]]
     """
     if not all(1 <= cells <= side for cells, side in zip(grid, size, strict=True)):
-        raise ValueError(f"grid is {grid} for a picture of {size}; expected at least one pixel a cell.")
+        raise ValueError(f"grid is {grid} for an image of {size}; expected at least one pixel a cell.")
     rows, columns = (torch.arange(side) * cells // side for side, cells in zip(size, grid, strict=True))
     return rows[:, None] * grid[1] + columns
 
 
 def outside(masks: Tensor) -> Tensor:
-    """What no object covers, as one more region: (regions, *size) to (1, *size), bool.
+    """Return the region that no object covers: (regions, *size) to (1, *size), bool.
 
-    The released code's "other" is the union of the objects instead.
+    In the released code, "other" is the union of the objects instead.
 
     Example:
         >>> outside(torch.tensor([[[True, False, False]], [[False, True, False]]])).tolist()
@@ -81,11 +81,11 @@ def outside(masks: Tensor) -> Tensor:
     return ~(masks > 0).any(0, keepdim=True)
 
 
-def colour_regions(picture: Tensor, regions: int = 32, *, seed: int = 0) -> Tensor:
-    """Pixels of like colour, wherever they are: k-means on the channels (scikit-learn, extra ``analysis``).
+def colour_regions(image: Tensor, regions: int = 32, *, seed: int = 0) -> Tensor:
+    """Return labels of pixels with similar colours, by k-means on the channels (scikit-learn, extra ``analysis``).
 
     Args:
-        picture: (C, H, W), or (frames, C, H, W) with the same colours for all frames.
+        image: (C, H, W), or (frames, C, H, W) with the same colours for all frames.
         regions: k.
         seed: of k-means' first centres.
 
@@ -100,19 +100,18 @@ def colour_regions(picture: Tensor, regions: int = 32, *, seed: int = 0) -> Tens
         >>> colour_regions(torch.tensor([[[0.0, 0.1, 0.9, 1.0]]]), 2).unique(return_counts=True)[1].tolist()
         [2, 2]
     """
-    if picture.dim() not in (3, 4) or not picture.is_floating_point():
+    if image.dim() not in (3, 4) or not image.is_floating_point():
         raise ValueError(
-            f"picture is {picture.dtype} of shape {tuple(picture.shape)}; expected floats (C, H, W), or "
-            "(frames, C, H, W)."
+            f"image is {image.dtype} of shape {tuple(image.shape)}; expected floats (C, H, W), or (frames, C, H, W)."
         )
-    pixels = picture.detach().movedim(-3, -1)
+    pixels = image.detach().movedim(-3, -1)
     return group_features(pixels, regions, seed=seed)
 
 
 def group_features(features: Tensor, groups: int, *, seed: int = 0) -> Tensor:
-    """k-means on the last axis: (…, features) to (…) int64 labels.
+    """Return k-means labels over the last axis: (…, features) to (…) int64.
 
-    Centres are learnt from at most 20,000 of the rows, drawn with ``seed``; each row joins its nearest.
+    Centres are fitted to at most 20,000 rows, sampled with ``seed``; each row gets the label of its nearest centre.
 
     Raises:
         ValueError: fewer different rows than groups, or values that are not finite.
@@ -120,10 +119,10 @@ def group_features(features: Tensor, groups: int, *, seed: int = 0) -> Tensor:
     """
     rows: NDArray[np.float64] = features.detach().double().cpu().flatten(0, -2).numpy()
     if not np.isfinite(rows).all():
-        raise ValueError("the features have values that are not finite; k-means has no place for them.")
+        raise ValueError("the features hold NaN or infinity; expected finite values for k-means.")
     different = len(np.unique(rows.round(12), axis=0)) if len(rows) <= LEARNT_FROM else groups
     if not 1 <= groups <= different:
-        raise ValueError(f"expected {groups} groups of {len(rows)} rows, of which {different} differ; ask for fewer.")
+        raise ValueError(f"got {groups} groups for {len(rows)} rows, of which {different} differ; give fewer groups.")
     cluster = require("sklearn.cluster", purpose="k-means", extra="analysis")
     chosen = np.random.default_rng(seed).permutation(len(rows))[:LEARNT_FROM]
     means = cluster.KMeans(groups, n_init=4, random_state=seed).fit(rows[chosen])
@@ -137,13 +136,13 @@ FREQUENCIES = (0.05, 0.15, 0.25)  # cycles a pixel
 
 
 def gabor_bank() -> list[Tensor]:
-    r"""The 24 complex filters, angle by angle, then σ, then frequency (kernels of scikit-image, extra ``analysis``).
+    r"""Return 24 complex Gabor filters, ordered by angle, σ and frequency (scikit-image, extra ``analysis``).
 
     .. math:: g(x) = e^{-|x|^2 / 2\sigma^2} \,(e^{2\pi i f x \cdot n_\theta} - m)
 
     Symbols: θ in {0, 45, 90, 135}°, n_θ its direction (0 along the columns), σ in {1, 3} pixels, f in {.05, .15, .25}
-    cycles a pixel, m the mean under the envelope: without it the widest waves in the narrowest windows would answer
-    to brightness, not to texture.
+    cycles a pixel, m the mean under the envelope. Without m, low frequencies in narrow envelopes would respond to
+    brightness, not to texture.
 
     Returns:
         complex128 kernels of odd sides, (h, w) each.
@@ -164,16 +163,16 @@ def gabor_bank() -> list[Tensor]:
     return bank
 
 
-def gabor_responses(picture: Tensor) -> Tensor:
-    r"""How strongly each of the 24 filters answers at each pixel, whatever the wave's phase.
+def gabor_responses(image: Tensor) -> Tensor:
+    r"""Return the magnitude of the response of each of the 24 Gabor filters at each pixel.
 
     .. math:: r_{k,p} = |(g_k * I)(p)|
 
-    Symbols: g_k the filters of :func:`gabor_bank`, I the intensity; the border is repeated outwards. The released
-    code filters 8-bit values and gets 8-bit answers, which wrap around; and stops after the first angle.
+    Symbols: g_k the filters of :func:`gabor_bank`, I the intensity, padded by repeating the border. The released code
+    filters 8-bit values into 8-bit responses, which overflow, and uses only the first angle.
 
     Args:
-        picture: (C, H, W), floats in [0, 1].
+        image: (C, H, W), floats in [0, 1].
 
     Returns:
         (24, H, W), float64.
@@ -186,21 +185,21 @@ def gabor_responses(picture: Tensor) -> Tensor:
         >>> gabor_responses(torch.full((3, 8, 8), 0.5)).amax() < 1e-12
         tensor(True)
     """
-    grey = intensity(picture).cpu().double()[None, None]
-    answers = []
+    grey = intensity(image).cpu().double()[None, None]
+    responses = []
     for kernel in gabor_bank():
         h, w = kernel.shape
         around = F.pad(grey, [w // 2, w // 2, h // 2, h // 2], mode="replicate")
         both = torch.stack([kernel.real, kernel.imag])[:, None].flip(2, 3)  # a convolution, not a correlation
-        answers.append(F.conv2d(around, both)[0].norm(dim=0))
-    return torch.stack(answers).to(picture.device)
+        responses.append(F.conv2d(around, both)[0].norm(dim=0))
+    return torch.stack(responses).to(image.device)
 
 
-def gabor_regions(picture: Tensor, regions: int = 24, *, seed: int = 0) -> Tensor:
-    """Pixels of like texture: k-means on the 24 responses, each divided by its standard deviation over the picture.
+def gabor_regions(image: Tensor, regions: int = 24, *, seed: int = 0) -> Tensor:
+    """Return labels of pixels with similar texture, by k-means on the 24 Gabor responses, divided by their deviation.
 
     Args:
-        picture: (C, H, W), floats in [0, 1].
+        image: (C, H, W), floats in [0, 1].
         regions: k.
         seed: of k-means' first centres.
 
@@ -215,29 +214,29 @@ def gabor_regions(picture: Tensor, regions: int = 24, *, seed: int = 0) -> Tenso
         >>> gabor_regions(torch.rand(3, 12, 16), 4).shape
         torch.Size([12, 16])
     """
-    responses = gabor_responses(picture)
+    responses = gabor_responses(image)
     spread = responses.flatten(1).std(1).clamp_min(1e-12)[:, None, None]
     return group_features((responses / spread).movedim(0, -1), regions, seed=seed)
 
 
-def preference(amounts: Tensor, masks: Tensor) -> Tensor:
-    r"""How much more a unit paints in a region than the region's area accounts for.
+def preference(magnitudes: Tensor, masks: Tensor) -> Tensor:
+    r"""Return how much more a unit contributes in a region than its area predicts.
 
     .. math:: \delta_{u,R} = \frac{\Sigma_{p \in R}\, a_{u,p} - E_{u,R}}{E_{u,R}},
               \quad E_{u,R} = \frac{|R|}{P}\, \Sigma_p\, a_{u,p}
 
-    Symbols: a the amounts, R a region of area \|R\|, P the number of pixels. 0: as much as its area; -1: nothing;
-    1: twice as much. Signs are kept for every kind of region.
+    Symbols: a the magnitudes, R a region of area \|R\|, P the number of pixels. 0 is as much as its area predicts, -1
+    nothing, 1 twice as much. Signs are kept for every kind of region.
 
     Args:
-        amounts: (units, *size), >= 0.
+        magnitudes: (units, *size), >= 0.
         masks: (regions, *size), bool or weights in [0, 1]; they may overlap and leave pixels out.
 
     Returns:
-        (units, regions), float64; nan for units that paint nothing.
+        (units, regions), float64; nan for units without contributions.
 
     Raises:
-        ValueError: masks of another size, empty ones, or amounts that are negative or not finite.
+        ValueError: masks of another size, empty ones, or magnitudes that are negative or not finite.
 
     Example:
         >>> preference(torch.tensor([[3.0, 1.0]]), torch.tensor([[True, False], [False, True]]))
@@ -245,7 +244,7 @@ def preference(amounts: Tensor, masks: Tensor) -> Tensor:
 
     Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024), its released code.
     """
-    wide = check_picture(amounts)
+    wide = check_magnitudes(magnitudes)
     return _preference(wide.flatten(1), check_masks(masks, tuple(wide.shape[1:])).to(wide.device).flatten(1))
 
 
@@ -254,9 +253,9 @@ class RegionTest(NamedTuple):
 
     Attributes:
         preference: δ, (units, regions).
-        variance: of δ over the regions, (units,); the larger, the more the unit cares which region it is.
-        scattered: the same for regions of the same areas made of random pixels, (repeats, units).
-        shifted: the same for these regions elsewhere, (repeats, units).
+        variance: of δ over the regions, (units,); larger for units that prefer some regions.
+        scattered: the same for random regions of the same areas, (repeats, units).
+        shifted: the same for shifted regions, (repeats, units).
     """
 
     preference: Tensor
@@ -266,27 +265,26 @@ class RegionTest(NamedTuple):
 
     @property
     def above_chance(self) -> float:
-        """Median variance over living units in units of the scattered control's: 1 is nothing."""
+        """Median variance over active units divided by that of the scattered control; 1 means no preference."""
         return _over(self.variance, self.scattered)
 
     @property
     def above_elsewhere(self) -> float:
-        """Median variance over living units in units of the shifted control's: 1 is any place would do."""
+        """Median variance over active units divided by that of the shifted control; 1 means no effect of position."""
         return _over(self.variance, self.shifted)
 
 
-def region_test(amounts: Tensor, masks: Tensor, *, generator: torch.Generator, repeats: int = 10) -> RegionTest:
-    r"""The variance of preferences over regions, beside two area-matched controls.
+def region_test(magnitudes: Tensor, masks: Tensor, *, generator: torch.Generator, repeats: int = 10) -> RegionTest:
+    r"""Return the variance of preferences over regions, with two area-matched controls.
 
     .. math:: V_u = \mathrm{mean}_R\,(\delta_{u,R} - \mathrm{mean}_R\, \delta_{u,R})^2
 
-    *Scattered*: all regions' pixels are exchanged at random, so areas and overlaps stay; smooth maps beat it whatever
-    the regions are. *Shifted*: the regions are rolled over the picture as they are, so areas, shapes and smoothness
-    stay; only a kind of region that means something beats it. Grid cells shifted are grid cells: they are their own
-    control and come to about 1.
+    *Scattered*: the pixels of all regions are permuted at random, which keeps areas and overlaps; smooth maps exceed it
+    for any regions. *Shifted*: the regions are rolled over the image, which keeps areas, shapes and smoothness; only
+    meaningful regions exceed it. Shifted grid cells are grid cells again, so their ratio is about 1.
 
     Args:
-        amounts: (units, *size), >= 0.
+        magnitudes: (units, *size), >= 0.
         masks: (regions, *size), bool or weights in [0, 1].
         generator: of the controls.
         repeats: of each control.
@@ -295,33 +293,33 @@ def region_test(amounts: Tensor, masks: Tensor, *, generator: torch.Generator, r
         a :class:`RegionTest`.
 
     Raises:
-        ValueError: masks of another size, empty ones, no repeats, or amounts that are negative or not finite.
+        ValueError: masks of another size, empty ones, no repeats, or magnitudes that are negative or not finite.
 
     Example:
-        >>> amounts = torch.cat([torch.zeros(1, 8), torch.ones(1, 8)], 1)
-        >>> masks = torch.stack([amounts[0] == 0, amounts[0] == 1])
-        >>> region_test(amounts, masks, generator=torch.Generator().manual_seed(0)).variance
+        >>> magnitudes = torch.cat([torch.zeros(1, 8), torch.ones(1, 8)], 1)
+        >>> masks = torch.stack([magnitudes[0] == 0, magnitudes[0] == 1])
+        >>> region_test(magnitudes, masks, generator=torch.Generator().manual_seed(0)).variance
         tensor([1.], dtype=torch.float64)
 
-    Source: as :func:`preference`, where grid cells were combs and only they kept signs; the controls are ours.
+    Source: as :func:`preference`, in which only grid cells kept signs; the controls are ours.
     """
-    wide = check_picture(amounts)
+    wide = check_magnitudes(magnitudes)
     size = tuple(wide.shape[1:])
     regions = check_masks(masks, size).to(wide.device)
     flat, pixels = wide.flatten(1), regions[0].numel()
-    found = _preference(flat, regions.flatten(1))
+    preferences = _preference(flat, regions.flatten(1))
     scattered, shifted = [], []
     for offset in shifts(size, repeats, generator):
         order = torch.randperm(pixels, generator=generator, device=generator.device).to(wide.device)
         scattered.append(_variance(_preference(flat, regions.flatten(1)[:, order])))
         rolled = regions.roll(offset, tuple(range(1, regions.dim())))
         shifted.append(_variance(_preference(flat, rolled.flatten(1))))
-    return RegionTest(found, _variance(found), torch.stack(scattered), torch.stack(shifted))
+    return RegionTest(preferences, _variance(preferences), torch.stack(scattered), torch.stack(shifted))
 
 
 def _preference(flat: Tensor, regions: Tensor) -> Tensor:
-    expected = flat.sum(1, keepdim=True) * (regions.sum(1) / regions.shape[1])
-    return (flat @ regions.T - expected) / expected
+    by_area = flat.sum(1, keepdim=True) * (regions.sum(1) / regions.shape[1])
+    return (flat @ regions.T - by_area) / by_area
 
 
 def _variance(preferences: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""Contribution magnitudes, shares, spread.
+"""Magnitudes of contributions, shares of units, and their spread over pixels and units.
 
-One convention for all: a[u, p] ≥ 0, **units before pixels, frames before units**. A picture is (units, *size) with
-size (H, W), (L,) or (D, H, W); a clip is (frames, units, H, W). Masks follow the same order: (regions, *size), and
-(frames, objects, H, W). Answers keep the order of what is left.
+All functions use magnitudes a[u, p] ≥ 0, **units before pixels, frames before units**. An image has (units, *size) with
+size (H, W), (L,) or (D, H, W); a clip has (frames, units, H, W). Masks follow the same order: (regions, *size), and
+(frames, objects, H, W). Results keep the order of the remaining axes.
 """
 
 import torch
@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 def magnitudes(canvas: Tensor) -> Tensor:
-    r"""Amounts from signed contributions: the channels' magnitudes added up.
+    r"""Return magnitudes of signed contributions, summed over channels.
 
     .. math:: a_{u,p} = \Sigma_{ch} \, |c_{u,ch,p}|
 
-    Magnitudes first, so that a unit which adds red and takes blue away is not taken for one that does nothing.
-    Leave the secant's slot out: it is no unit (``canvas.to_tensor()[: canvas.units]``).
+    The absolute value is taken first, so that contributions of opposite signs in two channels do not cancel. Leave out
+    the secant rule's bias remainder, which is not a unit: ``canvas.to_tensor()[: canvas.units]``.
 
     Args:
         canvas: (units, channels, H, W), or (frames, units, channels, H, W).
@@ -32,98 +32,97 @@ def magnitudes(canvas: Tensor) -> Tensor:
     """
     if canvas.dim() not in (4, 5):
         raise ValueError(
-            f"canvas has shape {tuple(canvas.shape)}; expected (units, channels, H, W), or "
-            "(frames, units, channels, H, W) for a clip."
+            f"canvas has shape {tuple(canvas.shape)}; expected (units, channels, H, W), or (frames, units, channels, "
+            "H, W) for a clip."
         )
     return canvas.abs().sum(-3, dtype=torch.promote_types(canvas.dtype, torch.float32))
 
 
-def check_picture(amounts: Tensor, name: str = "amounts") -> Tensor:
-    """Amounts of one picture, (units, *size), in float64 where the device has it.
+def check_magnitudes(magnitudes: Tensor, name: str = "magnitudes") -> Tensor:
+    """Return checked magnitudes of one image, (units, *size), in float64 (float32 on MPS).
 
     Raises:
         ValueError: no pixel axis, an empty axis, negative or non-finite values.
     """
-    if amounts.dim() < 2 or not amounts.numel():
-        raise ValueError(f"{name} have shape {tuple(amounts.shape)}; expected (units, H, W), or (units, pixels).")
-    return _amounts(amounts, name)
+    if magnitudes.dim() < 2 or not magnitudes.numel():
+        raise ValueError(f"{name} have shape {tuple(magnitudes.shape)}; expected (units, H, W), or (units, pixels).")
+    return _check_values(magnitudes, name)
 
 
-def check_clip(amounts: Tensor, name: str = "amounts", *, least: int = 2) -> Tensor:
-    """Amounts of a clip, (frames, units, H, W), in float64 where the device has it.
+def check_clip(magnitudes: Tensor, name: str = "magnitudes", *, least: int = 2) -> Tensor:
+    """Return checked magnitudes of a clip, (frames, units, H, W), in float64 (float32 on MPS).
 
     Raises:
         ValueError: another number of dims, fewer frames than ``least``, negative or non-finite values.
     """
-    if amounts.dim() != 4 or not amounts.numel():
-        raise ValueError(f"{name} have shape {tuple(amounts.shape)}; expected a clip, (frames, units, H, W).")
-    if len(amounts) < least:
+    if magnitudes.dim() != 4 or not magnitudes.numel():
+        raise ValueError(f"{name} have shape {tuple(magnitudes.shape)}; expected a clip, (frames, units, H, W).")
+    if len(magnitudes) < least:
         raise ValueError(
-            f"{name} have {len(amounts)} frame{'s' if len(amounts) > 1 else ''}; expected at least {least}: what "
+            f"{name} have {len(magnitudes)} frame{'s' if len(magnitudes) > 1 else ''}; expected at least {least}: what "
             "happens in time needs something to compare with."
         )
-    return _amounts(amounts, name)
+    return _check_values(magnitudes, name)
 
 
 def check_masks(masks: Tensor, size: tuple[int, ...], name: str = "masks") -> Tensor:
-    """Masks of one picture, (regions, *size), in float64 where the device has it.
+    """Return checked masks of one image, (regions, *size), in float64 (float32 on MPS).
 
     Raises:
         ValueError: another size, values outside [0, 1], or an empty region.
     """
     if masks.dim() != 1 + len(size) or tuple(masks.shape[1:]) != size or not len(masks):
         raise ValueError(
-            f"{name} have shape {tuple(masks.shape)} for a picture of {size}; expected (regions, "
-            f"{', '.join(map(str, size))}), one mask of the picture's size for each region."
+            f"{name} have shape {tuple(masks.shape)} for an image of {size}; expected (regions, "
+            f"{', '.join(map(str, size))}), one mask of the image's size for each region."
         )
-    if not ((masks >= 0) & (masks <= 1)).all():  # written so that nan fails
+    if not ((masks >= 0) & (masks <= 1)).all():  # negated, so that nan raises too
         raise ValueError(
-            f"{name} go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; expected bool, or weights in "
-            "[0, 1]. "
-            "For a map of labels, use as_masks(labels)."
+            f"{name} go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; expected bool, or weights in [0, "
+            "1]. For a map of labels, use as_masks(labels)."
         )
     empty = [i for i, area in enumerate(masks.flatten(1).sum(1).tolist()) if area == 0]
     if empty:
-        raise ValueError(f"{name} {empty[:8]} are empty: nothing can be said of a region without pixels; drop them.")
-    return wide(masks)
+        raise ValueError(f"{name} {empty[:8]} are empty; expected at least one pixel in each region. Drop them.")
+    return to_double(masks)
 
 
-def wide(values: Tensor) -> Tensor:
-    """Sums over millions of pixels want float64; Apple's devices have none."""
+def to_double(values: Tensor) -> Tensor:
+    """Return float64 values, for sums over millions of pixels; float32 on MPS, which has no float64."""
     return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
 
 
-def _amounts(amounts: Tensor, name: str) -> Tensor:
-    if not amounts.isfinite().all():
+def _check_values(magnitudes: Tensor, name: str) -> Tensor:
+    if not magnitudes.isfinite().all():
         raise ValueError(f"{name} have values that are not finite; expected finite ones >= 0.")
-    if (amounts < 0).any():
+    if (magnitudes < 0).any():
         raise ValueError(
-            f"{name} go down to {float(amounts.min()):.3g}; expected magnitudes >= 0. From a signed canvas, "
+            f"{name} go down to {float(magnitudes.min()):.3g}; expected magnitudes >= 0. From a signed canvas, "
             "magnitudes(canvas) makes them."
         )
-    return wide(amounts.detach())
+    return to_double(magnitudes.detach())
 
 
-def share(amounts: Tensor, masks: Tensor | None = None) -> Tensor:
-    r"""Each unit's part of all that is painted in a region.
+def share(magnitudes: Tensor, masks: Tensor | None = None) -> Tensor:
+    r"""Return each unit's share of the total magnitude in a region.
 
     .. math:: s_{R,u} = \Sigma_{p \in R}\, a_{u,p} \, / \, \Sigma_v \Sigma_{p \in R}\, a_{v,p}
 
     Args:
-        amounts: (units, *size), >= 0.
-        masks: (regions, *size), bool or weights in [0, 1]; None is the whole picture.
+        magnitudes: (units, *size), >= 0.
+        masks: (regions, *size), bool or weights in [0, 1]; None is the whole image.
 
     Returns:
-        (regions, units), each row adding up to 1, or (units,) without masks; nan where nobody paints. float64.
+        (regions, units), each row of which sums to 1, or (units,) without masks; nan if the total is 0. float64.
 
     Raises:
-        ValueError: masks of another size, empty ones, or amounts that are negative or not finite.
+        ValueError: masks of another size, empty ones, or magnitudes that are negative or not finite.
 
     Example:
         >>> share(torch.tensor([[3.0, 0.0], [1.0, 4.0]])).tolist()
         [0.375, 0.625]
     """
-    wide = check_picture(amounts)
+    wide = check_magnitudes(magnitudes)
     if masks is None:
         sums = wide.flatten(1).sum(1)
         return sums / sums.sum()
@@ -131,62 +130,63 @@ def share(amounts: Tensor, masks: Tensor | None = None) -> Tensor:
     return inside / inside.sum(1, keepdim=True)
 
 
-def pool_cells(amounts: Tensor, grid: tuple[int, int] = (8, 16)) -> Tensor:
-    r"""Mean amounts over the cells of a grid: canvases of any size as vectors of one length.
+def pool_cells(magnitudes: Tensor, grid: tuple[int, int] = (8, 16)) -> Tensor:
+    r"""Return mean magnitudes over the cells of a grid: vectors of one length for canvases of any size.
 
     .. math:: v_{u,g} = \mathrm{mean}_{p \in \text{cell } g}\; a_{u,p}
 
-    The cells are those of :func:`grid_cells`; over a canvas too large to hold, the same come out of its region sums
-    with the masks ``as_masks(grid_cells(size, grid))``, divided by the masks' areas.
+    The cells are those of :func:`grid_cells`. For a canvas larger than memory, its region sums with the masks
+    ``as_masks(grid_cells(size, grid))``, divided by the masks' areas, are the same.
 
     Args:
-        amounts: (units, H, W), or (frames, units, H, W), >= 0.
+        magnitudes: (units, H, W), or (frames, units, H, W), >= 0.
         grid: rows and columns of cells, at most H and W.
 
     Returns:
         (units, *grid), or (frames, units, *grid), float64.
 
     Raises:
-        ValueError: another number of dims, a finer grid than the picture, negative or non-finite amounts.
+        ValueError: another number of dims, a finer grid than the image, negative or non-finite magnitudes.
 
     Example:
-        >>> pooled(torch.tensor([[[1.0, 3.0], [5.0, 7.0]]]), (1, 2)).tolist()
+        >>> pool_cells(torch.tensor([[[1.0, 3.0], [5.0, 7.0]]]), (1, 2)).tolist()
         [[[3.0, 5.0]]]
     """
-    if amounts.dim() not in (3, 4):
+    if magnitudes.dim() not in (3, 4):
         raise ValueError(
-            f"amounts have shape {tuple(amounts.shape)}; expected (units, H, W), or (frames, units, H, W) for a clip."
+            f"magnitudes have shape {tuple(magnitudes.shape)}; expected (units, H, W), or (frames, units, H, W) for a "
+            "clip."
         )
-    size = amounts.shape[-2:]
+    size = magnitudes.shape[-2:]
     if not all(1 <= cells <= side for cells, side in zip(grid, size, strict=True)):
-        raise ValueError(f"grid is {grid} for pictures of {tuple(size)}; expected at least one pixel a cell.")
-    wide = check_picture(amounts)
+        raise ValueError(f"grid is {grid} for images of {tuple(size)}; expected at least one pixel a cell.")
+    wide = check_magnitudes(magnitudes)
     down, across = (_means(side, cells).to(wide) for side, cells in zip(size, grid, strict=True))
     return down @ wide @ across.T
 
 
 def _means(side: int, cells: int) -> Tensor:
-    """A (cells, side) matrix that takes means."""
+    """Return a (cells, side) matrix that computes means over cells."""
     member = (torch.arange(side) * cells // side == torch.arange(cells)[:, None]).double()
     return member / member.sum(1, keepdim=True)
 
 
-def pixels_per_unit(amounts: Tensor) -> Tensor:
-    r"""At how many pixels a unit paints more than its fair share.
+def pixels_per_unit(magnitudes: Tensor) -> Tensor:
+    r"""Return the number of pixels at which a unit contributes more than an equal share.
 
     .. math:: n_u = \#\{p : a_{u,p} / \Sigma_v a_{v,p} > 1/N\}
 
-    Symbols: a the amounts, N the number of units. A pixel where nobody paints counts for nobody. Control:
-    :func:`shuffle_units`, under which all units come to about the same number.
+    Symbols: a the magnitudes, N the number of units. Pixels without contributions count for no unit. Control:
+    :func:`shuffle_units`, under which all units have about the same number.
 
     Args:
-        amounts: (units, *size), >= 0.
+        magnitudes: (units, *size), >= 0.
 
     Returns:
         (units,), int64.
 
     Raises:
-        ValueError: amounts that are negative, not finite, or without pixels.
+        ValueError: magnitudes that are negative, not finite, or without pixels.
 
     Example:
         >>> pixels_per_unit(torch.tensor([[3.0, 3.0, 1.0], [1.0, 0.0, 1.0]]))
@@ -194,56 +194,56 @@ def pixels_per_unit(amounts: Tensor) -> Tensor:
 
     Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024), its released code.
     """
-    flat = check_picture(amounts).flatten(1)
+    flat = check_magnitudes(magnitudes).flatten(1)
     return (flat * len(flat) > flat.sum(0)).sum(1)
 
 
-def units_per_pixel(amounts: Tensor, covering: float = 0.9) -> Tensor:
-    r"""How many of the layer's strongest contributions lie at each pixel.
+def units_per_pixel(magnitudes: Tensor, covering: float = 0.9) -> Tensor:
+    r"""Return how many of the layer's largest contributions lie at each pixel.
 
     .. math:: n_p = \#\{u : a_{u,p} \ge t\}, \quad t = \max\{t : \Sigma_{a \ge t}\, a \ge q \,\Sigma a\}
 
-    Symbols: a the amounts, q ``covering``, the part of all that the layer paints which the counted ones make up.
+    Symbols: a the magnitudes, q ``covering``, the fraction of the layer's total that the counted contributions sum to.
     Control: :func:`shuffle_pixels`.
 
     Args:
-        amounts: (units, *size), >= 0.
+        magnitudes: (units, *size), >= 0.
         covering: q in (0, 1].
 
     Returns:
         size, int64. Divide by the number of units for the paper's heat map.
 
     Raises:
-        ValueError: amounts that are negative, not finite, or without pixels; q outside (0, 1].
+        ValueError: magnitudes that are negative, not finite, or without pixels; q outside (0, 1].
 
     Example:
         >>> units_per_pixel(torch.tensor([[8.0, 1.0], [1.0, 0.0]]), covering=0.8)
         tensor([1, 0])
 
-    Source: as :func:`pixels_per_unit`, where the threshold of one layer met the maps of another.
+    Source: as :func:`pixels_per_unit`, in which the threshold of one layer is applied to the maps of another.
     """
     _check_part(covering, "covering")
-    wide = check_picture(amounts)
+    wide = check_magnitudes(magnitudes)
     ordered = wide.flatten().sort(descending=True).values
     running = ordered.cumsum(0)
     place = torch.searchsorted(running, running[-1] * covering * (1 - 1e-12)).clamp_max(len(running) - 1)
     return ((wide >= ordered[place]) & (wide > 0)).sum(0)
 
 
-def participation(amounts: Tensor, dim: int = 0) -> Tensor:
-    r"""The effective number of contributors: 1 when one does it all, N when N share alike.
+def participation(magnitudes: Tensor, dim: int = 0) -> Tensor:
+    r"""Return the effective number of contributors: 1 for a single one, N for N equal ones.
 
     .. math:: r = (\Sigma_i a_i)^2 \, / \, \Sigma_i a_i^2
 
     Args:
-        amounts: (units, *size), >= 0.
-        dim: 0 counts units at each pixel; for pixels of each unit, give ``amounts.flatten(1)`` and 1.
+        magnitudes: (units, *size), >= 0.
+        dim: 0 counts units at each pixel; for pixels of each unit, give ``magnitudes.flatten(1)`` and 1.
 
     Returns:
-        the amounts' shape without ``dim``, float64; nan where there is nothing.
+        the magnitudes' shape without ``dim``, float64; nan where all are 0.
 
     Raises:
-        ValueError: amounts that are negative, not finite, or without pixels.
+        ValueError: magnitudes that are negative, not finite, or without pixels.
 
     Example:
         >>> participation(torch.tensor([[1.0, 1.0], [1.0, 0.0]]))
@@ -251,60 +251,60 @@ def participation(amounts: Tensor, dim: int = 0) -> Tensor:
 
     Source: the inverse participation ratio of Bell & Dean (1970).
     """
-    wide = check_picture(amounts)
-    wide = wide / wide.amax(dim, keepdim=True)  # tiny amounts must not underflow when squared
+    wide = check_magnitudes(magnitudes)
+    wide = wide / wide.amax(dim, keepdim=True)  # tiny magnitudes must not underflow when squared
     return wide.sum(dim).square() / wide.square().sum(dim)
 
 
-def units_for(amounts: Tensor, part: float = 0.9) -> Tensor:
-    r"""How few units make up a part of a pixel.
+def units_for(magnitudes: Tensor, part: float = 0.9) -> Tensor:
+    r"""Return the smallest number of units that sum to a fraction of each pixel's total.
 
     .. math:: k_p = \min\{k : \Sigma_{i \le k} a_{(i),p} \ge q \,\Sigma_u a_{u,p}\}
 
     Symbols: a_(i) the i-th largest amount at the pixel, q ``part``. Control: :func:`shuffle_pixels`.
 
     Args:
-        amounts: (units, *size), >= 0. For a whole layer: ``units_for(amounts.flatten(1).sum(1, keepdim=True))``.
+        magnitudes: (units, *size), >= 0. For a whole layer: ``units_for(magnitudes.flatten(1).sum(1, keepdim=True))``.
         part: q in (0, 1].
 
     Returns:
-        size, int64; 0 where nobody paints.
+        size, int64; 0 where the total is 0.
 
     Raises:
-        ValueError: amounts that are negative, not finite, or without pixels; q outside (0, 1].
+        ValueError: magnitudes that are negative, not finite, or without pixels; q outside (0, 1].
 
     Example:
         >>> units_for(torch.tensor([[5.0, 1.0], [4.0, 0.0], [1.0, 0.0]]), part=0.9)
         tensor([2, 1])
     """
     _check_part(part, "part")
-    wide = check_picture(amounts)
+    wide = check_magnitudes(magnitudes)
     running = wide.sort(0, descending=True).values.cumsum(0)
     short = running < running[-1] * part * (1 - 1e-12)  # the last sum must reach 100 % of itself
     return (short.sum(0) + 1) * (running[-1] > 0)
 
 
-def running_share(amounts: Tensor) -> Tensor:
-    r"""The part of a pixel that its k strongest units make up, mean over pixels: the curve behind :func:`units_for`.
+def cumulative_share(magnitudes: Tensor) -> Tensor:
+    r"""Return the share of a pixel's total that its k largest units sum to, averaged over pixels, for all k.
 
     .. math:: S_k = \mathrm{mean}_p \; \Sigma_{i \le k} a_{(i),p} \, / \, \Sigma_u a_{u,p}
 
-    Pixels where nobody paints are left out. Control: :func:`shuffle_pixels`.
+    Pixels without contributions are left out. Control: :func:`shuffle_pixels`.
 
     Args:
-        amounts: (units, *size), >= 0.
+        magnitudes: (units, *size), >= 0.
 
     Returns:
         (units + 1,), from 0 for no unit to 1 for all, float64.
 
     Raises:
-        ValueError: amounts that are negative, not finite, or without pixels.
+        ValueError: magnitudes that are negative, not finite, or without pixels.
 
     Example:
-        >>> running_share(torch.tensor([[1.0], [3.0]])).tolist()
+        >>> cumulative_share(torch.tensor([[1.0], [3.0]])).tolist()
         [0.0, 0.75, 1.0]
     """
-    flat = check_picture(amounts).flatten(1)
+    flat = check_magnitudes(magnitudes).flatten(1)
     flat = flat[:, flat.sum(0) > 0]
     curve = (flat.sort(0, descending=True).values.cumsum(0) / flat.sum(0)).mean(1)
     return torch.cat([curve.new_zeros(1), curve])
@@ -312,4 +312,4 @@ def running_share(amounts: Tensor) -> Tensor:
 
 def _check_part(part: float, name: str) -> None:
     if not 0 < part <= 1:
-        raise ValueError(f"{name} is {part}; expected a part of the whole, above 0 and at most 1.")
+        raise ValueError(f"{name} is {part}; expected a fraction above 0 and at most 1.")

@@ -1,4 +1,4 @@
-"""Spearman, bootstrap, FDR, permutation controls."""
+"""Rank correlations, bootstrap intervals, false discovery rates, permutation controls, and completeness."""
 
 import math
 from typing import NamedTuple
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 class Interval(NamedTuple):
-    """A figure and where it lies in resamples.
+    """A value with its bootstrap interval.
 
     Attributes:
-        value: on the rows as they are.
+        value: of the original rows.
         low: lower end.
         high: upper end.
     """
@@ -27,18 +27,19 @@ class Interval(NamedTuple):
 def ratio_interval(
     above: Tensor, below: Tensor, *, level: float = 0.95, repeats: int = 1000, seed: int = 0
 ) -> Interval:
-    r"""A ratio of sums with a percentile bootstrap interval over rows.
+    r"""Return a ratio of sums with a percentile bootstrap interval over rows.
 
-    .. math:: \frac{\sum_i a_i}{\sum_i b_i}, \qquad \text{and again for rows drawn with replacement}
+    .. math:: \frac{\sum_i a_i}{\sum_i b_i}, \qquad \text{and the same for rows sampled with replacement}
 
     Accuracy is hits over ones; 1 − R² is squared errors over squared distances to the mean (of all rows). Resamples
-    that have nothing below the line are left out.
+    with a denominator of 0 are left out. The resamples are drawn by torch, because results that were recorded before
+    must be reproduced exactly; ``scipy.stats.bootstrap`` draws others.
 
     Args:
         above: a, (n,).
         below: b, (n,).
-        level: share of resamples within the interval.
-        repeats: resamples.
+        level: fraction of resamples within the interval.
+        repeats: number of resamples.
         seed: of the resamples.
 
     Raises:
@@ -53,7 +54,7 @@ def ratio_interval(
     if above.shape != below.shape or above.dim() != 1 or not len(above):
         raise ValueError(f"got shapes {tuple(above.shape)} and {tuple(below.shape)}; expected the same (n,), n >= 1.")
     if not 0 < level < 1:
-        raise ValueError(f"level is {level}; expected a share between 0 and 1.")
+        raise ValueError(f"level is {level}; expected a fraction between 0 and 1.")
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}; expected at least 1 resample.")
     sides = torch.stack([above, below]).detach().cpu().to(torch.float64)
@@ -73,14 +74,14 @@ def ratio_interval(
 
 
 def mean_interval(values: Tensor, *, level: float = 0.95, repeats: int = 1000, seed: int = 0) -> Interval:
-    """A mean over those values that are numbers, with a percentile bootstrap interval over them; nan without any.
+    """Return the mean of the finite values with a percentile bootstrap interval; nan without any.
 
-    One number says nothing of others, so its interval is nan.
+    The interval of a single value is nan.
 
     Args:
         values: (n,).
-        level: share of resamples within the interval.
-        repeats: resamples.
+        level: fraction of resamples within the interval.
+        repeats: number of resamples.
         seed: of the resamples.
 
     Example:
@@ -96,51 +97,53 @@ def mean_interval(values: Tensor, *, level: float = 0.95, repeats: int = 1000, s
 
 
 def complement(interval: Interval) -> Interval:
-    """One minus a figure: from an unexplained share to an explained one.
+    """Return one minus an interval, for example the explained fraction for an unexplained one.
 
     Example:
-        >>> flipped(Interval(0.25, 0.0, 0.5))
+        >>> complement(Interval(0.25, 0.0, 0.5))
         Interval(value=0.75, low=0.5, high=1.0)
     """
     return Interval(1 - interval.value, 1 - interval.high, 1 - interval.low)
 
 
 def completeness_error(shares: Tensor, output: Tensor) -> Tensor:
-    r"""How far the parts miss the whole, as a fraction of the largest output.
+    r"""Return the largest difference between the sum of the contributions and the output, relative to the output.
 
     .. math:: \max |\Sigma_u c_u - y| \, / \, \max |y|
 
     Args:
-        shares: (rows, units, *left), a slot included where there is one.
-        output: (rows, *left).
+        shares: (rows, units, *output_shape), contributions, including the bias remainder if there is one.
+        output: (rows, *output_shape).
 
     Returns:
         a scalar, in float32 or wider.
 
     Raises:
-        ValueError: no rows, or an output of another shape than the shares without their units.
+        ValueError: no rows, or an output of another shape than the contributions without their units.
 
     Example:
         >>> completeness_error(torch.tensor([[0.5, 0.25]]), torch.tensor([1.0]))
         tensor(0.2500)
     """
-    parts, whole = _checked(shares, output)
-    return (parts.sum(1) - whole).abs().max() / whole.abs().max().clamp_min(torch.finfo(whole.dtype).tiny)
+    parts, full_output = _check_shapes(shares, output)
+    return (parts.sum(1) - full_output).abs().max() / full_output.abs().max().clamp_min(
+        torch.finfo(full_output.dtype).tiny
+    )
 
 
 def condition_number(shares: Tensor, output: Tensor) -> Tensor:
-    r"""How many times larger the parts are than what they add up to.
+    r"""Return the ratio of the total magnitude of the contributions to the magnitude of their sum.
 
     .. math:: \kappa = \Sigma_u |c_u| \, / \, |y|
 
-    1 means that nothing cancels; log10 κ is the number of digits that cancellation costs.
+    1 means that nothing cancels; log10 κ is the number of digits that are lost by cancellation.
 
     Args:
-        shares: (rows, units, *left), a slot included where there is one.
-        output: (rows, *left).
+        shares: (rows, units, *output_shape), contributions, including the bias remainder if there is one.
+        output: (rows, *output_shape).
 
     Returns:
-        (rows, *left), in float32 or wider.
+        (rows, *output_shape), in float32 or wider.
 
     Raises:
         ValueError: as :func:`completeness_error`.
@@ -149,35 +152,35 @@ def condition_number(shares: Tensor, output: Tensor) -> Tensor:
         >>> condition_number(torch.tensor([[2.0, -1.0]]), torch.tensor([1.0]))
         tensor([3.])
     """
-    parts, whole = _checked(shares, output)
-    return parts.abs().sum(1) / whole.abs().clamp_min(torch.finfo(whole.dtype).tiny)
+    parts, full_output = _check_shapes(shares, output)
+    return parts.abs().sum(1) / full_output.abs().clamp_min(torch.finfo(full_output.dtype).tiny)
 
 
-def _checked(shares: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
-    """Both sides in float32 or wider; a sum beside another shape would be spread over it."""
+def _check_shapes(shares: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both tensors in float32 or wider; other shapes raise an error instead of being broadcast."""
     if shares.dim() < 2 or (len(shares), *shares.shape[2:]) != tuple(output.shape) or not output.numel():
         raise ValueError(
-            f"shares have shape {tuple(shares.shape)} and output {tuple(output.shape)}; expected (rows, units, *left) "
-            "and (rows, *left), for example output[:, target]."
+            f"shares have shape {tuple(shares.shape)} and output {tuple(output.shape)}; expected (rows, units, "
+            "*output_shape) and (rows, *output_shape), for example output[:, target]."
         )
     return _wide(shares), _wide(output)
 
 
 def _wide(values: Tensor) -> Tensor:
-    """In float32 or wider: sums of half numbers lose or overflow what is measured here."""
+    """Return values in float32 or wider; sums in half precision lose digits or overflow."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def chance_of(observed: Tensor, null: Tensor) -> Tensor:
-    r"""How often a null gives as much as was observed.
+    r"""Return permutation p-values: how often the null reaches the observed statistic.
 
     .. math:: p_i = \frac{1 + \#\{j : T^0_j \ge T_i\}}{1 + V}
 
-    Symbols: T the statistic, larger is stronger; T⁰ its V values under the null, all units together, so it wants units
-    that are alike under the null. The smallest p there can be is 1 / (1 + V).
+    Symbols: T the statistic, larger is stronger; T⁰ its V values under the null, pooled over units, which must have the
+    same distribution under the null. The smallest p is 1 / (1 + V).
 
     Args:
-        observed: (n,), floats; nan is never exceeded by chance's standards and gets p = 1.
+        observed: (n,), floats; nan gets p = 1.
         null: (V,), floats; nan are left out.
 
     Returns:
@@ -192,13 +195,13 @@ def chance_of(observed: Tensor, null: Tensor) -> Tensor:
 
     Source: Phipson & Smyth, "Permutation p-values should never be zero" (2010).
     """
-    held = null[~null.isnan()].double() if null.dim() == 1 else null
-    if observed.dim() != 1 or null.dim() != 1 or not len(held):
+    valid = null[~null.isnan()].double() if null.dim() == 1 else null
+    if observed.dim() != 1 or null.dim() != 1 or not len(valid):
         raise ValueError(
             f"observed has shape {tuple(observed.shape)} and the null {tuple(null.shape)}; expected (n,) and (V,), "
             "with values in the null that are not nan."
         )
-    ordered = held.sort().values
+    ordered = valid.sort().values
     values = observed.double().nan_to_num(nan=-torch.inf)
     reached = len(ordered) - torch.searchsorted(ordered, values.to(ordered), right=False)
     p = (1 + reached).double() / (1 + len(ordered))
@@ -206,12 +209,12 @@ def chance_of(observed: Tensor, null: Tensor) -> Tensor:
 
 
 def false_discovery_rate(p: Tensor) -> Tensor:
-    r"""The smallest rate of false discoveries at which each finding would be among the discoveries.
+    r"""Return the smallest false discovery rate at which each test is significant (Benjamini-Hochberg).
 
     .. math:: q_{(i)} = \min_{j \ge i}\, \min\Bigl(1,\; \frac{n\, p_{(j)}}{j}\Bigr)
 
-    Keeping all with q <= .05 expects at most one in twenty of the kept to be false, if the p-values are independent
-    or positively dependent.
+    Of all tests with q <= .05, at most one in twenty is expected to be false, if the p-values are independent or
+    positively dependent.
 
     Args:
         p: (n,), p-values.
@@ -230,35 +233,33 @@ def false_discovery_rate(p: Tensor) -> Tensor:
     """
     if p.dim() != 1 or not ((p >= 0) & (p <= 1)).all():
         raise ValueError(f"p has shape {tuple(p.shape)}; expected (n,) p-values from 0 to 1.")
-    ordered, order = p.double().sort()
-    ranks = torch.arange(1, len(p) + 1, dtype=ordered.dtype, device=p.device)
-    least = (len(p) * ordered / ranks).clamp(max=1).flip(0)
-    running = torch.cummin(least, 0).values.flip(0) if len(p) else least
-    return torch.empty_like(running).scatter(0, order, running)
+    from scipy.stats import false_discovery_control
+
+    return torch.from_numpy(false_discovery_control(p.detach().double().cpu().numpy())).to(p.device)
 
 
 class Correlations(NamedTuple):
-    """One Spearman coefficient per map, and how many maps were left out: constant ones, and those not finite."""
+    """Spearman's coefficient of each map, and the number of maps left out, which are constant or not finite."""
 
     values: Tensor
     left_out: int
 
 
 def spearman(first: Tensor, second: Tensor) -> Correlations:
-    r"""Spearman's rank correlation of each row of ``first`` with the same row of ``second``.
+    r"""Return Spearman's rank correlation of each row of ``first`` with the same row of ``second``.
 
     .. math:: \rho = \mathrm{corr}(\mathrm{rank}(a), \mathrm{rank}(b))
 
-    Every row is divided by its largest magnitude and rounded to 1e-6 before ranking, ties share their average rank:
-    exact ties (inactive units) that round-off splits would otherwise turn a true 1.0 into 0.7. Rows that are
-    constant or not finite on either side have no rank correlation; they are left out and counted.
+    Every row is divided by its largest magnitude and rounded to 1e-6 before ranking; ties get their average rank.
+    Otherwise rounding errors would split exact ties (inactive units) and turn a correlation of 1.0 into 0.7. Rows that
+    are constant or not finite in either tensor have no rank correlation; they are left out and counted.
 
     Args:
         first: (rows, n), any float dtype; computed in float64.
         second: (rows, n).
 
     Returns:
-        the coefficients of the rows that are left, (k,), and how many rows were left out.
+        the coefficients of the remaining rows, (k,), and the number of rows left out.
 
     Raises:
         ValueError: shapes differ or are not (rows, n).
@@ -273,16 +274,16 @@ def spearman(first: Tensor, second: Tensor) -> Correlations:
         raise ValueError(
             f"got shapes {tuple(first.shape)} and {tuple(second.shape)}; expected the same (rows, n) twice."
         )
-    ranks = [average_ranks(_rounded(side)) for side in (first, second)]
+    ranks = [average_ranks(_round(side)) for side in (first, second)]
     centred = [r - r.mean(1, keepdim=True) for r in ranks]
     lengths = [c.norm(dim=1) for c in centred]
-    kept = (lengths[0] > 0) & (lengths[1] > 0)
-    values = ((centred[0] * centred[1]).sum(1) / (lengths[0] * lengths[1]))[kept]
-    return Correlations(values, int((~kept).sum()))
+    varying = (lengths[0] > 0) & (lengths[1] > 0)
+    values = ((centred[0] * centred[1]).sum(1) / (lengths[0] * lengths[1]))[varying]
+    return Correlations(values, int((~varying).sum()))
 
 
-def _rounded(rows: Tensor) -> Tensor:
-    """Rows in units of their largest magnitude, rounded; nan throughout where a value is not finite."""
+def _round(rows: Tensor) -> Tensor:
+    """Return rows divided by their largest magnitude and rounded; all nan for a row with a value that is not finite."""
     rows = rows.detach().double()
     rows = rows.masked_fill(~rows.isfinite().all(1, keepdim=True), torch.nan)
     largest = rows.abs().amax(1, keepdim=True)
@@ -290,24 +291,23 @@ def _rounded(rows: Tensor) -> Tensor:
 
 
 def average_ranks(rows: Tensor) -> Tensor:
-    """Ranks 1 … n within each row, ties at their average: (rows, n); nan throughout for a row with nan.
+    """Return ranks 1 … n within each row, averaged over ties: (rows, n); all nan for a row with nan.
 
     Example:
         >>> average_ranks(torch.tensor([[5.0, 1.0, 5.0]]))
         tensor([[2.5000, 1.0000, 2.5000]], dtype=torch.float64)
     """
-    ordered = rows.contiguous().sort(1).values
-    below = torch.searchsorted(ordered, rows.contiguous())
-    upto = torch.searchsorted(ordered, rows.contiguous(), right=True)
-    return ((below + upto + 1).double() / 2).masked_fill(rows.isnan().any(1, keepdim=True), torch.nan)
+    from scipy.stats import rankdata
+
+    return torch.from_numpy(rankdata(rows.detach().cpu().double().numpy(), axis=1)).to(rows.device)
 
 
 def rank_vectors(rows: Tensor) -> Tensor:
-    r"""Ranks as vectors of length one: the dot product of two is their Spearman correlation.
+    r"""Return centred ranks as unit vectors: the dot product of two is their Spearman correlation.
 
     .. math:: \rho(a, b) = v(a) \cdot v(b)
 
-    For many against many, where :func:`spearman` takes rows in pairs; values are rounded as there.
+    Use it to correlate all rows with all others; :func:`spearman` compares rows in pairs. Values are rounded as there.
 
     Args:
         rows: (…, n), any float dtype.
@@ -321,7 +321,7 @@ def rank_vectors(rows: Tensor) -> Tensor:
         0.5
     """
     flat = rows.reshape(-1, rows.shape[-1])
-    ranks = average_ranks(_rounded(flat))
+    ranks = average_ranks(_round(flat))
     centred = ranks - ranks.mean(1, keepdim=True)
     length = centred.norm(dim=1, keepdim=True)
     vectors: Tensor = (centred / length.where(length > 0, torch.nan)).reshape(rows.shape)
@@ -329,9 +329,9 @@ def rank_vectors(rows: Tensor) -> Tensor:
 
 
 class Agreement(NamedTuple):
-    """How alike two sets of canvases rank pixels (mean over units) and units.
+    """Rank agreement of two sets of canvases, over pixels (mean over units) and over units.
 
-    ``spatial`` is nan where every map is constant; ``left_out`` counts the constant maps.
+    ``spatial`` is nan if every map is constant; ``left_out`` counts the constant maps.
     """
 
     spatial: float
@@ -340,7 +340,7 @@ class Agreement(NamedTuple):
 
 
 def canvas_agreement(maps: Tensor, truth: Tensor) -> Agreement:
-    """Spearman agreement of canvases: within maps over pixels, and between units over totals.
+    """Return the Spearman agreement of canvases, of maps over pixels and of totals over units.
 
     A map is Σ_channel |c|; spatial = mean over units of ρ(map, true map) over pixels; total = ρ over units of
     Σ_pixels map.
@@ -361,47 +361,47 @@ def canvas_agreement(maps: Tensor, truth: Tensor) -> Agreement:
     return Agreement(mean, round(float(total[0]), 12) if len(total) else float("nan"), left_out)
 
 
-def shuffle_units(amounts: Tensor, generator: torch.Generator) -> Tensor:
-    """At every pixel, the same amounts handed to other units: nobody has a place of their own any more.
+def shuffle_units(magnitudes: Tensor, generator: torch.Generator) -> Tensor:
+    """Return magnitudes permuted over the units at every pixel, which removes the position of each unit.
 
     Args:
-        amounts: (units, *size).
-        generator: on the amounts' device.
+        magnitudes: (units, *size).
+        generator: on the magnitudes' device.
 
     Returns:
         (units, *size); each pixel keeps its values.
 
     Example:
-        >>> shuffled_units(torch.tensor([[1.0], [2.0]]), torch.Generator().manual_seed(0)).sum()
+        >>> shuffle_units(torch.tensor([[1.0], [2.0]]), torch.Generator().manual_seed(0)).sum()
         tensor(3.)
     """
-    return _shuffled(amounts, 0, generator)
+    return _shuffle(magnitudes, 0, generator)
 
 
-def shuffle_pixels(amounts: Tensor, generator: torch.Generator) -> Tensor:
-    """For every unit, the same amounts at other pixels: units no longer meet at the places where they met.
+def shuffle_pixels(magnitudes: Tensor, generator: torch.Generator) -> Tensor:
+    """Return magnitudes permuted over the pixels for every unit, which removes the overlap of units.
 
     Args:
-        amounts: (units, *size).
-        generator: on the amounts' device.
+        magnitudes: (units, *size).
+        generator: on the magnitudes' device.
 
     Returns:
         (units, *size); each unit keeps its values.
 
     Example:
-        >>> shuffled_pixels(torch.tensor([[1.0, 2.0]]), torch.Generator().manual_seed(0)).sum()
+        >>> shuffle_pixels(torch.tensor([[1.0, 2.0]]), torch.Generator().manual_seed(0)).sum()
         tensor(3.)
     """
-    return _shuffled(amounts.flatten(1), 1, generator).view_as(amounts)
+    return _shuffle(magnitudes.flatten(1), 1, generator).view_as(magnitudes)
 
 
 def shifts(size: tuple[int, ...], repeats: int, generator: torch.Generator) -> list[tuple[int, ...]]:
-    """Random offsets, none of them zero: what leaves the picture on one side comes back on the other.
+    """Return random nonzero offsets for ``torch.roll``, which wraps around the borders.
 
-    Rolling keeps areas, shapes and smoothness and breaks only the place, which random pixels would not.
+    Rolling changes only the position, and keeps areas, shapes and smoothness, which random pixels would not.
 
     Raises:
-        ValueError: a picture of one pixel, or no repeats.
+        ValueError: an image of one pixel, or no repeats.
 
     Example:
         >>> shifts((1, 2), 2, torch.Generator())
@@ -409,27 +409,27 @@ def shifts(size: tuple[int, ...], repeats: int, generator: torch.Generator) -> l
     """
     pixels = torch.Size(size).numel()
     if pixels < 2 or repeats < 1:
-        raise ValueError(f"got {pixels} pixel(s) and {repeats} repeats; a shifted control wants at least 2 and 1.")
+        raise ValueError(f"got {pixels} pixel(s) and {repeats} repeats; a shifted control needs at least 2 and 1.")
     flat = torch.randint(1, pixels, (repeats,), generator=generator, device=generator.device)
     return list(zip(*(axis.tolist() for axis in torch.unravel_index(flat, size)), strict=True))
 
 
 def shuffle_within(rows: Tensor, classes: Tensor, generator: torch.Generator) -> Tensor:
-    """The same rows, each class's handed round among its members: nothing is left but the class.
+    """Return rows permuted within classes, which keeps no relation but that to the class.
 
     Args:
         rows: (n, columns).
         classes: (n,).
-        generator: decides who gets whose.
+        generator: of the permutation.
 
     Returns:
         (n, columns); each class keeps its rows.
 
     Raises:
-        ValueError: not one class a row.
+        ValueError: not one class for each row.
 
     Example:
-        >>> shuffled_within(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1]), torch.Generator())
+        >>> shuffle_within(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1]), torch.Generator())
         tensor([[1.],
                 [2.]])
     """
@@ -437,13 +437,13 @@ def shuffle_within(rows: Tensor, classes: Tensor, generator: torch.Generator) ->
         raise ValueError(f"got classes of shape {tuple(classes.shape)} for {len(rows)} rows; expected one a row.")
     order = torch.arange(len(rows))
     for c in classes.unique().cpu():
-        own = (classes.cpu() == c).nonzero()[:, 0]
-        keys = torch.rand(len(own), generator=generator, device=generator.device).cpu()
-        order[own] = own[keys.argsort()]
+        members = (classes.cpu() == c).nonzero()[:, 0]
+        keys = torch.rand(len(members), generator=generator, device=generator.device).cpu()
+        order[members] = members[keys.argsort()]
     return rows[order.to(rows.device)]
 
 
-def _shuffled(values: Tensor, dim: int, generator: torch.Generator) -> Tensor:
-    """Along one dim, in an order of its own for every place on the others."""
+def _shuffle(values: Tensor, dim: int, generator: torch.Generator) -> Tensor:
+    """Return values permuted along one dim, independently for every index of the others."""
     keys = torch.rand(values.shape, generator=generator, device=generator.device)
     return values.gather(dim, keys.argsort(dim).to(values.device))

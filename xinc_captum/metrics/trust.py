@@ -1,43 +1,74 @@
-"""One Verdict record; judges of accentuations, canvases, links."""
+"""Verdicts on accentuations, canvases and links: the records, and the rules that rate the evidence."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from .statistics import Interval, spearman
 
-Verdict = Literal["holds", "weak", "fails"]
+Rating = Literal["holds", "weak", "fails"]
+RATINGS: tuple[Rating, ...] = get_args(Rating)  # from best to worst
 
-OFF_PATH = 0.64  # of the natural images' own similarity: below, another circuit carries the score
+OFF_PATH = 0.64  # of the similarity among natural images: below it, other channels cause the score
 ON_PATH = 0.85
-ONE_PATH = 0.9  # natural images this alike take one path whatever they show, as in a network that learned nothing
-FAINT = 0.1  # of the gain: less than that in a second model is no agreement
-ROUGH = 0.5  # of the change's energy above .25 cycles a pixel: looks like noise, not like a thing
+ONE_PATH = 0.9  # natural images this similar have one path for any content, as in an untrained network
+FAINT = 0.1  # of the gain: a smaller gain in a second model does not count as agreement
+ROUGH = 0.5  # of the change's energy above .25 cycles a pixel: more looks like noise
 
 
 @dataclass(frozen=True)
-class RowTrust:
-    """The evidence on one image; numbers are None where what they need was not given.
+class Verdict:
+    """A rating and the reason for it, the base class of every ``.trust``.
 
     Attributes:
-        verdict: holds, weak or fails.
-        because: one clause.
-        path: similarity of its path through the later layers to the natural images'.
-        kept: similarity of its path to that of its own seed, which is a natural image too.
-        natural: median similarity of a natural image's path to the others'.
-        seed: similarity of the seed's path to the natural images'.
-        shuffled: similarity when the weights are shuffled.
-        transfer: what a second model's score for the same target gained, likewise.
-        high_frequency: share of the change's energy above .25 cycles a pixel.
-        gained: what the score gained, in the direction that was asked for.
+        verdict: "holds", "weak" or "fails".
+        because: the reason, one clause or several with semicolons between them, worst first.
+
+    Example:
+        >>> str(Verdict("weak", "nothing was compared"))
+        'weak, because nothing was compared'
     """
 
-    verdict: Verdict
+    verdict: Rating
     because: str
+
+    def __str__(self) -> str:
+        return f"{self.verdict}, because {self.because}"
+
+
+def weigh(against: Sequence[str], doubts: Sequence[str], support: Sequence[str]) -> tuple[Rating, str]:
+    """Return "fails" with what speaks against a result; else "weak" with the doubts; else "holds" with the support.
+
+    Example:
+        >>> weigh([], ["few images", "no control"], ["it agrees"])
+        ('weak', 'few images; no control')
+    """
+    if against:
+        return "fails", "; ".join(against)
+    if doubts:
+        return "weak", "; ".join(doubts)
+    return "holds", "; ".join(support)
+
+
+@dataclass(frozen=True)
+class RowTrust(Verdict):
+    """The verdict on one image and its evidence; numbers are None where their input was not given.
+
+    Attributes:
+        path: similarity of its path vectors at the later layers to those of natural images.
+        kept: similarity of its path vectors to those of its seed, which is a natural image too.
+        natural: median similarity of a natural image's path vectors to those of the others.
+        seed: similarity of the seed's path vectors to those of natural images.
+        shuffled: similarity with shuffled weights.
+        transfer: gain of a second model's score for the same target, in the requested direction.
+        high_frequency: fraction of the change's energy above .25 cycles a pixel.
+        gained: gain of the score, in the requested direction.
+    """
+
     path: float | None
     kept: float | None
     natural: float | None
@@ -49,21 +80,16 @@ class RowTrust:
 
 
 @dataclass(frozen=True)
-class Trust:
-    """A verdict on all images (that of the worst), and the evidence row by row."""
+class Trust(Verdict):
+    """The verdict on a batch of images, which is that of the worst, and the verdict on each image."""
 
-    verdict: Verdict
-    because: str
     rows: tuple[RowTrust, ...]
 
     @classmethod
     def of(cls, rows: Sequence[RowTrust]) -> "Trust":
-        """The worst of several rows."""
-        worst = max(rows, key=lambda row: ("holds", "weak", "fails").index(row.verdict))
+        """Return the verdict on all rows, that of the worst."""
+        worst = max(rows, key=lambda row: RATINGS.index(row.verdict))
         return cls(worst.verdict, worst.because, tuple(rows))
-
-    def __str__(self) -> str:
-        return f"{self.verdict}, because {self.because}"
 
 
 def judge_accentuation(
@@ -77,18 +103,18 @@ def judge_accentuation(
     high_frequency: float | None = None,
     gained: float | None = None,
 ) -> RowTrust:
-    """Weigh the evidence on one image.
+    """Return the verdict on one accentuated image.
 
-    It *fails* when the score did not go where it should, when its path resembles neither that of natural images nor
-    its seed's even .64 times as well as natural images' resemble one another (another circuit carries the score) and no
-    second model sees it, when a second model does not go along, when most of the change is noise, or when a figure is
-    nan. It *holds* when the path was compared and nothing speaks against it, else it is *weak*. All natural images on
-    one path (.9) say nothing, a second model that gains less than .1 as much says little.
+    It *fails* if the score moved in the wrong direction; if its path vectors resemble neither those of natural images
+    nor those of its seed .64 times as well as natural images resemble one another, and the score of no second model
+    rises; if the score of a second model does not rise; if most of the change is high-frequency noise; or if a number
+    is nan. It *holds* if the path vectors were compared and there is no doubt; else it is *weak*. There is doubt if the
+    similarity among natural images is above .9, or if a second model gains less than .1 as much.
 
     Example:
-        >>> judged(path=0.8, natural=0.7, high_frequency=0.02).verdict
+        >>> judge_accentuation(path=0.8, natural=0.7, high_frequency=0.02).verdict
         'holds'
-        >>> judged(path=0.1, natural=0.7).because
+        >>> judge_accentuation(path=0.1, natural=0.7).because
         'its path through the layers is not that of natural images (similarity 0.10, theirs 0.70)'
     """
     evidence = (path, kept, natural, seed, shuffled, transfer, high_frequency, gained)
@@ -102,10 +128,12 @@ def judge_accentuation(
     if gained is not None and gained < 0:
         against.append(f"the score went the other way ({gained:+.2g})")
     if path is not None and natural is not None:
-        own = kept is not None and kept > path
-        nearest = kept if own and kept is not None else path
-        whose = "its own photo" if own else "natural images"
-        numbers = f"similarity {nearest:.2f}; {path:.2f} to natural images, " if own else f"similarity {path:.2f}, "
+        follows_seed = kept is not None and kept > path
+        nearest = kept if follows_seed and kept is not None else path
+        whose = "its own photo" if follows_seed else "natural images"
+        numbers = (
+            f"similarity {nearest:.2f}; {path:.2f} to natural images, " if follows_seed else f"similarity {path:.2f}, "
+        )
         similarity = f"({numbers}theirs {natural:.2f})"
         taken = f"its path through the layers is that of {whose} {similarity}"
         if nearest < OFF_PATH * natural and (transfer is None or transfer <= 0):
@@ -134,25 +162,19 @@ def judge_accentuation(
         against.append(f"a second model does not see it (its score changed by {transfer:+.2g})")
     elif transfer is not None and gained is not None and transfer < FAINT * gained:
         doubts.append(f"a second model hardly sees it ({transfer:+.2g} beside {gained:+.2g})")
-    if against:
-        return RowTrust("fails", "; ".join(against), *evidence)
-    if doubts:
-        return RowTrust("weak", "; ".join(doubts), *evidence)
-    seen = [taken]
-    if transfer is not None:
-        seen.append(f"a second model sees it too ({transfer:+.2g})")
-    return RowTrust("holds", "; ".join(seen), *evidence)
+    support = [taken] if transfer is None else [taken, f"a second model sees it too ({transfer:+.2g})"]
+    return RowTrust(*weigh(against, doubts, support), *evidence)
 
 
 def path_vector(activation: Tensor, gradient: Tensor, unit_axis: int | None = None) -> Tensor:
-    r"""Through which channels a score comes, one number a channel.
+    r"""Return the path vector of a score at a layer, the contribution of each channel.
 
     .. math:: v_c = \sum_{hw} a_{chw} \, \partial f / \partial a_{chw}
 
     Args:
-        activation: (rows, channels), or with places too.
+        activation: (rows, channels), or with further axes for positions.
         gradient: of the score, likewise.
-        unit_axis: which axis holds the channels. None is the last of three axes, (rows, tokens, channels), and axis 1
+        unit_axis: the axis of the channels. None is the last of three axes, (rows, tokens, channels), and axis 1
             otherwise.
 
     Returns:
@@ -167,7 +189,7 @@ def path_vector(activation: Tensor, gradient: Tensor, unit_axis: int | None = No
 
 
 def path_similarity(paths: Sequence[Tensor], natural: Sequence[Tensor]) -> Tensor:
-    r"""How alike paths are to the mean path of natural images: Pearson's correlation, mean over layers.
+    r"""Return the similarity of path vectors to the mean of natural images: Pearson's, averaged over layers.
 
     .. math:: s = \mathrm{mean}_l\; \mathrm{corr}(v_l, \mathrm{mean}_i\; n_{il} / \lVert n_{il} \rVert)
 
@@ -190,16 +212,16 @@ def path_similarity(paths: Sequence[Tensor], natural: Sequence[Tensor]) -> Tenso
 
 
 def leave_one_out(natural: Sequence[Tensor]) -> Tensor:
-    """Each natural image's similarity to the mean path of the others: (M,) from one (M, channels) a layer."""
+    """Return each natural image's similarity to the mean of the others: (M,) from one (M, channels) a layer."""
     count = natural[0].shape[0]
     if count < 2:
-        raise ValueError(f"got {count} natural image; a comparison among them wants at least 2.")
+        raise ValueError(f"got {count} natural image; expected at least 2 to compare.")
     units = [_unit(n) for n in natural]
     return _mean([_correlation(n, (n.sum(0, keepdim=True) - n) / (count - 1)) for n in units])
 
 
 def _unit(paths: Tensor) -> Tensor:
-    """Every image's path counts alike, however high its score."""
+    """Return unit vectors, so that images with high scores do not dominate the mean."""
     length: Tensor = paths.norm(dim=1, keepdim=True)
     return paths / length.clamp_min(torch.finfo(paths.dtype).tiny)
 
@@ -216,7 +238,7 @@ def _correlation(first: Tensor, second: Tensor) -> Tensor:
 
 
 def high_frequency_energy(change: Tensor, above: float = 0.25) -> Tensor:
-    r"""The share of a change's energy at fine detail.
+    r"""Return the fraction of a change's energy above a spatial frequency.
 
     .. math:: \sum_{|f| > f_0} |\hat\delta_f|^2 \,/\, \sum_f |\hat\delta_f|^2
 
@@ -225,7 +247,7 @@ def high_frequency_energy(change: Tensor, above: float = 0.25) -> Tensor:
         above: f_0 in cycles a pixel; .25 is four pixels a cycle.
 
     Returns:
-        (N,); nan where nothing changed.
+        (N,); nan if nothing changed.
 
     Example:
         >>> high_frequency_energy(torch.ones(1, 3, 8, 8))
@@ -243,27 +265,21 @@ GAP = 1e-3
 
 
 @dataclass(frozen=True)
-class CanvasTrust:
-    """The evidence on a canvas; numbers are None where they do not apply.
+class CanvasTrust(Verdict):
+    """The verdict on a canvas and its evidence; numbers are None where they do not apply.
 
     Attributes:
-        verdict: holds, weak or fails.
-        because: one clause.
-        agreement: Spearman's ρ of contributions with what goes missing when units are set to zero.
-        gap: how far the parts miss the output, as a fraction of it, where the rule promises that they add up.
+        agreement: Spearman's ρ of the contributions with the changes that setting units to zero causes.
+        gap: difference between the sum of the contributions and the output, as a fraction of the output; only for rules
+            whose contributions sum to the output.
     """
 
-    verdict: Verdict
-    because: str
     agreement: float | None = None
     gap: float | None = None
 
-    def __str__(self) -> str:
-        return f"{self.verdict}, because {self.because}"
-
 
 def ablation_agreement(shares: Tensor, missing: Tensor) -> float | None:
-    r"""Whether a canvas ranks units and places as removing the units does.
+    r"""Return how well a canvas agrees with the effects of setting units to zero, over units and positions.
 
     .. math:: \rho = \mathrm{spearman}_{u, o}(c_{u o},\; y_o(a) - y_o(a_u := 0))
 
@@ -272,7 +288,7 @@ def ablation_agreement(shares: Tensor, missing: Tensor) -> float | None:
         missing: likewise; with other outputs, magnitudes Σ_channel |c| of (units, channels, places) are compared.
 
     Returns:
-        ρ; 0 where one side is the same everywhere, None where both are.
+        ρ; 0 if one of them is constant, None if both are.
 
     Example:
         >>> ablation_agreement(torch.tensor([[1.0, 2.0]]), torch.tensor([[10.0, 30.0]]))
@@ -280,21 +296,22 @@ def ablation_agreement(shares: Tensor, missing: Tensor) -> float | None:
     """
     if shares.shape != missing.shape:
         shares, missing = shares.abs().sum(1), missing.abs().sum(1)
-    found = spearman(shares.reshape(1, -1), missing.reshape(1, -1)).values
-    if len(found):
-        return round(float(found[0]), 12)
+    correlations = spearman(shares.reshape(1, -1), missing.reshape(1, -1)).values
+    if len(correlations):
+        return round(float(correlations[0]), 12)
     level = all(bool((side == side.flatten()[0]).all()) for side in (shares, missing))
     return None if level else 0.0
 
 
 def judge_canvas(*, agreement: float | None = None, gap: float | None = None) -> CanvasTrust:
-    """Weigh the evidence on a canvas.
+    """Return the verdict on a canvas.
 
-    It *fails* when it ranks units and places unlike their removal (ρ < .5), or when parts that should add up miss the
-    output by more than a thousandth. It *holds* from ρ = .8 on, and is *weak* between, or when nothing was compared.
+    It *fails* if its agreement with the removal of units is below .5, or if contributions that should sum to the output
+    differ from it by more than a thousandth. It *holds* from an agreement of .8. Between the two, or without a
+    comparison, it is *weak*.
 
     Example:
-        >>> str(judged_canvas(agreement=0.97))
+        >>> str(judge_canvas(agreement=0.97))
         'holds, because it ranks units and places as setting them to zero does (ρ 0.97)'
     """
     if gap is not None and not gap <= GAP:
@@ -302,41 +319,29 @@ def judge_canvas(*, agreement: float | None = None, gap: float | None = None) ->
     if agreement is None:
         return CanvasTrust("weak", "neither it nor setting units to zero tells units and places apart", agreement, gap)
     sums = "" if gap is None else ", and its parts add up to the output"
-    if agreement >= CLOSE:
-        said = f"it ranks units and places as setting them to zero does (ρ {agreement:.2f}){sums}"
-        return CanvasTrust("holds", said, agreement, gap)
-    verdict: Verdict = "weak" if agreement >= FAR else "fails"
-    only = "only roughly as" if verdict == "weak" else "unlike what"
     though = "" if gap is None else ", though its parts add up to the output"
-    return CanvasTrust(
-        verdict,
-        f"it ranks units and places {only} setting them to zero does (ρ {agreement:.2f}){though}",
-        agreement,
-        gap,
+    verdict: Rating
+    verdict, how, clause = (
+        ("holds", "as", sums)
+        if agreement >= CLOSE
+        else ("weak", "only roughly as", though)
+        if agreement >= FAR
+        else ("fails", "unlike what", though)
     )
+    text = f"it ranks units and places {how} setting them to zero does (ρ {agreement:.2f}){clause}"
+    return CanvasTrust(verdict, text, agreement, gap)
 
 
-WITHIN = 0.4  # of what varies within classes, beyond the control: less, and single units move next to nothing
+WITHIN = 0.4  # R² within classes above the control; below it, single units change hardly anything
 MARGIN = 0.05  # above the shuffled control
 LEAKED = 0.01
-REPEATED = 0.05  # share of the fitted, or of the held-out, pairs that repeat others
+REPEATED = 0.05  # fraction of the fitted, or of the held-out, pairs that repeat others
 GENERATED, REAL, CYCLE = 0.9, 0.7, 0.5
-HALF = 0.5  # fewer pictures than this keep their class: the link draws other things
+HALF = 0.5  # fraction of images that keep their class, below which a link fails
 
 
-class LinkTrust(NamedTuple):
-    """A verdict and its reason.
-
-    Attributes:
-        verdict: holds, weak or fails.
-        because: what was found, worst first.
-    """
-
-    verdict: Verdict
-    because: str
-
-    def __str__(self) -> str:
-        return f"{self.verdict}, because {self.because}"
+class LinkTrust(Verdict):
+    """The verdict on a link."""
 
 
 def judge_link(
@@ -354,35 +359,35 @@ def judge_link(
     duplicates: float = 0.0,
     held_out_duplicates: float = 0.0,
 ) -> LinkTrust:
-    """Weigh the evidence on a link.
+    """Return the verdict on a link.
 
-    It *fails* when more than 1 % of the held-out pairs were in the fit, when it explains no more within classes than a
-    link of shuffled pairs does (by .05), or when fewer than half of the pictures keep their class. It *holds* when all
-    was measured, R² within classes is .4 above that control, .9 of the generated and .7 of the real pictures keep their
-    class and the cycle r → w → picture → r' explains half of r. Class agreement is never evidence *for* it: class means
-    have 1.00. The control itself need not be 0: where what tells classes apart also varies within them, a straight line
-    through class means explains some of it. It is *weak* at best when more than 5 % of the fitted or of the held-out
-    pairs repeat others. Repeated fitted pairs count as more evidence than they are, and R² of the pairs left
-    out is too high, since the twin of each is still in the fit; repeated held-out pairs make the intervals too narrow.
+    It *fails* if more than 1 % of the held-out pairs were in the fit, if its R² within classes is less than .05 above
+    that of a link of shuffled pairs, or if fewer than half of the images keep their class. It *holds* if all evidence
+    was measured, R² within classes is .4 above that control, .9 of the generated and .7 of the real images keep their
+    class, and the cycle r → w → image → r' explains half of r. Class agreement alone is not evidence *for* a link,
+    because class means reach 1.00. The control can be above 0: if the directions that separate classes also vary within
+    them, a linear map through class means explains a part of that. A link is at most *weak* if more than 5 % of the
+    fitted or of the held-out pairs repeat others. Repeated fitted pairs overstate the amount of data, and leave-one-out
+    R² is too high, because a copy of each pair stays in the fit; repeated held-out pairs make the intervals too narrow.
 
     Args:
-        r2: held-out, of everything.
-        r2_within: held-out, against class means; None where nothing varies within the classes that were held out.
-        shuffled: the same of a link fitted to pairs shuffled within classes.
-        leaked: share of held-out pairs that were in the fit.
-        generated: share of generated pictures that keep their class when linked.
-        real: the same of real pictures.
-        cycle: R² of the representation of the linked picture.
-        classes: of the held-out pairs; of one class, that generated pictures keep it is no evidence.
-        pairs: that the map was fitted to; under a map a class, to the one with fewest for its units.
-        units: live units that it maps; as many as pairs or more are named as a reason where there is a doubt, since
-            what such a map makes of other pairs is measured anyway. Repeated pairs count once here.
-        duplicates: share of the fitted pairs whose latents repeat those of others.
-        held_out_duplicates: the same of the held-out pairs.
+        r2: R² of the held-out pairs.
+        r2_within: R² of the held-out pairs within classes; None if nothing varies within their classes.
+        shuffled: the same for a link fitted to pairs shuffled within classes.
+        leaked: fraction of held-out pairs that were in the fit.
+        generated: fraction of generated images that keep their class when linked.
+        real: the same for real images.
+        cycle: R² of the representation of the linked image.
+        classes: number of classes of the held-out pairs; for one class, class agreement is not evidence.
+        pairs: number of fitted pairs; with one map for each class, of the class with the fewest pairs for its units.
+        units: number of active units. If it is not below the number of pairs, this is added to the reasons of a doubt;
+            alone it is no doubt, because held-out pairs measure such a map anyway. Repeated pairs count once.
+        duplicates: fraction of the fitted pairs whose latents repeat those of others.
+        held_out_duplicates: the same for the held-out pairs.
 
     Example:
         >>> some = Interval(0.9, 0.8, 1.0)
-        >>> judged_link(r2=some, r2_within=Interval(0.01, -0.1, 0.04), shuffled=0.0).verdict
+        >>> judge_link(r2=some, r2_within=Interval(0.01, -0.1, 0.04), shuffled=0.0).verdict
         'fails'
     """
     against: list[str] = []
@@ -392,16 +397,16 @@ def judge_link(
     explained = ""
     if r2_within is None:
         doubts.append(
-            "nothing varies within the classes of the held-out pairs (is there but one of each?), so that R² "
-            f"{r2} may be that of class means"
+            f"nothing varies within the classes of the held-out pairs (is there but one of each?), so that R² {r2} may "
+            "be that of class means"
         )
     else:
         beside = "" if shuffled is None else f", shuffled {shuffled:.2f}"
         where = "" if classes == 1 else " within classes"
         explained = f"it explains {r2_within} of the latents{where}{beside}"
         if not r2_within.high > max(shuffled or 0.0, 0.0) + MARGIN:  # nan counts against a link
-            whole = "" if classes == 1 else f", whatever R² says ({r2})"
-            against.append(f"{where} it explains nothing (R² {r2_within}{beside}){whole}".lstrip())
+            although = "" if classes == 1 else f", whatever R² says ({r2})"
+            against.append(f"{where} it explains nothing (R² {r2_within}{beside}){although}".lstrip())
         elif not r2_within.value - max(shuffled or 0.0, 0.0) >= WITHIN:
             doubts.append(f"it explains only {r2_within} of the latents{where}{beside}")
         if shuffled is None:
@@ -423,13 +428,8 @@ def judge_link(
         )
     if held_out_duplicates > REPEATED:
         doubts.append(f"{held_out_duplicates:.0%} of the held-out pairs repeat others; intervals are too narrow")
-    if pairs is not None and units is not None and pairs * (1 - duplicates) <= units:
+    if pairs is not None and units is not None and pairs * (1 - duplicates) <= units:  # a reason, but no doubt alone
         repeated = f", {duplicates:.0%} of them repeated" if duplicates > REPEATED else ""
-        few = [f"a map of {units} live units was fitted to only {pairs} pairs{repeated}"]
-    else:
-        few = []
-    if against:
-        return LinkTrust("fails", "; ".join(against + few))
-    if doubts:
-        return LinkTrust("weak", "; ".join(few + doubts))
-    return LinkTrust("holds", f"{explained}, and {real} of real pictures keep their class")
+        few = f"a map of {units} live units was fitted to only {pairs} pairs{repeated}"
+        against, doubts = against and [*against, few], doubts and [few, *doubts]
+    return LinkTrust(*weigh(against, doubts, [f"{explained}, and {real} of real pictures keep their class"]))

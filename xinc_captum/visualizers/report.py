@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..metrics.trust import Verdict
+from ..metrics.trust import Rating
 from .layout import VERDICTS
 
 
@@ -32,7 +32,7 @@ class Line:
     """A sentence with a verdict: what it is about, the verdict in bold, and the rest of the sentence."""
 
     name: str
-    verdict: Verdict
+    verdict: Rating
     rest: str
 
     @property

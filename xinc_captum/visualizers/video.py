@@ -154,7 +154,7 @@ def object_time(
         shuffled: (frames, objects, units), its control.
         magnitudes: (frames, units, H, W), >= 0.
         names: one per object.
-        elsewhere: (repeats, objects, units), of ``displaced_tracks``: the same scores along the same path elsewhere.
+        elsewhere: (repeats, objects, units), of ``control_tracks``: the same scores along the same path elsewhere.
             Because rows are selected by their score, the best score elsewhere is written below as control.
         layer: name of the layer, for the heading.
         units: number of units per object, at most.

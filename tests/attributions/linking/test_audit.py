@@ -335,7 +335,7 @@ def test_an_audit_is_saved_in_a_folder(tmp_path):
 
 def test_save_does_not_overwrite_other_files(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(StoreError, match="so it is not an earlier result and is left alone"):
+    with pytest.raises(StoreError, match="so it is not an earlier result and is not replaced"):
         audit().save(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 

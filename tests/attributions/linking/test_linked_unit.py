@@ -251,10 +251,10 @@ def test_mismatched_layer_link_and_generator_raise(digits):
     ):
         build(layer="1", link=bare).sweep(x, 1)
     wide = from_callable(lambda w: 3 * w.sigmoid()[:, :1].view(-1, 1, 1, 1).expand(-1, 1, 8, 8), normal_latents(24))
-    with pytest.raises(ValueError, match=r"but its image_range says \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"but its image_range is \[0, 1\]"):
         build(generator=wide).sweep(x, digits.unit)
     flat = from_callable(lambda w: w.sigmoid(), normal_latents(24))
-    with pytest.raises(ValueError, match=r"the generator drew torch.float32 of shape \(2, 24\) of 2 latents"):
+    with pytest.raises(ValueError, match=r"the generator returned torch.float32 of shape \(2, 24\) for 2 latents"):
         build(generator=flat).sweep(x, digits.unit)
 
 

@@ -130,7 +130,7 @@ def test_make_pairs_errors(eigen):
         ),
         (lambda: make_pairs(model, "out", eigen, 4, classes=[]), "expected at least one, each once"),
         (lambda: make_pairs(model, "out", eigen, 4, classes=[1, 1]), "expected at least one, each once"),
-        (lambda: make_pairs(model, "out", _lying((0.0, 0.1)), 4), "but its image_range says"),
+        (lambda: make_pairs(model, "out", _lying((0.0, 0.1)), 4), "but its image_range is"),
         (lambda: make_pairs(model, "out", _lying((0.0, 1.0), torch.nan), 4), "sampled latents of shape"),
         (
             lambda: make_pairs(nn.Sequential(nn.Flatten(), nn.Linear(4, 1)), "1", eigen, 4),

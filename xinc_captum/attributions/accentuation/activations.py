@@ -1,4 +1,4 @@
-"""Forward pass of images through a model, look-up of its layers' activations, and the default layers."""
+"""JacobianVectorProduct pass of images through a model, look-up of its layers' activations, and the default layers."""
 
 import copy
 from collections import Counter
@@ -222,7 +222,7 @@ class Activations:
         except LayerError:
             if model.unit_axis is None:
                 raise
-            return unit_axis(shape, module, forward_func, asked=model.unit_axis)
+            return unit_axis(shape, module, forward_func, requested=model.unit_axis)
 
     def _is_output(self, layer: Layer) -> bool:
         return layer == OUTPUT and not self.model.has_layer(OUTPUT)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...batch import chunks
-from ...generators.protocol import Generator, modules_of, pictures_in_unit_range
+from ...generators.protocol import Generator, images_in_unit_range, modules_of
 from ...hooks import protect
 from ...images import check_images
 from ...metrics.links import (
@@ -28,7 +28,7 @@ from ...metrics.links import (
     tolerance,
     unit_agreement,
 )
-from ...metrics.probability import predicted_classes
+from ...metrics.probability import predict_classes
 from ...metrics.statistics import (
     Interval,
     complement,
@@ -111,7 +111,7 @@ def latent_search(
         w = start.clone().requires_grad_()
         optimizer = torch.optim.Adam([w], lr * max(float(start.std()), 1e-6))
         for step in range(steps + 1):
-            current = encoder(pictures_in_unit_range(generator, w))
+            current = encoder(images_in_unit_range(generator, w))
             error = ((current - r.to(current)).square() * weight.to(current)).sum(1)
             value = error.detach().to(errors)
             better = value < errors
@@ -329,7 +329,7 @@ def audit(
     real = None if real is None else check_images(real)
     if encoder is not None and generator is not None:
         with torch.no_grad(), protect(encoder.forward_func, *modules_of(generator)):
-            units = encoder(pictures_in_unit_range(generator, held_out.latents[:2])).shape[1]
+            units = encoder(images_in_unit_range(generator, held_out.latents[:2])).shape[1]
             encoder.check_pairs(held_out.manifest, held_out.representations.shape[1], units)
     predicted = link(held_out.representations, held_out.classes)
     figures = _fit_figures(held_out, predicted, seed) | _control_figures(link, held_out, fit, ceiling, seed)
@@ -395,7 +395,7 @@ def _cycle_figures(
 ) -> dict[str, Any]:
     encoded = _encode_latents(encoder, generator, predicted, held_out.latents)
     r, cycled = held_out.representations, encoded.representations.to(held_out.representations)
-    before, after = (predicted_classes(side, held_out.logits).cpu() for side in (held_out.logits, encoded.logits))
+    before, after = (predict_classes(side, held_out.logits).cpu() for side in (held_out.logits, encoded.logits))
     figures: dict[str, Any] = {
         "generated": _share(before == after, seed),
         "cycle_r2": float(r2(r, cycled)),
@@ -417,9 +417,9 @@ def _real_agreement(
     try:
         encoded = encoder.encode(real)
     except RuntimeError as error:
-        check_image_size(real, pictures_in_unit_range(generator, like[:2]), error)
+        check_image_size(real, images_in_unit_range(generator, like[:2]), error)
         raise
-    predictions = predicted_classes(encoded.logits).cpu()
+    predictions = predict_classes(encoded.logits).cpu()
     known = torch.ones(len(real), dtype=torch.bool)
     if link.variant == "per_class" and link.class_means is not None:
         known = torch.isin(predictions, torch.tensor(sorted(link.class_means.counts)))
@@ -427,7 +427,7 @@ def _real_agreement(
     if known.any():
         latents = link(encoded.representations[known.to(encoded.representations.device)], predictions[known])
         logits = _encode_latents(encoder, generator, latents, like).logits
-        same[known] = predicted_classes(logits, encoded.logits).cpu() == predictions[known]
+        same[known] = predict_classes(logits, encoded.logits).cpu() == predictions[known]
     return _share(same, seed)
 
 
@@ -445,7 +445,7 @@ def _encode_latents(
 ) -> Encoded:
     """Return representations and scores of the latents' images."""
     batches = [
-        encoder.encode(pictures_in_unit_range(generator, latents[a:b].to(like)))
+        encoder.encode(images_in_unit_range(generator, latents[a:b].to(like)))
         for a, b in chunks(len(latents), batch_size)
     ]
     return Encoded(*(torch.cat(same) for same in zip(*batches, strict=True)))

@@ -189,7 +189,7 @@ class Encoder:
                 self.layer,
                 self.forward_func,
                 entered=tuple(inputs.shape),
-                asked=self.unit_axis,
+                requested=self.unit_axis,
                 at_input=at_input,
                 loose=True,
             )

@@ -14,7 +14,7 @@ from ...batch import Batch, OutputFn, chunks
 from ...fingerprint import warn_of_other_models
 from ...generators.protocol import Generator
 from ...hooks import ForwardFunc, find_layer
-from ...hooks.gradients import Forward, UnsupportedError
+from ...hooks.gradients import JacobianVectorProduct, UnsupportedError
 from ...images import check_images
 from ...metrics.probability import Probability
 from ...progress import progress
@@ -52,7 +52,7 @@ def change_map(loop: Loop, units: list[int], direction: Direction) -> Tensor:
         try:
             with torch.enable_grad():
                 leaf = start.detach().clone().requires_grad_()
-                return Forward(leaf, generate(leaf))(along[None])[0].abs()
+                return JacobianVectorProduct(leaf, generate(leaf))(along[None])[0].abs()
         except UnsupportedError:
             pass
     half = _SPAN / 2 * float(link.r_sd[units].max())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...batch import Batch, chunks, settle_arguments
-from ...generators.protocol import Generator, modules_of, pictures_in_unit_range
+from ...generators.protocol import Generator, images_in_unit_range, modules_of
 from ...hooks import ForwardFunc, LayerError, exclusive, modules_behind
 from ...images import check_images
 from ..base import as_called, attribution_context, differentiable
@@ -115,7 +115,7 @@ class Loop:
 
     def generate(self, latents: Tensor) -> Tensor:
         """Return the images of latents, (n, latent_dim) → (n, C, H, W) in [0, 1]."""
-        return pictures_in_unit_range(self.generator, latents.to(self.latent)).clamp(0, 1)
+        return images_in_unit_range(self.generator, latents.to(self.latent)).clamp(0, 1)
 
     def encode(self, images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return representations (n, units) and scores (n, K) of images (n, C, H, W) of the samples ``index``."""
@@ -203,7 +203,7 @@ def open_loop(
                 r = _pool(encoder, result, link).detach()
         except RuntimeError as error:
             with torch.no_grad():
-                generated = pictures_in_unit_range(generator, latent.expand(2, -1))
+                generated = images_in_unit_range(generator, latent.expand(2, -1))
             check_image_size(images, generated, error)
             raise
         scores = result.scores.reshape(len(result.scores), -1)

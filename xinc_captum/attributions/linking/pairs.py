@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...batch import OutputFn
 from ...fingerprint import model_sha256
-from ...generators.protocol import Generator, modules_of, pictures_in_unit_range
+from ...generators.protocol import Generator, images_in_unit_range, modules_of
 from ...hooks import ForwardFunc, protect
 from ...metrics.links import row_hashes
 from ...progress import progress
@@ -120,7 +120,7 @@ class PairSampler:
                 f"the generator sampled latents of shape {tuple(latents.shape)}; expected finite ({size}, latent_dim). "
                 "Check the generator with check_generator()."
             )
-        encoded = self.encoder.encode(pictures_in_unit_range(self.generator, latents), batch_size=size)
+        encoded = self.encoder.encode(images_in_unit_range(self.generator, latents), batch_size=size)
         if self.checks_class and max(labels) >= encoded.logits.shape[1]:
             raise ValueError(
                 f"images of class {max(labels)} were generated, but the model has {encoded.logits.shape[1]} classes. "

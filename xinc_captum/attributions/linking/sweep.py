@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ...images import to_hwc
 from ...metrics.fidelity import Fidelity, fidelity
-from ...metrics.probability import predicted_classes
-from ...metrics.trust import Verdict
+from ...metrics.probability import predict_classes
+from ...metrics.trust import Rating as Verdict
 from ...selectors import python_index
 from ...store import bundle, write_tensors
 from .link import Bounds, Direction, Link
@@ -428,4 +428,4 @@ def detach(tensor: Tensor) -> Tensor:
 
 def agreement(linked: Tensor, scores: Tensor) -> float:
     """Return the share of inputs whose linked image has the input's class, from the scores of both."""
-    return float((predicted_classes(linked, scores) == predicted_classes(scores)).double().mean())
+    return float((predict_classes(linked, scores) == predict_classes(scores)).double().mean())

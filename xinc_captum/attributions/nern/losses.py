@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...hooks import ForwardFunc, LayerError, capture, exchange, find_layer
-from ...metrics.probability import predicted_classes
+from ...metrics.probability import predict_classes
 from .kernels import Convolution, convolutions, parameter_name, target_behind
 
 Logits = Literal["stable", "plain"]
@@ -157,7 +157,7 @@ class Distillation:
         with torch.no_grad():
             for batch in images.split(batch_size):
                 target, rebuilt = self._run_logits({}, batch), self._run_logits(weights, batch, parameters)
-                classes = [predicted_classes(logits.flatten(1), target) for logits in (target, rebuilt)]
+                classes = [predict_classes(logits.flatten(1), target) for logits in (target, rebuilt)]
                 same += float((classes[0] == classes[1]).sum())
                 divergence += float(logit_loss(rebuilt, target, "plain")) * len(batch)
         return Agreement(same / len(images), divergence / len(images))

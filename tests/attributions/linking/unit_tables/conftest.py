@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from xinc_captum.attributions.linking import LatentLink
-from xinc_captum.generators import PictureParts, from_callable, normal_latents
+from xinc_captum.generators import ImageParts, from_callable, normal_latents
 
 PER_PART = 10
 
@@ -35,8 +35,8 @@ def planted():
     classes = torch.arange(2000) % 2
     return SimpleNamespace(
         generator=from_callable(synthesize, normal_latents(3 * PER_PART)),
-        parts=PictureParts(masks, ["left", "middle", "right"]),
-        soft=PictureParts(lambda pictures: masks * pictures.mean(1, keepdim=True), ["left", "middle", "right"]),
+        parts=ImageParts(masks, ["left", "middle", "right"]),
+        soft=ImageParts(lambda pictures: masks * pictures.mean(1, keepdim=True), ["left", "middle", "right"]),
         masks=masks,
         latents=latents,
         representations=representations,

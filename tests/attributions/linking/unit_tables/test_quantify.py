@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from xinc_captum.attributions.linking import LatentLink
 from xinc_captum.attributions.linking.unit_tables import quantify, shuffled_directions
 from xinc_captum.attributions.linking.unit_tables.quantify import Bases, Steps, resolve_units
-from xinc_captum.generators import EigenGenerator, PictureParts, from_callable, normal_latents, pictures_in_unit_range
+from xinc_captum.generators import EigenGenerator, ImageParts, from_callable, images_in_unit_range, normal_latents
 from xinc_captum.metrics import MEASURES, Measure
 from xinc_captum.metrics.measures import Movement
 
@@ -21,7 +21,7 @@ def test_equals_a_loop_over_units_and_bases(planted):
     assert table.change.shape == (3, 1, 3, 4) and table.measures == ("luminance", "red", "green", "blue")
     for u, unit in enumerate(units):
         far = 0.5 * planted.link.r_sd[unit] * planted.link.direction([unit])[0]
-        frames = [pictures_in_unit_range(planted.generator, (bases + s * far).float()) for s in (-1, 1)]
+        frames = [images_in_unit_range(planted.generator, (bases + s * far).float()) for s in (-1, 1)]
         for q, mask in enumerate(planted.masks.bool()):
             means = [frame[:, :, mask].mean(2) for frame in frames]
             change = means[1] - means[0]
@@ -79,7 +79,7 @@ def test_a_base_without_the_part_does_not_count_for_it():
     generator = EigenGenerator(images, components=3)
     latents = generator.encode(images)
     link = LatentLink(ridge=0.0).fit(latents, latents)
-    parts = PictureParts(lambda p: torch.cat([(p > 0.4), (p <= 0.4)], 1), ["ink", "paper"])
+    parts = ImageParts(lambda p: torch.cat([(p > 0.4), (p <= 0.4)], 1), ["ink", "paper"])
     table = quantify(generator, link, latents, [0], parts=parts, measures=["area", "luminance"], least_area=0.03)
     assert table.bases[0, 0, :, 0].tolist() == [10, 20]
 
@@ -136,14 +136,14 @@ def test_invalid_arguments_raise(planted):
         quantify(generator, link, bases, null=torch.zeros(2, 4))
     with pytest.raises(ValueError, match="batch_size is 1; expected at least 2"):
         quantify(generator, link, bases, batch_size=1)
-    with pytest.raises(ValueError, match=r"masks have shape \(3, 8, 12\) for pictures"):
-        quantify(generator, link, bases, parts=PictureParts(lambda p: planted.masks, ["a", "b", "c"]))
+    with pytest.raises(ValueError, match=r"masks have shape \(3, 8, 12\) for images"):
+        quantify(generator, link, bases, parts=ImageParts(lambda p: planted.masks, ["a", "b", "c"]))
 
 
 # Four latents are the four pixels of a picture of 2 by 2, whose rows are the parts.
 paint = from_callable(lambda w: w.view(-1, 1, 2, 2), normal_latents(4))
-ROWS = PictureParts(torch.tensor([[[1.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [1.0, 1.0]]]), ["top", "bottom"])
-INK = PictureParts(lambda x: torch.cat([x > 0.5, x <= 0.5], 1), ["ink", "paper"])
+ROWS = ImageParts(torch.tensor([[[1.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [1.0, 1.0]]]), ["top", "bottom"])
+INK = ImageParts(lambda x: torch.cat([x > 0.5, x <= 0.5], 1), ["ink", "paper"])
 LATENTS = torch.tensor([[0.0, 0.25, 0.5, 1.0], [0.75, 0.75, 0.0, 0.0], [0.5, 0.0, 0.0, 0.5]])
 SHIFT = Movement(("shift",), lambda before, after, masks: masks.new_full((*masks.shape[:2], 1), 7.0))
 

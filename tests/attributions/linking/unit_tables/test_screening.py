@@ -3,7 +3,7 @@ import torch
 
 from xinc_captum.attributions.linking import LatentLink
 from xinc_captum.attributions.linking.unit_tables import quantify, screen, shuffled_directions
-from xinc_captum.generators import FeatureParts, PictureParts, ProjectionHead, from_callable, normal_latents
+from xinc_captum.generators import FeatureParts, ImageParts, ProjectionHead, from_callable, normal_latents
 from xinc_captum.metrics import spearman
 
 SMOOTH = ["area", "luminance", "rgb", "centroid", "ellipse", "smooth_entropy"]
@@ -91,7 +91,7 @@ def test_measures_without_gradient_raise(planted):
         screen(stuck, *ask[1:])
     cut = from_callable(lambda w: planted.generator.synthesize(w.detach()), normal_latents(30))
     with pytest.raises(ValueError, match="luminance of part 0 has no gradient"):
-        screen(cut, *ask[1:], parts=PictureParts(planted.masks, ["a", "b", "c"]), measures=["luminance"])
+        screen(cut, *ask[1:], parts=ImageParts(planted.masks, ["a", "b", "c"]), measures=["luminance"])
 
 
 def pairs(n=300):

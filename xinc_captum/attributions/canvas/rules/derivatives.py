@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 
 from ....batch import Batch, chunks
 from ....hooks import LayerError
-from ....hooks.gradients import Forward, UnsupportedError
+from ....hooks.gradients import JacobianVectorProduct, UnsupportedError
 from ....selectors import (
     Selector,
     list_units,
@@ -138,9 +138,9 @@ class JVP:
     def __init__(self, tail: Tail, batch: Batch, derivative: Derivative, tail_run: Run) -> None:
         self._tail, self._batch, self._derivative, self._run = tail, batch, derivative, tail_run
         self._expands = not tail_run.switches_gradients  # forward mode ignores no_grad blocks, backward passes do not
-        self._forward: Forward | None = None
+        self._forward: JacobianVectorProduct | None = None
         with suppress(UnsupportedError):
-            self._forward = Forward(tail_run.activation, tail_run.output)
+            self._forward = JacobianVectorProduct(tail_run.activation, tail_run.output)
 
     def __call__(self, tangents: Tensor) -> Tensor:
         """Return the product, by whichever method the tail supports."""

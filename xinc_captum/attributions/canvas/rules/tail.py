@@ -105,7 +105,7 @@ class Tail:
                 self.layer,
                 self.forward_func,
                 entered=input_shape,
-                asked=self.unit_axis,
+                requested=self.unit_axis,
                 at_input=self.at_input,
             )
         return activation if axis == 1 else activation.movedim(axis, 1)
@@ -156,7 +156,7 @@ class GradModes(TorchFunctionMode):
     """Tracks whether a model that runs inside turns gradients off or on.
 
     Attributes:
-        toggled: whether it did. Forward mode ignores such blocks, backward passes do not.
+        toggled: whether it did. JacobianVectorProduct mode ignores such blocks, backward passes do not.
     """
 
     def __init__(self) -> None:

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ....batch import chunks
 from ....generators.features import layer_root
-from ....generators.parts import Parts, PictureParts
+from ....generators.parts import ImageParts, Parts
 from ....generators.protocol import Generator
 from ....hooks import protect
-from ....metrics.measures import Measure, Movement, chosen
+from ....metrics.measures import Measure, Movement, resolve_measures
 from ....metrics.parts import part_area
 from ....progress import progress
 from ..link import Direction, Link
@@ -70,7 +70,7 @@ class Bases:
             )
         groups, labels = _group(classes, len(latents))
         one_part = parts is None
-        parts = parts if parts is not None else PictureParts()
+        parts = parts if parts is not None else ImageParts()
         batches: list[list[Tensor]] = []
         presence = []
         resolved: list[Measure | Movement] = []
@@ -78,7 +78,7 @@ class Bases:
             leaf = latents[start:stop].detach().requires_grad_(watch is not None)
             images, masks = parts.draw(generator, leaf)
             if not resolved:
-                resolved = chosen(measures if measures is not None else _default_measures(images, one_part))
+                resolved = resolve_measures(measures if measures is not None else _default_measures(images, one_part))
             static = [m for m in resolved if isinstance(m, Measure)]
             values = [m.of(images, masks) for m in static]
             presence.append(part_area(images, masks)[..., 0].detach() >= least_area)

@@ -11,7 +11,7 @@ from ....generators.features import layer_root
 from ....generators.parts import Parts
 from ....generators.protocol import Generator
 from ....hooks import protect
-from ....metrics.measures import Measure, Movement, chosen
+from ....metrics.measures import Measure, Movement, resolve_measures
 from ..link import Direction, Link
 from .quantify import BLOCK, Bases, Reach, Steps, resolve_units
 from .table import UnitTable
@@ -85,7 +85,7 @@ def screen(
         batches.append(_gradients(leaf, static, values, present))
 
     if measures is not None:
-        for measure in chosen(measures):
+        for measure in resolve_measures(measures):
             if not (isinstance(measure, Measure) and measure.smooth):
                 raise ValueError(
                     f"{', '.join(measure.columns)} cannot be screened, because it has no gradient. Use "

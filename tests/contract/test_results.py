@@ -1,4 +1,4 @@
-"""The answer itself: plain tensors, the same row by row, every form of target, and what is refused."""
+"""Results: plain tensors, independent of the batch, for every form of target; and refused input."""
 
 import copy
 
@@ -103,7 +103,7 @@ def test_empty_batch(method, net):
 
 
 @every
-def test_a_row_of_nan_stays_alone(method, net, x):
+def test_a_row_of_nan_does_not_affect_others(method, net, x):
     if "looks at all rows" in method.promises:
         pytest.skip("a mean over all rows is this method's definition")
     plain = attribute(method, net, x)

@@ -1,4 +1,4 @@
-"""The model is left as found, whatever happens."""
+"""The state of the model is restored, also after exceptions."""
 
 import pytest
 from contract.methods import Broken, attribute, every
@@ -8,7 +8,7 @@ from torch import nn
 @every
 @pytest.mark.parametrize("where", ["conv", "norm", "relu", "pool", "flat", "fc"])
 @pytest.mark.parametrize("fault", [Broken, KeyboardInterrupt])
-def test_left_as_found_when_any_submodule_raises(method, net, x, found, where, fault):
+def test_state_is_restored_when_any_submodule_raises(method, net, x, found, where, fault):
     net.norm.train()
     net(x).sum().backward()
     net.conv.weight.requires_grad_(False)
@@ -25,7 +25,7 @@ def test_left_as_found_when_any_submodule_raises(method, net, x, found, where, f
 
 
 @every
-def test_left_as_found_in_training_mode(method, net, x, found):
+def test_state_is_restored_in_training_mode(method, net, x, found):
     net.train()
     before = found(net)
     with pytest.warns(UserWarning, match="BatchNorm2d 'norm' is in training mode"):
