@@ -87,15 +87,15 @@ def components(graph):
     return found
 
 
-def depth(graph):
-    """Modules in the longest chain of imports; a cycle counts once."""
+def depth(graph, counts):
+    """Number of modules in the longest chain of imports for which ``counts`` is true; a cycle counts once."""
     longest, path = {}, set()
 
     def visit(node):
         if node in longest or node in path:
             return longest.get(node, 0)
         path.add(node)
-        longest[node] = 1 + max((visit(other) for other in graph[node]), default=0)
+        longest[node] = counts(node) + max((visit(other) for other in graph[node]), default=0)
         path.discard(node)
         return longest[node]
 
@@ -157,7 +157,7 @@ def structure(root):
         }
         for runtime in (True, False)
     }
-    yield "import depth", depth(graphs[True])
+    yield "import depth (without __init__.py)", depth(graphs[True], lambda m: modules[m].name != "__init__.py")
     without_packages = {
         module: {other for other in targets if modules[other].name != "__init__.py"}
         for module, targets in graphs[False].items()

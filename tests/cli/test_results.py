@@ -59,7 +59,9 @@ def test_a_video_result_holds_what_its_page_shows(tmp_path, g):
         )
     ]
     with store.bundle(tmp_path / "film", note) as work:
-        write_explorer_files(work, "clip", drawn, layers)
+        packed = {layer.name: layer.packed for layer in layers}
+        unit_names = {layer.name: layer.names for layer in layers if layer.kind != "neurons"}
+        write_explorer_files(work, "clip", drawn, packed, unit_names)
     explore_command(tmp_path / "film", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     data = data_of(page)

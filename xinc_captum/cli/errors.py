@@ -7,13 +7,13 @@ from contextlib import contextmanager
 
 import typer
 
-from ..attributions.canvas.rules import CarryError
+from ..attributions.canvas.rules.secant_tensor import CarryError
 from ..hooks import LayerError
 from ..images import PhotoError
-from ..inr import CheckpointError
+from ..inr.training import CheckpointError
 from ..store import StoreError
 from ..videos import VideoError
-from ..zoo import AssetError
+from ..zoo.assets import AssetError
 
 
 class UsageError(ValueError):

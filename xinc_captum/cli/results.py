@@ -13,7 +13,6 @@ from torch import Tensor
 from .. import store
 from ..visualizers.explorer import PackedUnits, explore_canvases
 from .errors import UsageError
-from .video_results import LayerMagnitudes
 
 
 class Bundle(NamedTuple):
@@ -92,19 +91,28 @@ TENSORS_FILE, NAMES_FILE = "explorer.safetensors", "explorer.json"
 PAGE_BYTES = 3_000_000  # approximate bytes of all layers of a video in a page
 
 
-def write_explorer_files(folder: Path, name: str, rendered: Tensor, layers: Sequence[LayerMagnitudes]) -> None:
+def write_explorer_files(
+    folder: Path,
+    name: str,
+    rendered: Tensor,
+    layers: Mapping[str, PackedUnits],
+    unit_names: Mapping[str, Sequence[str]],
+) -> None:
     """Write the small maps and the frames of a video for ``xinc explore``, which then needs no network.
 
     Args:
         folder: the result folder.
         name: name of the video.
         rendered: (frames, 3, H, W) in [0, 1], by the network.
-        layers: the layers with their packed maps.
+        layers: name of each layer -> the packed maps of its units.
+        unit_names: names of the units of the layers whose units have names.
     """
-    tensors = {f"{one.name}.{part}": tensor for one in layers for part, tensor in one.packed._asdict().items()}
+    tensors = {
+        f"{layer}.{part}": tensor for layer, packed in layers.items() for part, tensor in packed._asdict().items()
+    }
     tensors["drawn"] = (rendered.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
     store.write_tensors(folder / TENSORS_FILE, tensors, kind="canvas-explorer")
-    note = {"name": name, "names": {one.name: list(one.names) for one in layers if one.kind != "neurons"}}
+    note = {"name": name, "names": {layer: list(names) for layer, names in unit_names.items()}}
     (folder / NAMES_FILE).write_text(json.dumps(note) + "\n", encoding="utf-8")
 
 

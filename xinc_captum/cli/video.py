@@ -249,7 +249,9 @@ def video_canvas(
             typer.echo(f"  {layer} {verdict.trust}")
         canvas_file = _save_canvas(folder, list(canvases.values())[-1])
         magnitudes = [measure_layer(canvas, PAGE_BYTES // len(canvases)) for canvas in canvases.values()]
-        write_explorer_files(folder, video.name, network.rendered, magnitudes)
+        packed = {layer.name: layer.packed for layer in magnitudes}
+        unit_names = {layer.name: layer.names for layer in magnitudes if layer.kind != "neurons"}
+        write_explorer_files(folder, video.name, network.rendered, packed, unit_names)
         lines = tuple(verdict.line for verdict in verdicts.values())
         write_video_page(folder, video, network, magnitudes, lines, _facts(video, network, rule, canvas_file), seed)
     checkpoint.unlink(missing_ok=True)

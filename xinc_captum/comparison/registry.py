@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..attributions import FeatureAccentuation
+from ..attributions.accentuation import FeatureAccentuation
 from ..attributions.accentuation.activations import ImageModel, image_layers
 from ..hooks import ForwardFunc, untouched
 from .methods import (

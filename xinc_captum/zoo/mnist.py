@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..attributions.nern import NeRN
-from ..attributions.trans_inr import TransINR
+from ..attributions.nern.nern import NeRN
+from ..attributions.trans_inr.trans_inr import TransINR
 from ..fingerprint import sha256
 from ..generators import LoadedStyle, load_style_generator
 from ..hooks import exclusive

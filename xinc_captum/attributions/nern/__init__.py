@@ -19,6 +19,7 @@ from .permutation import LayerOrder, greedy_paths, order_kernels
 from .predictor import KernelPredictor, SmoothEmbedding
 from .size import CompressedNeRN, QuantizedNetwork, SizeReport, compress, quantize
 from .training import Evaluation, NernFit, sample_kernels
+from .weight_contribution import WeightContribution
 
 __all__ = [
     "CompressedNeRN",
@@ -36,6 +37,7 @@ __all__ = [
     "QuantizedNetwork",
     "SizeReport",
     "SmoothEmbedding",
+    "WeightContribution",
     "compress",
     "convolutions",
     "crop",

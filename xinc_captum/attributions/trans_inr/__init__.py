@@ -1,6 +1,7 @@
 """TransINR: a transformer that generates coordinate networks for images, and analyses of it."""
 
 from .shares import patch_masks
+from .token_contribution import TokenContribution
 from .training import TransFit, mean_psnr
 from .trans_inr import PatchTokens, Routing, TransINR
 from .tuning import FineTuned, fine_tune, identical_inits, independent_inits, neuron_canvases
@@ -15,6 +16,7 @@ __all__ = [
     "RayTokens",
     "RayTransINR",
     "Routing",
+    "TokenContribution",
     "TransFit",
     "TransINR",
     "WeightWriter",

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ...batch import chunks
 from ...images import check_images
-from ...inr import HypoNet, pixel_centres
-from ...inr.mlp import seeded
+from ...inr.coordinates import pixel_centres
+from ...inr.mlp import HypoNet, seeded
 from ...inr.training import check_at_least_one, check_finite, digest
 from .training import TransFit, fit_model, load_model, mean_psnr, random_mask, save_model, split_validation
 from .writer import Groups, Modulations, Weights, WeightWriter, as_module, run_networks

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ...images import check_images
-from ...inr import HypoNet, pixel_centres
+from ...inr.coordinates import pixel_centres
+from ...inr.mlp import HypoNet
 from .shares import neuron_contributions
 from .training import mean_psnr
 from .trans_inr import OUT_BIAS, TransINR

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...images import check_images
-from ...inr import HypoNet, LogFrequencies, ray_weights
-from ...inr.mlp import seeded
+from ...inr.coordinates import LogFrequencies
+from ...inr.mlp import HypoNet, seeded
+from ...inr.rendering import ray_weights
 from ...inr.training import check_finite, digest
 from .training import TransFit, fit_model, load_model, mean_psnr, save_model
 from .trans_inr import PatchTokens

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...inr import HypoNet
-from ...inr.mlp import seeded
+from ...inr.mlp import HypoNet, seeded
 from ...inr.training import check_at_least_one
 
 
