@@ -63,7 +63,7 @@ test-lowest: $(LOWEST)/.ready ## Run the contract and the attributions' tests on
 test-cuda: $(READY) ## Run the tests that need an NVIDIA GPU
 	$(BIN)/pytest -q -m cuda
 
-lint: $(READY) ## Format check, style, strict types, and which floor may import which
+lint: $(READY) ## Format check, style, strict types and import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

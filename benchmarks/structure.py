@@ -233,7 +233,7 @@ def calls():
     pairs = make_pairs(classifier.model, "head", generator, 64, preprocess=classifier.preprocess)
     link = x.LatentLink().fit(pairs.representations, pairs.latents, pairs.classes, manifest=pairs.manifest)
     linked = x.LinkedUnitVisualization(classifier.model, "head", generator, link, preprocess=classifier.preprocess)
-    digits, unit = zoo.mnist_digits().halved().images[:2], int(link.alive.nonzero()[0])
+    digits, unit = zoo.mnist_digits().halve().images[:2], int(link.alive.nonzero()[0])
     yield "LinkedUnitVisualization.sweep", lambda: linked.sweep(digits, unit)
     inr = FourierMLP(hidden=8, seed=0)
     yield (

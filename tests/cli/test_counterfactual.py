@@ -173,6 +173,6 @@ def test_impossible_targets_raise(link_folder, tmp_path, target, change, says):
 
 def test_other_folders_are_not_overwritten(link_folder, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(StoreError, match="is left alone"):
+    with pytest.raises(StoreError, match="is not replaced"):
         commanded(link_folder, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

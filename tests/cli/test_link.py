@@ -153,7 +153,7 @@ def test_three_pairs_of_each_class_are_enough(models):
 def test_other_folders_are_refused_before_any_work(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(link, "load_classifier_and_generator", None)  # calling it would be a TypeError
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(StoreError, match="is left alone"):
+    with pytest.raises(StoreError, match="is not replaced"):
         link_command(tmp_path, **given(tiny))
 
 

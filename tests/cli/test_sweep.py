@@ -167,7 +167,7 @@ def test_folders_without_a_link_and_other_output_folders_raise(link_folder, tmp_
     with pytest.raises(FileNotFoundError, match="is not a folder; expected a result folder of xinc link"):
         sweep_units(tmp_path / "none", tmp_path / "out", [0])
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(StoreError, match="is left alone"):
+    with pytest.raises(StoreError, match="is not replaced"):
         sweep_units(link_folder, tmp_path, [0])
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

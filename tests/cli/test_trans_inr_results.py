@@ -103,7 +103,7 @@ def test_files_without_a_model_raise(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none is not a file; expected a file of TransINR.save, mnist_tr"):
         load_model("none")
     (tmp_path / "text").write_text("no model")
-    with pytest.raises(UsageError, match="--model: .* is no whole safetensors file"):
+    with pytest.raises(UsageError, match="--model: .* is not a complete safetensors file"):
         load_model(str(tmp_path / "text"))
 
 

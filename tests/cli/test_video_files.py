@@ -66,7 +66,7 @@ def test_videos_that_cannot_be_read(tmp_path, frames, monkeypatch):
     with pytest.raises(VideoError, match=r"bad.mp4: frame 0 cannot be decoded .*no video"):
         load_video(str(tmp_path / "bad.mp4"), 5, None, None)
     Image.new("RGB", (10, 10)).save(frames / "2.png")
-    with pytest.raises(VideoError, match="frame 2 is 10 x 10 pixels and those before it are 20 x 12"):
+    with pytest.raises(VideoError, match="frame 2 has 10 x 10 pixels and the frames before it have 20 x 12"):
         load_video(str(frames), 5, None, None)
     for i in (1, 2, 3):
         (frames / f"{i}.png").unlink()

@@ -26,7 +26,7 @@ def test_a_layer_that_never_runs(method, net, x):
         pytest.skip("it looks at no layer")
     if "weights" in method.promises:
         net.idle = nn.Conv2d(3, 3, 3)
-        with pytest.raises(LayerError, match="does not depend on the weights of 'idle': the layer never ran"):
+        with pytest.raises(LayerError, match="does not depend on the weights of 'idle': the layer did not run"):
             method.on(net, "idle").attribute(x, **method.of(1))
         return
     net.idle = nn.Linear(16, 3)

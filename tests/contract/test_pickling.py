@@ -207,6 +207,6 @@ def test_a_comparison_with_measures_of_ones_own(net, x):
     by_name = {column.name: column for column in again.columns}
     assert by_name["sparseness"] is next(c for c in COLUMNS if c.name == "sparseness")
     assert by_name["steepest"].of is steepest
-    with pytest.raises(TypeError, match="this measure was unpickled without its function, which was a lambda"):
+    with pytest.raises(TypeError, match="This measure was unpickled without its function, which was a lambda"):
         by_name["mean"].of(None)
     assert copy.deepcopy(result).columns == result.columns

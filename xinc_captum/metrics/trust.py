@@ -1,7 +1,7 @@
 """Verdicts on accentuations, canvases and links: the records, and the rules that rate the evidence."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -38,6 +38,10 @@ class Verdict:
 
     def __str__(self) -> str:
         return f"{self.verdict}, because {self.because}"
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the rating and the reason, so that ``rating, because = result.trust`` works."""
+        return iter((self.verdict, self.because))
 
 
 def weigh(against: Sequence[str], doubts: Sequence[str], support: Sequence[str]) -> tuple[Rating, str]:

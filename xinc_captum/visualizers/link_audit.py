@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..metrics.trust import Verdict
 from .layout import MARGIN, PAGE, Sheet, check_verdicts, clip_text, number, text_width, verdict_line
 from .style import BLUE, EDGE, INK, QUIET, SIGNED, array, bare, draw_photo
 
@@ -41,7 +42,7 @@ class Measured(NamedTuple):
 def link_audit(
     groups: Mapping[str, Sequence[Measured]],
     *,
-    verdict: tuple[str, str] | None = None,
+    verdict: Verdict | tuple[str, str] | None = None,
     pictures: Mapping[str, tuple[Tensor, Tensor]] | None = None,
     orders: Mapping[str, Tensor] | None = None,
     classes: Sequence[str] | None = None,
@@ -67,7 +68,7 @@ def link_audit(
         >>> figure.savefig("audit.png")  # doctest: +SKIP
     """
     _check_audit(groups, pictures, orders, classes)
-    check_verdicts(*([verdict[0]] if verdict else []))
+    check_verdicts(*list(verdict or ())[:1])
     sheet = Sheet()
     top = sheet.heading(title, "●: score of the link, with its interval; ◇: score of a control")
     if verdict:

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..metrics.trust import Verdict
 from .layout import (
     IMAGE_GAP,
     MARGIN,
@@ -43,7 +44,7 @@ def unit_filmstrips(
     original_predictions: Sequence[str] | None = None,
     predictions: Sequence[Sequence[str]] | None = None,
     origins: Sequence[str] | None = None,
-    trust: tuple[str, str] | None = None,
+    trust: Verdict | tuple[str, str] | None = None,
     title: str = "One unit, from low to high",
     columns: int = 6,
 ) -> Figure:
@@ -81,7 +82,7 @@ def unit_filmstrips(
         len(images), "row", rows=rows, notes=notes, predictions=predictions, origins=origins,
         original_predictions=original_predictions,
     )  # fmt: skip
-    check_verdicts(*([trust[0]] if trust else []))
+    check_verdicts(*list(trust or ())[:1])
     count = images.shape[1]
     indices = even_indices(count, columns)
     values = values.expand(len(images), count).double().cpu()

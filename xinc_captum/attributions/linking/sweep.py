@@ -13,22 +13,15 @@ from torch import Tensor
 from ...images import to_hwc
 from ...metrics.fidelity import Fidelity, fidelity
 from ...metrics.probability import predict_classes
-from ...metrics.trust import Rating as Verdict
+from ...metrics.trust import Verdict
 from ...selectors import python_index
 from ...store import bundle, write_tensors
 from .link import Bounds, Direction, Link
 from .loop import Loop, RoundTrip
 
 
-@dataclass(frozen=True)
-class SweepTrust:
+class SweepTrust(Verdict):
     """Verdict of a sweep or a counterfactual search, and its reason."""
-
-    verdict: Verdict
-    because: str
-
-    def __str__(self) -> str:
-        return f"{self.verdict}, because {self.because}"
 
 
 @dataclass(frozen=True, eq=False)
