@@ -1,4 +1,4 @@
-"""JacobianVectorProduct pass of images through a model, look-up of its layers' activations, and the default layers."""
+"""Forward pass of images through a model, look-up of its layers' activations, and the default layers."""
 
 import copy
 from collections import Counter

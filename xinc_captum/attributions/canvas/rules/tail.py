@@ -156,7 +156,7 @@ class GradModes(TorchFunctionMode):
     """Tracks whether a model that runs inside turns gradients off or on.
 
     Attributes:
-        toggled: whether it did. JacobianVectorProduct mode ignores such blocks, backward passes do not.
+        toggled: whether it did. Forward-mode differentiation ignores such blocks, backward passes do not.
     """
 
     def __init__(self) -> None:
