@@ -2,7 +2,7 @@
 
 ``tests/slow.txt`` holds node ids, one a line: a whole test function, or one case of it with its id in brackets.
 ``pytest -m "not slow"`` leaves those tests out (``make test``). ``pytest --write-slow`` runs everything and writes the list
-anew (``make slow``); ``pytest --check-slow`` fails for each test that is not in the list and takes longer than
+again (``make slow``), in which skipped tests keep their entry; ``pytest --check-slow`` fails for each test that is not in the list and takes longer than
 ``LIMIT`` (``make test-all``).
 
 The cost of a test is the CPU time of this process and of the processes that it started, because the wall time depends on
@@ -63,6 +63,7 @@ class Slow:
         self.nested = [0.0]  # CPU seconds of fixtures that were set up inside the one that is being set up
         self.costs = {}
         self.left_out = 0
+        self.skipped = set()
         self.is_worker = hasattr(config, "workerinput")
 
     @pytest.hookimpl(tryfirst=True)  # before -m chooses
@@ -100,13 +101,18 @@ class Slow:
         self.costs[item.nodeid] = cpu() - begun - self.nested[0] + wide
         return result
 
+    def pytest_runtest_logreport(self, report):
+        if report.skipped:
+            self.skipped.add(report.nodeid)
+
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session):
         if self.is_worker:
             self.config.workeroutput["slow"] = (self.costs, self.left_out)
             return
         if self.config.getoption("--write-slow"):
-            LIST.write_text("\n".join(lines(self.costs)) + "\n", encoding="utf-8")
+            kept = {one: float("inf") for one in self.skipped if is_listed(one, self.listed)}
+            LIST.write_text("\n".join(lines(self.costs | kept)) + "\n", encoding="utf-8")
         if self.config.getoption("--check-slow") and self.too_slow():
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

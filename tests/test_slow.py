@@ -41,6 +41,10 @@ def test_cheap():
 def test_case(long):
     burn() if long else None
 
+@pytest.mark.skip(reason="not here")
+def test_skipped():
+    pass
+
 def test_first_with_fixture(dear):
     pass
 
@@ -71,14 +75,15 @@ def test_the_list_is_written_left_out_and_checked(tmp_path):
     unlisted = pytest_in(tmp_path, "--check-slow")
     assert unlisted.returncode == 1
     assert "FAILED test_it.py::test_case[True]: 0." in unlisted.stdout and "test_cheap" not in unlisted.stdout
+    (tmp_path / "slow.txt").write_text("test_it.py::test_skipped\ntest_it.py::test_cheap\n")
     assert pytest_in(tmp_path, "--write-slow").returncode == 0
     # whoever uses the fixture pays for it, because it would have to pay for it alone
-    names = ["test_case[True]", "test_first_with_fixture", "test_second_with_fixture"]
+    names = ["test_case[True]", "test_first_with_fixture", "test_second_with_fixture", "test_skipped"]
     assert (tmp_path / "slow.txt").read_text().split() == [f"test_it.py::{name}" for name in names]
     assert pytest_in(tmp_path, "--check-slow").returncode == 0
     fast = pytest_in(tmp_path, "-m", "not slow")
-    assert "3 slow tests were left out; make test-all runs them too" in fast.stdout
-    assert "2 passed, 3 deselected" in fast.stdout
+    assert "4 slow tests were left out; make test-all runs them too" in fast.stdout
+    assert "2 passed, 4 deselected" in fast.stdout
 
 
 def test_every_line_of_the_list_names_a_test(request):
