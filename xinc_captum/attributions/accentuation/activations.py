@@ -268,11 +268,11 @@ def _run_checked(model: ImageModel, images: Tensor, args: tuple[Any, ...], layer
     except (RuntimeError, AssertionError, ValueError) as error:
         height, width = images.shape[-2:]
         raise ValueError(
-            f"the model cannot process images of shape {tuple(images.shape)}: {error}. The images reach it at "
-            f"{height} x {width} pixels: the size= of the accentuation object, or their own size without one. "
-            "For a model that takes one size only (a vision transformer, a Linear layer after Flatten), give it: "
-            "size=224. Otherwise give the channels, dtype and device that it was made for, and preprocess= for its "
-            "normalisation of images in [0, 1]."
+            f"the model cannot process images of shape {tuple(images.shape)}: {error}. It receives them at "
+            f"{height} x {width} pixels: the size= of FeatureAccentuation, or the images' own size without size=. "
+            "If the model has a fixed input size (a vision transformer, a Linear layer after Flatten), give it: "
+            "size=224. Otherwise check the channels, dtype and device of the images, and give the model's "
+            "normalisation of images in [0, 1] as preprocess=."
         ) from error
 
 

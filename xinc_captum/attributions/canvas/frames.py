@@ -123,7 +123,7 @@ class UnitGrid:
 
 
 def _no_adjoint(_first: int, _last: int, _weights: Tensor) -> None:
-    """Return None: there are no sums without maps."""
+    """Return None: this rule cannot compute weighted sums directly."""
 
 
 @dataclass(frozen=True)
