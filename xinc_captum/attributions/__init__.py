@@ -1,4 +1,17 @@
-"""The Captum-compatible attribution classes."""
+"""The Captum-compatible attribution classes.
+
+==========================================  ============  ====================  =====================
+Paper                                       Folder        Documentation         Main class
+==========================================  ============  ====================  =====================
+Feature Accentuation                        accentuation  docs/accentuation.md  FeatureAccentuation
+Explaining the Implicit Neural Canvas       canvas        docs/canvases.md      NeuronCanvas
+Linking in Style                            linking       docs/linking.md       LatentLink
+NeRN: Learning Neural Representations for   nern          docs/nern.md          NeRN
+Neural Networks
+Transformers as Meta-Learners for Implicit  trans_inr     docs/trans_inr.md     TokenContribution
+Neural Representations
+==========================================  ============  ====================  =====================
+"""
 
 from .accentuation.feature_accentuation import FeatureAccentuation, NeuronFeatureAccentuation
 from .accentuation.result import Accentuation
