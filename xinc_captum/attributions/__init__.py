@@ -19,8 +19,8 @@ from .base import as_explanation
 from .canvas.canvas import Canvas
 from .canvas.frames import FrameCanvas
 from .canvas.neuron_canvas import NeuronCanvas, canvases
-from .canvas.storage import CanvasStoreError
-from .canvas.stored import open_canvas
+from .canvas.reader import open_canvas
+from .canvas.writer import CanvasStoreError
 from .feature_activation_map import FeatureActivationMap
 from .layer_contribution import LayerContribution
 from .linking.counterfactuals.counterfactual import Counterfactual
