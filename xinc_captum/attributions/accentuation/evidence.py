@@ -19,7 +19,8 @@ from ...metrics.trust import (
     path_vector,
 )
 from ..base import attribution_context
-from .activations import ImageModel, find_required_layers, late_layers
+from .activations import ImageModel, find_required_layers
+from .default_layers import late_layers
 from .objectives import Feature
 from .problem import Problem, ScoredModel
 
