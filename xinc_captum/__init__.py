@@ -1,7 +1,7 @@
 """Captum-compatible attributions for implicit neural representations and vision models.
 
 Canvases map each neuron's contribution to each output pixel, feature accentuation shows what a feature responds to in
-an image, and latent links show what a unit means by a generator's images.
+an image, and latent links generate images in which a unit of a classifier rises or falls.
 """
 
 from .attributions import (

@@ -131,7 +131,9 @@ def test_reference_images_use_shared_arguments():
     plain = FeatureActivationMap(lambda x: net(x, 3.0), net.conv, references).attribute(X, target=1)
     torch.testing.assert_close(result, plain)
     each = torch.rand(2, 1, 1, 1)
-    with pytest.raises(ValueError, match="hold a value for each of the 2 rows and none for the references; expected"):
+    with pytest.raises(
+        ValueError, match="hold one value for each of the 2 rows, and none for the images in references=; ex"
+    ):
         FeatureActivationMap(net, "conv", references).attribute(X, target=1, additional_forward_args=each)
     vectors = FeatureActivationMap(net, "conv", torch.rand(2, 4))
     assert vectors.attribute(X, target=1, additional_forward_args=each).shape == (2, 1, 6, 6)

@@ -1,4 +1,4 @@
-"""Every message that docs/errors.md quotes is in the source, and has a reason and a cure."""
+"""Every message that docs/errors.md quotes is in the source, and has a reason and a fix."""
 
 import ast
 import re
@@ -42,7 +42,7 @@ def test_unknown_message_is_not_in_the_source():
     assert not in_source("layer … ran away with the spoon")
 
 
-def test_every_quote_has_a_reason_and_a_cure():
+def test_every_quote_has_a_reason_and_a_fix():
     assert len(QUOTES) >= 15
     for part in PAGE.split("\n> ")[1:]:
-        assert part.count("**Why.**") == 1 and part.count("**Cure.**") == 1, part.splitlines()[0]
+        assert part.count("**Why.**") == 1 and part.count("**Fix.**") == 1, part.splitlines()[0]

@@ -196,8 +196,9 @@ def _check_shared(args: Any, rows: int) -> Any:
     every = args if isinstance(args, tuple) else (args,)
     if rows > 1 and any(isinstance(a, Tensor) and a.dim() and len(a) == rows for a in every):
         raise ValueError(
-            f"additional_forward_args hold a value for each of the {rows} rows and none for the references; expected "
-            "arguments that all rows share (where they have that many rows by chance, pass them inside of the "
-            "function: lambda x: model(x, shared)), or references as vectors."
+            f"additional_forward_args hold one value for each of the {rows} rows, and none for the images in "
+            f"references=; expected arguments that all rows share. If a shared argument has {rows} rows by "
+            "coincidence, pass it inside the function: lambda x: model(x, shared). Otherwise give the references as "
+            "vectors."
         )
     return args

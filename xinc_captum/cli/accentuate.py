@@ -120,11 +120,11 @@ def _evidence(results: AccentuationResults) -> Table:
     compared = (
         "There are no natural images to compare the path with: install the zoo's photos or give --natural."
         if results.natural is None
-        else "Path: similarity of the activations in all layers to those of the eight natural images with the highest "
-        f"score, of {results.natural.description}. Natural: the same among these images. The photo's: the photo before "
-        "any change. Kept: similarity to the activations of the photo itself. Shuffled: path through a network with "
-        "shuffled weights. Natural images need not show the feature: if they are hardly similar among themselves, the "
-        "comparison says little."
+        else "Path: similarity of the channel contributions (activation x gradient, up to four late layers) to those "
+        f"of the eight natural images with the highest score, of {results.natural.description}. Natural: the same "
+        "similarity among these images. The photo's: that of the unchanged photo. Kept: similarity to the unchanged "
+        "photo. Shuffled: that in a network with shuffled weights. Natural images need not show the feature; if they "
+        "are hardly similar to one another, the comparison is not informative."
     )
     caption = (
         f"{compared} Second network: change of the score of the same class there. Fine: share of the change in "
@@ -216,7 +216,10 @@ def accentuate_command(
     ] = [],
     dose: Annotated[
         float | None,
-        typer.Option(help="Stop at this dose: 1 is a high natural score, < 0 suppresses. Default: all steps."),
+        typer.Option(
+            help="Dose at which to stop: 0 is the photo's own score, 1 the 98 % quantile of the scores of the natural "
+            "images; < 0 lowers the score. Default: run all steps."
+        ),
     ] = None,
     steps: Annotated[
         int, typer.Option(help="Optimization steps; with --dose at most this many.", min=1)

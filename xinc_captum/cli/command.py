@@ -24,7 +24,7 @@ from .errors import UsageError
 
 P = ParamSpec("P")
 
-Out = Annotated[Path, typer.Option(help="Output folder: new, empty, or an earlier result.")]
+Out = Annotated[Path, typer.Option(help="Output folder, new or empty; an earlier result in it is replaced.")]
 Seed = Annotated[int, typer.Option(help="Random seed.", min=-(2**63), max=2**63 - 1)]  # torch's range
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto uses a GPU if there is one.")]
 

@@ -56,7 +56,8 @@ def counterfactual_command(
     method: Annotated[
         Method,
         typer.Option(
-            help="ray: line search; latent: gradient through both networks; linking_in_style: the paper's method."
+            help="ray: line search; latent: gradient through both networks; minimal: shortest shift for a linear head; "
+            "linking_in_style: the paper's method."
         ),
     ] = Method.ray,
     confidence: Annotated[

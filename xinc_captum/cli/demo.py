@@ -40,7 +40,7 @@ def demo_command(
     only: Annotated[list[Part] | None, typer.Option(help="Run one part; repeat for several. Default: all.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """Run the main commands on real photos."""
+    """Run the main commands on sample photos, digits and a video."""
     parts = only or list(Part)
     if Part.accentuate in parts:
         accentuate_command("foolbox:00", out / "accentuate", targets=["dalmatian", "292"], seed=seed)

@@ -225,7 +225,12 @@ def link_command(
         str | None,
         typer.Option(help="Layer whose input is linked, by its dotted name. Default: the last linear layer."),
     ] = None,
-    variant: Annotated[Variant, typer.Option(help="Form of the link.")] = Variant.linear,
+    variant: Annotated[
+        Variant,
+        typer.Option(
+            help="linear: one map, as in the paper; per_class: one map per class; fourier_features: a non-linear map."
+        ),
+    ] = Variant.linear,
     pairs: Annotated[
         int, typer.Option(help="Number of generated images, at least three per class; a fifth is held out.", min=20)
     ] = 3000,

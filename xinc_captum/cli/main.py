@@ -18,7 +18,10 @@ from .replay import replay_command
 from .sweep import sweep_command
 from .trans_inr import trans_inr_command
 
-HELP = "Show what each neuron adds to an image, what a feature responds to, and what a unit means to a generator."
+HELP = (
+    "Compute the contribution of neurons and tokens to images, change photos to show what a class or unit responds to, "
+    "and generate images for the units of a classifier."
+)
 app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("canvas")(canvas_command)
 app.command("accentuate")(accentuate_command)

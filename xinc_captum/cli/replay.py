@@ -193,7 +193,7 @@ TOLERANCE = 1e-3
 
 def replay_command(
     folder: Annotated[
-        Path, typer.Argument(metavar="BUNDLE", help="Result folder of an xinc command.", show_default=False)
+        Path, typer.Argument(metavar="RESULT", help="Result folder of an xinc command.", show_default=False)
     ],
 ) -> None:
     """Compute a result again and compare it array by array; exit status 1 if one differs.

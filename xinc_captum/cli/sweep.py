@@ -158,7 +158,9 @@ def sweep_command(
     way: Annotated[
         Way,
         typer.Option(
-            "--direction", help="marginal: other units covary; partial: other units are fixed, as in the paper."
+            "--direction",
+            help="marginal: other units change as they usually do; within_class: the same with class means removed; "
+            "partial: other units stay fixed, as in the paper.",
         ),
     ] = Way.marginal,
     mode: Annotated[
@@ -170,7 +172,7 @@ def sweep_command(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Generate images at several values of a unit, and measure whether the unit follows."""
+    """Generate images at several values of a unit, and compare these with the values that the classifier measures."""
     if not units:
         raise UsageError("no unit to sweep; give --unit, once or several times.")
     linked = load_link(folder, find_device(device))

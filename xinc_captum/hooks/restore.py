@@ -180,10 +180,11 @@ def open_window(places: Iterable[int | str], restores: Iterable[Restore]) -> Win
 
 
 def close_window(window: Window) -> None:
-    """End a block: restore its state, or leave that to a later block of another thread that overlaps and still runs.
+    """End a block and restore its state.
 
-    A block that starts inside another one reads the state that the first has changed. If the first then restored the
-    model, the second would continue on a changed model, and would restore the state from inside the first block.
+    If a later block of another thread is still open, that block restores the state when it ends. The later block read
+    the state that the first one had changed. Restoring earlier would change the model during the later block, which
+    would then restore the changed state.
     """
     with exclusive():
         at = _open.index(window)

@@ -205,7 +205,8 @@ def _by_places(
     around = None if inside == 0 else _by_parts(layer, forward_func)
     if around == 1 or (around and both):
         return around, ""
-    return None, f"{text}, and {'both' if both else 'none'} of the two readings have places of that shape"
+    which = "both unit_axis=1 and unit_axis=-1 leave" if both else "neither unit_axis=1 nor unit_axis=-1 leaves"
+    return None, f"{text}; {which} axes with that height : width"
 
 
 def image_size(entered: Sequence[int]) -> tuple[int, int] | None:

@@ -109,11 +109,14 @@ def judge_accentuation(
 ) -> RowTrust:
     """Return the verdict on one accentuated image.
 
-    It *fails* if the score moved in the wrong direction; if its path vectors resemble neither those of natural images
-    nor those of its seed .64 times as well as natural images resemble one another, and the score of no second model
-    rises; if the score of a second model does not rise; if most of the change is high-frequency noise; or if a number
-    is nan. It *holds* if the path vectors were compared and there is no doubt; else it is *weak*. There is doubt if the
-    similarity among natural images is above .9, or if a second model gains less than .1 as much.
+    *fails* if the score changed in the wrong direction; if the path similarity (to natural images or to the seed,
+    whichever is higher) is below .64 of that among natural images and no second model's score rises; if a second
+    model's score does not rise; if more than half of the change's energy is above .25 cycles per pixel; or if a number
+    is nan.
+
+    *weak* if the score did not change; if no path was compared; if the path similarity is below .85 of that among
+    natural images, or below .64 and a second model's score rises; if the similarity among natural images is below .2
+    or above .9; or if a second model gains less than .1 as much. Otherwise *holds*.
 
     Example:
         >>> judge_accentuation(path=0.8, natural=0.7, high_frequency=0.02).verdict

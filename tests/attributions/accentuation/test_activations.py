@@ -129,7 +129,7 @@ def test_a_model_of_one_size_names_size(error):
 
     method = FeatureAccentuation(Fixed())
     with pytest.raises(
-        ValueError, match=r"Expected 8 but got 6.* reach it at 5 x 6 pixels: the size= of .* give it: size="
+        ValueError, match=r"Expected 8 but got 6.* receives them at 5 x 6 pixels: the size= .* give it: size="
     ):
         method.accentuate(torch.rand(1, 1, 5, 6), 1, n_steps=1)
     result = FeatureAccentuation(Fixed(), size=8).accentuate(torch.rand(1, 1, 5, 6), 1, n_steps=1)

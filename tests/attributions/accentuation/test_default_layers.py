@@ -4,7 +4,8 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import VisionTransformer, resnet18
 
-from xinc_captum.attributions.accentuation.activations import ImageModel, early_layer, image_layers, late_layers
+from xinc_captum.attributions.accentuation.activations import ImageModel
+from xinc_captum.attributions.accentuation.default_layers import early_layer, image_layers, late_layers
 
 X = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from xinc_captum import FeatureAccentuation, NeuronFeatureAccentuation
-from xinc_captum.attributions.accentuation.activations import ImageModel, late_layers
+from xinc_captum.attributions.accentuation.activations import ImageModel
+from xinc_captum.attributions.accentuation.default_layers import late_layers
 from xinc_captum.attributions.accentuation.evidence import path_of
 from xinc_captum.attributions.accentuation.objectives import OutputFeature, UnitFeature, channel, logit
 from xinc_captum.attributions.accentuation.problem import is_model
@@ -97,12 +98,12 @@ def test_impossible_doses_raise(method, name, dose):
 
 
 def test_a_dose_without_a_scale_raises(method, smooth, natural):
-    with pytest.raises(ValueError, match="a dose needs a scale, and this feature has no peers to take one from"):
+    with pytest.raises(ValueError, match="dose= needs a reference level, and none can be computed from the model"):
         method.attribute(X, target=logit(1), dose=1)
     loved = natural[:1]
     with pytest.raises(
         ValueError,
-        match=r"a dose has no scale for image 0: its score is .* already, and the reference .* Give activation=",
+        match=r"dose= cannot be used for image 0: its score .* is not below the reference level .* Give activation=",
     ):
         method.attribute(loved, target=1, dose=1, natural=natural[8:])
     flat = nn.Sequential(smooth, nn.Linear(3, 1)).eval()

@@ -17,7 +17,7 @@ from .activations import ImageModel
 from .evidence import assess, target_levels
 from .objectives import Feature
 from .optimize import StopAtLevel, Trajectory, balance, optimize
-from .parameterizations import ImageParameters, start_from_images, start_from_noise
+from .parameterizations import ImageParameters, is_lucent_param_f, start_from_images, start_from_noise
 from .problem import Images, Problem
 from .result import Accentuation
 from .settings import Ball, FeatureDistance, Options, Settings, settings_of
@@ -70,7 +70,8 @@ def _solve(problem: Problem, judge: Callable[[Accentuation], Trust]) -> Accentua
     """Raise the score of a chunk of images; ``judge`` is called with the result of all chunks."""
     settings, seeds = problem.settings, problem.seeds
     seed_all(settings.seed)  # for objectives and parameterizations that draw random numbers
-    _ = problem.target_score, problem.contrast_score  # the first runs, in a fixed order for models that draw numbers
+    # Both cached properties run a model. They run here so that models that draw random numbers do so in a fixed order.
+    _ = problem.target_score, problem.contrast_score
     distance = problem.distance
     params, draw = _start(problem)
     before = None if seeds is None else problem.score(seeds)
@@ -119,7 +120,7 @@ def _stop(*_: Any) -> bool:
 def _start(problem: Problem) -> ImageParameters:
     """Return the parameters to start from, and the function that returns their images."""
     settings, images = problem.settings, problem.images
-    if hasattr(settings.parameterization, "at"):
+    if not is_lucent_param_f(settings.parameterization):
         if problem.seeds is not None:
             return start_from_images(settings.parameterization, images)
         generator = torch.Generator().manual_seed(settings.seed)

@@ -19,7 +19,8 @@ from ...metrics.trust import (
     path_vector,
 )
 from ..base import attribution_context
-from .activations import ImageModel, find_required_layers, late_layers
+from .activations import ImageModel, find_required_layers
+from .default_layers import late_layers
 from .objectives import Feature
 from .problem import Problem, ScoredModel
 
@@ -63,9 +64,9 @@ def target_levels(problem: Problem, before: Tensor) -> tuple[Tensor, Tensor]:
     if not bool((top > before).all()):
         row = int((~(top > before)).nonzero()[0])
         raise ValueError(
-            f"a dose has no scale for image {start + row}: its score is {float(before[row]):.4g} already, and the "
-            f"reference level is {float(top[row]):.4g}. Give activation= as an absolute level, or natural= images that "
-            "respond more."
+            f"dose= cannot be used for image {start + row}: its score {float(before[row]):.4g} is not below the "
+            f"reference level {float(top[row]):.4g}. Give activation= as an absolute level, or natural= images with "
+            "higher scores."
         )
     return top, before + targets * (top - before)
 
@@ -84,8 +85,9 @@ def reference_level(problem: Problem, before: Tensor) -> Tensor:
         deviation = feature.peer_deviation(scored.run(problem.model_inputs, args))
     if deviation is None:
         raise ValueError(
-            "a dose needs a scale, and this feature has no peers to take one from (it is no single output or channel); "
-            "give natural= images, whose .98 quantile is dose 1, or activation= as an absolute level."
+            "dose= needs a reference level, and none can be computed from the model: the feature is neither a single "
+            "output nor a channel. Give natural= images (dose 1 is the .98 quantile of their scores), or activation= "
+            "as an absolute level."
         )
     return before + MULTIPLE * deviation.to(before)
 

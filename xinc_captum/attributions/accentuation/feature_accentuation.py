@@ -34,12 +34,12 @@ def _check_size(size: int | Size | None) -> Size | None:
 
 
 class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[misc]
-    r"""Raise one output by a small change of an image, which shows what the output responds to in it, and where.
+    r"""Change an image slightly so that one output rises; the change shows what the output responds to, and where.
 
     .. math:: x^* = \arg\max_x \; \mathrm{E}_\tau\, f(\tau(x)) - w B\, \mathrm{E}_\tau\, d(\tau(x), \tau(x_0))
 
-    Symbols: x the image, which starts at the input x_0; f the output; τ random views, the same for x and x_0; d a
-    distance between activations; w its weight, B the balance measured at the start.
+    Symbols: x the image, which starts at the input x_0; f the output; τ random augmentations, the same for x and
+    x_0; d a distance between activations; w its weight; B the ratio of the gradients of f and d, measured near x_0.
 
     Args:
         forward_func: the model, or any function around it.

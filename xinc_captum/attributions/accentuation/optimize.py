@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ...progress import progress
-from .parameterizations import ImageParameters, Params
+from .parameterizations import ImageParameters, Params, is_lucent_param_f
 from .problem import Problem
 
 
@@ -55,9 +55,9 @@ def optimize(
         scores, distances and the mask. Ctrl-C after the first update ends the optimization and returns what there is.
     """
     settings, (params, draw) = problem.settings, parameters
-    optimizer = settings.optimizer(params, lr=settings.lr)
+    optimizer = settings.optimizer(params, lr=settings.lr)  # default: Steepest in settings.py
     for group in optimizer.param_groups:
-        if "rows" in group and not hasattr(settings.parameterization, "at"):  # leaves may be shared by all images
+        if "rows" in group and is_lucent_param_f(settings.parameterization):  # leaves may be shared by all images
             group["rows"] = problem.batch.rows
     mask_every = settings.mask_every if problem.distance is not None else 1
     steps = progress(range(settings.n_steps), "optimization", show=True) if settings.show_progress else None
@@ -70,6 +70,7 @@ def optimize(
     try:
         for step in range(settings.n_steps):
             images = draw()
+            # The gradient is taken to the pixels first, because the mask is made of it, and then to the parameters.
             pixels = images.detach().requires_grad_()
             score, distance = problem.evaluate(pixels, step)
             scores.append(score.detach() if stop is None else torch.where(stop.live() > 0, score.detach(), torch.nan))

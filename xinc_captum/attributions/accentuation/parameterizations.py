@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -68,6 +68,11 @@ class Parameterization(Protocol):
 
     def random(self, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Params, Decode]:
         """Return random parameters of images of ``shape`` (N, C, H, W), on the CPU, and their decoder."""
+
+
+def is_lucent_param_f(parameterization: Any) -> bool:
+    """Return whether this is a function such as Lucent's ``param_f``, which returns parameters and needs no image."""
+    return not hasattr(parameterization, "at")
 
 
 def start_from_images(parameterization: Parameterization, images: Tensor) -> ImageParameters:

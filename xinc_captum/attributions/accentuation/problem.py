@@ -14,7 +14,8 @@ from ...batch import Batch, settle_arguments
 from ...hooks import GradientError, layer_name, leads_to, modules_behind, no_gradient, preprocesses, warn_of_crop
 from ...images import check_images
 from ..base import as_called, differentiable
-from .activations import Activations, ImageModel, early_layer, find_required_layers
+from .activations import Activations, ImageModel, find_required_layers
+from .default_layers import early_layer
 from .objectives import Feature, Objective, OutputFeature, UnitFeature, is_lucent
 from .settings import FeatureDistance, Settings
 from .transforms import Crops, Geometry, Noise, Schedule, Size, Transform, View, generators_in, same_draws, view

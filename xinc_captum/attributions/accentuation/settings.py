@@ -81,7 +81,7 @@ class FeatureDistance:
 
     Args:
         layer: whose activations are compared; None chooses one early in the model
-            (:func:`~xinc_captum.attributions.accentuation.activations.early_layer`).
+            (:func:`~xinc_captum.attributions.accentuation.default_layers.early_layer`).
         weight: 0 is no regularizer; 1 gives score and distance equal weight.
         smooth: s; 0 is the original's plain norm.
         balance: a number fixes B instead of measuring it.

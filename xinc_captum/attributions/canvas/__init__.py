@@ -3,8 +3,8 @@
 from .canvas import Canvas
 from .frames import FrameCanvas
 from .neuron_canvas import NeuronCanvas, canvases
-from .storage import CanvasStoreError
-from .stored import open_canvas
+from .reader import open_canvas
+from .writer import CanvasStoreError
 
 __all__ = [
     "Canvas",

@@ -203,7 +203,7 @@ class CanvasSpec:
 
 
 def build_canvas(spec: CanvasSpec) -> Canvas:
-    """Build a canvas whose queries run in ``spec.surroundings``; call this function inside of them.
+    """Build a canvas; call this inside ``spec.surroundings()``. Its queries enter this context again.
 
     Raises:
         ValueError: rows that do not match ``size``, pairs of pixels, or values that are not finite.

@@ -15,7 +15,7 @@ from ...hooks import exclusive
 from ...metrics import as_masks, grid_cells
 from ...metrics.trust import CanvasTrust
 from ...progress import progress
-from .storage import CanvasBlock, Dtype, Layout, check_dtype, plan_bands, write
+from .writer import CanvasBlock, Dtype, Layout, check_dtype, plan_bands, write
 
 
 class Query(Protocol):

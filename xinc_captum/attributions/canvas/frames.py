@@ -17,7 +17,7 @@ from ...progress import progress
 from ...selectors import python_index
 from ..base import plain
 from .canvas import Canvas, Query, Regions, Top, TopUnits, check_masks, smallest_index
-from .storage import CanvasBlock, Dtype, check_dtype, plan_units, write
+from .writer import CanvasBlock, Dtype, check_dtype, plan_units, write
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class UnitGrid:
 
 
 def _no_adjoint(_first: int, _last: int, _weights: Tensor) -> None:
-    """Return None: there are no sums without maps."""
+    """Return None: this rule cannot compute weighted sums directly."""
 
 
 @dataclass(frozen=True)

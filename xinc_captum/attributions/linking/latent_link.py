@@ -13,9 +13,9 @@ from ...generators.protocol import Generator
 from .audit import LinkAudit, audit
 from .encoder import Encoder
 from .link import Link
-from .maps import KINDS
 from .moments import ClassMeans, Reservoir
 from .pairs import Pairs
+from .regressions import KINDS
 from .ridge import RankReport
 
 FILE_KIND, WRITER = "link", "LatentLink.save()"

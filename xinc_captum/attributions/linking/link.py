@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ...metrics.links import r2, row_hashes
-from .maps import KINDS, FourierMap, Map, Variant, new_map
 from .moments import ClassMeans, Moments, Reservoir, wide
+from .regressions import KINDS, FourierMap, Map, Variant, new_map
 from .ridge import RankReport, Ridge, check_ridge
 
 Bounds = Literal["minmax", "quantile", "sd"]

@@ -1,6 +1,6 @@
 """TransINR: a transformer that generates coordinate networks for images, and analyses of it."""
 
-from .shares import patch_masks
+from .contributions import patch_masks
 from .token_contribution import TokenContribution
 from .training import TransFit, mean_psnr
 from .trans_inr import PatchTokens, Routing, TransINR

@@ -16,7 +16,7 @@ from ...hooks.layers import unwrap
 from ...images import check_images
 from ...inr.training import check_at_least_one, check_finite
 from ..base import attribution_context, captum_method, plain
-from .shares import (
+from .contributions import (
     modulation_contributions,
     modulation_tokens,
     neuron_contributions,

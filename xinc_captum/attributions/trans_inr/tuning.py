@@ -8,7 +8,7 @@ from torch import Tensor
 from ...images import check_images
 from ...inr.coordinates import pixel_centres
 from ...inr.mlp import HypoNet
-from .shares import neuron_contributions
+from .contributions import neuron_contributions
 from .training import mean_psnr
 from .trans_inr import OUT_BIAS, TransINR
 from .writer import Weights, as_module, run_networks, stack_weights

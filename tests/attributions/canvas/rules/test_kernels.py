@@ -118,5 +118,5 @@ def test_direct_site_has_maps_only(decoder):
     site, full = site_and_contributions(decoder, Ablation(), pairs=False)
     assert isinstance(site, DirectSite) and not site.has_adjoint
     torch.testing.assert_close(site.maps([2, 1]), full[:, [2, 1]])
-    with pytest.raises(NotImplementedError, match="has no sums without maps"):
+    with pytest.raises(NotImplementedError, match="this rule cannot compute weighted sums directly"):
         site.sums(torch.ones(1, 3, 3, 8, 12, dtype=torch.float64))

@@ -396,4 +396,4 @@ class DirectSite:
 
     def sums(self, weights: Tensor) -> Tensor:
         """Raise, because sums of any rule need all maps."""
-        raise NotImplementedError("this rule has no sums without maps; call maps() and sum the result.")
+        raise NotImplementedError("this rule cannot compute weighted sums directly; call maps() and sum the result.")

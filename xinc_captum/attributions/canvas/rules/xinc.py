@@ -277,7 +277,9 @@ class KernelMaps:
 
     def sums(self, weights: Tensor) -> Tensor:
         """Raise, because activations act on each map alone and sums need all maps."""
-        raise NotImplementedError("the released maps have no sums without maps; call maps() and sum the result.")
+        raise NotImplementedError(
+            "the 'xinc' rule cannot compute weighted sums directly; call maps() and sum the result."
+        )
 
     def all_maps(self) -> Tensor:
         """Return full maps of every kernel: (rows, in, out, H, W)."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..._optional import require
 from .canvas import Canvas
 from .frames import FrameCanvas, UnitGrid
-from .storage import (
+from .writer import (
     ARRAY,
     JOURNAL,
     PART,

@@ -3,7 +3,7 @@ import torch
 
 from xinc_captum import NeuronCanvas
 from xinc_captum.attributions.trans_inr import Weights
-from xinc_captum.attributions.trans_inr.shares import (
+from xinc_captum.attributions.trans_inr.contributions import (
     flatten_modulations,
     jvp,
     midpoints,

@@ -8,7 +8,7 @@ import torch
 from rounding import assert_equal_but_for_rounding
 
 from xinc_captum import NeuronCanvas, open_canvas
-from xinc_captum.attributions.canvas.storage import CanvasStoreError
+from xinc_captum.attributions.canvas.writer import CanvasStoreError
 from xinc_captum.inr import FourierMLP, coordinates
 
 SIZE = (9, 14)

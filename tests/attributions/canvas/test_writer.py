@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from rounding import assert_equal_but_for_rounding
 
 from xinc_captum import NeuronCanvas, open_canvas
-from xinc_captum.attributions.canvas import storage
-from xinc_captum.attributions.canvas.storage import (
+from xinc_captum.attributions.canvas import writer
+from xinc_captum.attributions.canvas.writer import (
     CHUNK_BYTES,
     DTYPES,
     CanvasStoreError,
@@ -92,7 +92,7 @@ def make_canvas(seed=0, rule="tangent", size=SIZE, hidden=6, **options):
 
 
 def close(result, expected):
-    """Saving takes whole rows and a query takes pieces; for the 300 see test_stored_canvas.py."""
+    """Saving takes whole rows and a query takes pieces; for the 300 see test_reader.py."""
     assert_equal_but_for_rounding(result, expected, terms=300)
 
 
@@ -123,7 +123,7 @@ class Stop(Exception):
 def test_resumed_canvas_has_the_same_bytes(tmp_path, monkeypatch, after, dtype):
     canvas = make_canvas()
     canvas.save(tmp_path / "whole", dtype=dtype)
-    put, count = storage._write_block, [0]
+    put, count = writer._write_block, [0]
 
     def fault(*args):
         if count[0] == after:
@@ -131,11 +131,11 @@ def test_resumed_canvas_has_the_same_bytes(tmp_path, monkeypatch, after, dtype):
         count[0] += 1
         return put(*args)
 
-    monkeypatch.setattr(storage, "_write_block", fault)
+    monkeypatch.setattr(writer, "_write_block", fault)
     with pytest.raises(Stop):
         canvas.save(tmp_path / "c", dtype=dtype)
     assert not (tmp_path / "c").exists()
-    monkeypatch.setattr(storage, "_write_block", put)
+    monkeypatch.setattr(writer, "_write_block", put)
     canvas.save(tmp_path / "c", dtype=dtype)
     assert digest(tmp_path / "c") == digest(tmp_path / "whole")
 
@@ -146,15 +146,15 @@ def test_killed_process_is_resumed(tmp_path):
     script = tmp_path / "child.py"
     script.write_text(
         "import sys, time\n"
-        "from xinc_captum.attributions.canvas import storage\n"
+        "from xinc_captum.attributions.canvas import writer\n"
         "from xinc_captum import NeuronCanvas\n"
         "from xinc_captum.inr import FourierMLP, coordinates\n"
-        "note = storage._write_journal\n"
+        "note = writer._write_journal\n"
         "def slowly(*args):\n"
         "    note(*args)\n"
         "    print(len(args[1]), flush=True)\n"
         "    time.sleep(0.2)\n"
-        "storage._write_journal = slowly\n"
+        "writer._write_journal = slowly\n"
         "canvas = NeuronCanvas(FourierMLP(hidden=6, seed=0), 'activation1').canvas(\n"
         f"    coordinates({SIZE}), size={SIZE}, memory_budget=20_000)\n"
         "canvas.save(sys.argv[1])\n"
@@ -179,17 +179,17 @@ def test_killed_process_is_resumed(tmp_path):
 
 
 def test_different_canvas_is_not_resumed(tmp_path, monkeypatch):
-    note = storage._write_journal
+    note = writer._write_journal
 
     def stop(part, digests):
         note(part, digests)
         if len(digests) == 2:
             raise Stop
 
-    monkeypatch.setattr(storage, "_write_journal", stop)
+    monkeypatch.setattr(writer, "_write_journal", stop)
     with pytest.raises(Stop):
         make_canvas().save(tmp_path / "c")
-    monkeypatch.setattr(storage, "_write_journal", note)
+    monkeypatch.setattr(writer, "_write_journal", note)
     with pytest.raises(CanvasStoreError, match="of other weights or inputs, or of another machine or number of"):
         make_canvas(seed=1).save(tmp_path / "c")
     with pytest.raises(
@@ -212,7 +212,7 @@ def test_existing_path_raises(tmp_path):
 
 
 def test_full_disk_raises_and_can_be_resumed(tmp_path, monkeypatch):
-    put, count = storage._write_block, [0]
+    put, count = writer._write_block, [0]
 
     def full(*args):
         count[0] += 1
@@ -220,7 +220,7 @@ def test_full_disk_raises_and_can_be_resumed(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         return put(*args)
 
-    monkeypatch.setattr(storage, "_write_block", full)
+    monkeypatch.setattr(writer, "_write_block", full)
     with pytest.raises(
         OSError, match=r"the disk is full after 2 of \d+ blocks of c .*free disk space and save again"
     ) as caught:

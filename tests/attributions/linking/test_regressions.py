@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xinc_captum.attributions.linking import LatentLink
-from xinc_captum.attributions.linking.maps import KINDS, FourierMap, LinearMap, PerClassMap, Variant, new_map
+from xinc_captum.attributions.linking.regressions import KINDS, FourierMap, LinearMap, PerClassMap, Variant, new_map
 
 
 def test_there_is_a_map_for_every_name():
