@@ -403,7 +403,7 @@ def test_a_pickle_is_not_opened(tmp_path, name, kind):
     canary, path = tmp_path / "canary", tmp_path / name
     with path.open("wb") as file:
         (pickle.dump if kind == "pickle" else torch.save)({"G_ema": Evil(canary)}, file)
-    with pytest.raises(ValueError, match=r"is a pickle, or a file around one: opening it would run whatever code") as e:
+    with pytest.raises(ValueError, match=r"is a pickle, or a file around one: opening it can run arbitrary code") as e:
         load_weights(network(), path)
     assert not canary.exists()
     assert "safetensors.torch.save_file" in str(e.value) and "load_weights(network, 'weights.safetensors')" in str(

@@ -53,7 +53,7 @@ def test_invalid_clips_raise_errors():
     with pytest.raises(ValueError, match=r"shape \(2, 3, 4\); expected a clip, \(frames, units, H, W\)"):
         check_clip(torch.ones(2, 3, 4))
     with pytest.raises(
-        ValueError, match="1 frame; expected at least 2: what happens in time needs something to compare"
+        ValueError, match="1 frame; expected at least 2: at least two frames are needed for a comparison"
     ):
         check_clip(torch.ones(1, 2, 3, 4))
 

@@ -28,7 +28,7 @@ from .style import BLUE, INK, ORANGE, QUIET, SIGNED, array, bare, draw_photo, dr
 STRIP_LABEL = 1.0  # inches left of the images
 STRIP_WIDTH = 1.15  # inches of an image, at most
 GAUGE = 0.15  # inches of the line with the values set and measured
-COLUMN_TITLE = 0.79  # inches of the longest title of a column
+COLUMN_TITLE = 0.87  # inches of the longest title of a column
 TRACK = "#c9c9d1"
 
 
@@ -105,7 +105,7 @@ def unit_filmstrips(
         "below each picture: the value that was set (▽) → the value that was measured (●)",
     )
     titles = dict.fromkeys(lefts, "") | {strip[0]: "lowest", strip[-1]: "highest", lefts[-2]: "what changed"}
-    titles |= {lefts[-1]: "did it follow?"} | ({lefts[first]: "unchanged"} if bases is not None else {})
+    titles |= {lefts[-1]: "set → measured"} | ({lefts[first]: "unchanged"} if bases is not None else {})
     titles |= {lefts[0]: "the picture", lefts[1]: "linked"} if originals is not None else {}
     for x, text in titles.items():
         sheet.line(x + cell / 2, top, text, size=8.5 * min(1.0, cell / COLUMN_TITLE), align="center")
