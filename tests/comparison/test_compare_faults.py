@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from comparison.shortly import PHOTOS, defaults, quick, twice
+from comparison.fast_compare import PHOTOS, defaults, quick, twice
 
 from xinc_captum.comparison import random_map
 

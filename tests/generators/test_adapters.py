@@ -390,7 +390,7 @@ def network(width=3):
     return nn.Sequential(nn.Linear(2, width), nn.BatchNorm1d(width))
 
 
-def test_weights_come_back_to_the_bit(tmp_path):
+def test_loaded_weights_are_bit_identical(tmp_path):
     saved, fresh = network(), network()
     save_file(saved.state_dict(), tmp_path / "w.safetensors")
     assert load_weights(fresh, tmp_path / "w.safetensors") is fresh
