@@ -126,7 +126,7 @@ def write_page(folder: Path, results: LinkResults) -> None:
                 classes=units.class_names(models),
                 explained=units.selective.explained[units.numbers].nan_to_num(0),
             ),
-            "Mean response of the units above to each class.",
+            "Units of the figure above.",
         )
         sections.append(Section("Mean response of each unit to each class", (selectivity,)))
     write_report(
