@@ -72,7 +72,7 @@ def test_output_fn_picks():
     assert select_output({"y": torch.ones(2, 3)}, batch(1), lambda o: o["y"]).shape == (2,)
 
 
-def test_one_number_a_row():
+def test_an_output_with_one_column_is_one_score_per_sample():
     assert one_score_a_row(torch.zeros(2, 1)).shape == (2,)
     with pytest.raises(ValueError, match=r"target is missing or incomplete: the output still has shape \(2, 3\)"):
         one_score_a_row(torch.zeros(2, 3))
@@ -204,7 +204,7 @@ def test_marked_arguments_are_a_tuple():
     assert args == ("a", 1) and copy.deepcopy(args).aligned == {1} and copy.deepcopy(args).known
 
 
-def test_memory_that_runs_out_is_no_answer():
+def test_out_of_memory_errors_are_raised():
     def run(_):
         raise torch.OutOfMemoryError
 

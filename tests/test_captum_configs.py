@@ -34,7 +34,7 @@ def same(ours, theirs):
     return torch.equal(ours, theirs.detach())
 
 
-def test_there_are_eight():
+def test_there_are_eight_captum_configurations():
     assert len(CASES) == 8
     assert any(isinstance(case["layer"], list) for case in CASES)
 
@@ -53,7 +53,7 @@ IMAGES = [
 ]
 
 
-def test_there_are_two_on_images():
+def test_two_captum_configurations_use_images():
     assert len(IMAGES) == 2
 
 

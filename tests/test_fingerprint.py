@@ -24,7 +24,7 @@ def ends():
     return net, paint, {"model_sha256": model_sha256(net), "generator_sha256": model_sha256(paint)}
 
 
-def test_which_of_the_two_is_another_one():
+def test_models_with_other_weights_are_named():
     net, paint, manifest = ends()
     assert models_with_other_weights(manifest, net, paint) == []
     assert models_with_other_weights(manifest, nn.Linear(3, 2), paint) == ["network"]

@@ -75,7 +75,7 @@ def test_a_colour_profile_is_ignored(tmp_path):
 @pytest.mark.parametrize(
     "error", [struct.error, TypeError, ValueError, OverflowError, IndexError, KeyError, EOFError, zlib.error, OSError]
 )
-def test_whatever_a_decoder_raises_is_one_kind_of_error(error, tmp_path, monkeypatch):
+def test_errors_of_decoders_become_one_error_type(error, tmp_path, monkeypatch):
     def fails(*_args, **_kwargs):
         raise error("odd bytes")
 

@@ -50,7 +50,7 @@ def test_invalid_selectors_raise_errors_with_the_valid_range(selector, error, te
         list_units(A, selector)
 
 
-def test_a_function_must_answer_one_value_a_row():
+def test_a_function_must_return_one_value_per_sample():
     with pytest.raises(ValueError, match=r"returned \(2, 3, 4\); expected one value a row, shape \(2,\)"):
         select(A, lambda a: a)
 

@@ -332,7 +332,7 @@ def test_checkpoints_of_version_1_are_read_with_a_warning(tmp_path):
         load_run(tmp_path / "run", RECIPE | {"lr": 0.2})
 
 
-def test_any_tensors_come_back(tmp_path):
+def test_all_kinds_of_tensors_are_read_back(tmp_path):
     base = torch.arange(12.0).view(3, 4)
     tensors = {
         "shared": base,

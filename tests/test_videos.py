@@ -234,7 +234,7 @@ def test_damaged_frames_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("error", [ValueError, UnicodeDecodeError, IndexError, struct.error, RuntimeError, OSError])
-def test_whatever_a_decoder_raises_is_one_kind_of_error(error, tmp_path, monkeypatch):
+def test_errors_of_decoders_become_one_error_type(error, tmp_path, monkeypatch):
     def fails(*_args, **_kwargs):
         raise error(*(("utf-8", b"a", 0, 1, "odd bytes") if error is UnicodeDecodeError else ("odd bytes",)))
 

@@ -157,13 +157,19 @@ def test_other_rules_get_no_advice(rule):
     [
         (
             0.97,
-            " --rule tangent ranks neurons as their removal does (ρ 0.97: holds), but its contributions do not sum to the output.",
+            " With --rule tangent the ranks of neurons agree with the effect of setting them to zero (ρ 0.97: holds), "
+            "but the contributions do not sum to the output.",
         ),
         (
             0.6,
-            " --rule tangent agrees better with removal (ρ 0.60: weak), but its contributions do not sum to the output.",
+            " With --rule tangent the ranks of neurons agree better with the effect of setting them to zero (ρ 0.60: weak), "
+            "but the contributions do not sum to the output.",
         ),
-        (0.3, " --rule tangent is no better here (ρ 0.30: fails); --rule ablation computes the removal itself."),
+        (
+            0.3,
+            " With --rule tangent the ranks of neurons do not agree better with the effect of setting them to zero (ρ 0.30: "
+            "fails). --rule ablation computes that effect directly.",
+        ),
         (None, ""),
     ],
 )

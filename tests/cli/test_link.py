@@ -178,7 +178,10 @@ def shown(figure):
 def test_the_page_names_both_models_and_shows_three_figures(link_folder, tiny):
     page = html.unescape((link_folder / "index.html").read_text())
     note = json.loads((link_folder / "manifest.json").read_text())
-    assert f"What units of places mean to {tiny}:draw" in page and f"This link {predicate(note['trust'])}" in page
+    assert (
+        f"What units of places change in images of {tiny}:draw" in page
+        and f"This link {predicate(note['trust'])}" in page
+    )
     for fact in (
         f"{tiny}:net",
         "input of 2",
@@ -202,7 +205,7 @@ def test_with_one_class_no_classes_are_shown(link_results, tmp_path, no_ink):
     write_page(tmp_path, replace(link_results, units=units, audit=replace(link_results.audit, classes=1)))
     page = html.unescape((tmp_path / "index.html").read_text())
     assert "selectivity.png" not in page and not (tmp_path / "selectivity.png").exists()
-    assert "Units that vary most, each at" in page and "Which classes drive them" not in page
+    assert "Units that vary most, each at" in page and "Mean response of each unit to each class" not in page
     assert "predicts one class for all generated images, so whether they keep it is not measured" in page
     said = words(unit_figure(units, link_results))
     assert not {"upper", "lower", "left", "middle"} & set(said) and not any("Bars:" in line for line in said)

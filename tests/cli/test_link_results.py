@@ -157,7 +157,9 @@ def test_what_the_link_command_writes(tmp_path, link_folder, link_results):
         torch.testing.assert_close(kept[f"unit_{said['unit']}.measured"], sweep.response[row])
         assert part.count("data-frame=") == len(sweep.values) == len(film)
         assert album([film[-1].float() / 255], 100_000).addresses[0] in part
-    assert "The link between the two " in page and "What units of tiny_ends:net mean to tiny_ends:draw" in page
+    assert (
+        "The link between the two " in page and "What units of tiny_ends:net change in images of tiny_ends:draw" in page
+    )
 
 
 def test_frames_are_stored_small(g):

@@ -14,7 +14,7 @@ from xinc_captum.cli import trans_inr
 from xinc_captum.cli import trans_inr as trans_inr_page
 from xinc_captum.cli.command import save_picture
 from xinc_captum.cli.errors import UsageError
-from xinc_captum.cli.trans_inr import _doubt, trans_inr_command, write_page
+from xinc_captum.cli.trans_inr import LABELS, _doubt, trans_inr_command, write_page
 from xinc_captum.cli.trans_inr_results import ModelAndImages, compute_results
 from xinc_captum.inr import load, pixel_centres
 from xinc_captum.store import StoreError
@@ -120,9 +120,9 @@ def page(tmp_path_factory):
 def test_every_number_is_on_the_page(page):
     _, results, text = page
     for name, (dB, _) in results.decibels.items():
-        assert f'<th scope="row">{name}</th><td>{dB:.1f}</td>' in text
+        assert f'<th scope="row">{LABELS.get(name, name)}</th><td>{dB:.1f}</td>' in text
     for name, found in results.correspondences.items():
-        assert f'<th scope="row">{name}</th><td>{found.retrieval:.3f}</td>' in text
+        assert f'<th scope="row">{LABELS.get(name, name)}</th><td>{found.retrieval:.3f}</td>' in text
     assert (
         f"the contributions miss {results.modulation.gap:.2%}" in text
         and f"the contributions miss {results.patch.gap:.2%}" in text

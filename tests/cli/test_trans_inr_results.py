@@ -142,12 +142,12 @@ def test_decibels_match_their_names(results):
     (mean, n), (own, m), (more, k), (scratch, _) = results.decibels.values()
     assert (n, m, k) == (11, 11, 8)
     assert mean == pytest.approx(flat, abs=1e-4) and own == pytest.approx(drawn, abs=1e-4)
-    assert more > sum(results.rendered["as drawn by the written network"][1]) / 8, "steps help"
+    assert more > sum(results.rendered["as generated"][1]) / 8, "steps help"
     assert scratch == pytest.approx(sum(results.rendered["10 steps from random weights"][1]) / 8)
 
 
 def test_networks_output_the_images_shown(results):
-    pictures, decibels = results.rendered["as drawn by the written network"]
+    pictures, decibels = results.rendered["as generated"]
     with torch.no_grad():
         torch.testing.assert_close(pictures, results.source.model(results.images), atol=1e-5, rtol=0)
     torch.testing.assert_close(render_image(results.networks[2], (8, 8)), pictures[2])

@@ -93,9 +93,7 @@ def test_a_layer_leaves_out_its_bias_remainder_and_shows_four_units():
     totals = layer.magnitudes.sum((0, 2, 3))
     assert layer.film[0].unit == f"neuron {int(totals.argmax())}"
     assert layer.film[0].note == f"strongest; {100 * float(totals.max() / totals.sum()):.1f} % of the layer"
-    assert [row.note.split(";")[0] for row in layer.film] == ["strongest"] * 2 + ["moves about most"] * len(
-        layer.film[2:]
-    )
+    assert [row.note.split(";")[0] for row in layer.film] == ["strongest"] * 2 + ["changes most"] * len(layer.film[2:])
     assert len({row.unit for row in layer.film}) == len(layer.film) > 2
 
 

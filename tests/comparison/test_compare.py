@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from captum.attr import LayerGradCam, NoiseTunnel, Saliency
-from comparison.shortly import PHOTOS, defaults, quick, twice
+from comparison.fast_compare import PHOTOS, defaults, quick, twice
 from torch import nn
 from torchvision import transforms
 

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from comparison.shortly import PHOTOS, defaults, quick, twice
+from comparison.fast_compare import PHOTOS, defaults, quick, twice
 
 from xinc_captum.comparison import random_map
 
@@ -42,12 +42,15 @@ def test_invalid_maps_are_excluded_with_a_warning(conv):
         "zero": lambda x, t: 0 * maps,
         "nan": lambda x, t: nan,
     }
-    with pytest.warns(UserWarning, match="ranks no pixels") as caught:
+    with pytest.warns(UserWarning, match="no ranking of pixels") as caught:
         good, one, zero, broken = quick(
             methods, conv, PHOTOS, 1, reference="good", segmentation=torch.ones(2, 8, 8)
         ).table
     texts = [str(w.message) for w in caught]
-    assert any(t.startswith("half returned a map that is constant for image 1 of 2: it ranks no pixels") for t in texts)
+    assert any(
+        t.startswith("half returned a map that is constant for image 1 of 2: such a map gives no ranking of pixels")
+        for t in texts
+    )
     assert any(t.startswith("zero returned a map that is constant for image 0, 1 of 2") for t in texts)
     assert any(t.startswith("nan returned a map that is not finite for image 0, 1 of 2") for t in texts)
     assert (good.left_out, one.left_out, zero.left_out, broken.left_out) == (0, 1, 2, 2)

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from comparison.shortly import PHOTOS, quick
+from comparison.fast_compare import PHOTOS, quick
 from torch import nn
 
 from xinc_captum.comparison import ALL, integrated_gradients

@@ -217,7 +217,11 @@ def test_small_scores_have_three_decimals():
 def test_only_the_scores_in_the_figure_are_explained():
     rows = [row("a", sparseness=0.5, road=0.2, energy=0.5, deletion=0.5)]
     _, foot = score_notes(rows, select_columns(["sparseness", "road", "energy", "deletion"]), 3)
-    assert foot.startswith("ROAD: half of the difference") and "deletion" not in foot and "Gini" not in foot
+    assert (
+        foot.startswith("ROAD: probability without the weakest pixels")
+        and "deletion" not in foot
+        and "Gini" not in foot
+    )
     assert "energy in mask: share of the map inside the mask; more is better (↑). Means over 3 photos." in foot
     assert "One photo." in score_notes(rows, select_columns(["deletion"]), 1)[1]
     assert score_notes(rows, select_columns(["sparseness"]), 3) == ({"a": ""}, "")

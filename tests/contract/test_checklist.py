@@ -14,7 +14,7 @@ import xinc_captum
 LINES = {
     1: "NoiseTunnel", 2: "sensitivity_max", 3: "infidelity", 4: "Captum's plots", 5: "LayerAttribution.interpolate",
     6: "Captum Insights", 7: "a metric of Quantus", 8: "quantus.evaluate", 9: "grad-cam's ROAD",
-    10: "AttackComparator, MinParamPerturbation", 11: "zennit's rules", 12: "a living grad-cam", 13: "a living torchcam",
+    10: "AttackComparator, MinParamPerturbation", 11: "zennit's rules", 12: "active grad-cam hooks", 13: "active torchcam hooks",
     14: "DataParallel", 15: "torch.compile", 16: "traced models", 17: "autocast, bfloat16, float64",
     18: "memory formats", 19: "no_grad, inference_mode, frozen", 20: "tuples, forward arguments, output_fn",
     21: "a layer that runs twice, operations in place",
@@ -25,30 +25,30 @@ CLASSES = sorted(
 LAYERS, INPUTS = {"LayerContribution", "FeatureActivationMap"}, {"FeatureAccentuation", "NeuronFeatureAccentuation"}
 INPUTS = INPUTS | {"LinkedUnitVisualization"}
 CANVAS, TOKEN, WEIGHT = "NeuronCanvas", "TokenContribution", "WeightContribution"
-NO_PICTURE = "its answer lies over neurons and outputs, not over the input's pixels"
+NO_PICTURE = "its result has axes of neurons and outputs, not of the input's pixels"
 WHY_NOT = {
     3: {
         **dict.fromkeys([CANVAS, TOKEN, WEIGHT], NO_PICTURE),
-        "FeatureActivationMap": "its answer lies over a layer, and says nothing of an output that could be perturbed",
+        "FeatureActivationMap": "its result belongs to a layer and explains no output that could be perturbed",
     },
-    4: {TOKEN: "its answer is a picture for each token, and no one map"},
-    5: dict.fromkeys([CANVAS, TOKEN, WEIGHT, *INPUTS], "its answer is not shaped like a layer"),
+    4: {TOKEN: "its result is an image for each token, not a single map"},
+    5: dict.fromkeys([CANVAS, TOKEN, WEIGHT, *INPUTS], "its result does not have the shape of a layer"),
     6: dict.fromkeys(CLASSES, "captum.insights was removed in captum 0.9"),
     7: dict.fromkeys([CANVAS, TOKEN, WEIGHT], NO_PICTURE),
     8: dict.fromkeys([CANVAS, TOKEN, WEIGHT], NO_PICTURE),
     9: dict.fromkeys([CANVAS, TOKEN, WEIGHT], NO_PICTURE),
-    10: dict.fromkeys([CANVAS, TOKEN, WEIGHT, *LAYERS], "it makes no pictures to attack with"),
+    10: dict.fromkeys([CANVAS, TOKEN, WEIGHT, *LAYERS], "its result has no pixels to perturb"),
     11: {
         **dict.fromkeys(
-            [TOKEN, WEIGHT], "it takes a network's weights apart; zennit's rules act on the model's backward"
+            [TOKEN, WEIGHT], "it attributes to a network's weights; zennit's rules change the model's backward pass"
         ),
-        **dict.fromkeys(INPUTS, "its gradients go to the picture for an ascent or a change; rules would steer them"),
+        **dict.fromkeys(INPUTS, "its gradients optimize or edit the image; rules would change the optimization"),
         "FeatureActivationMap": "it makes no backward pass",
     },
-    12: {TOKEN: "grad-cam wants a classifier, and this explains a network that draws"},
-    13: {TOKEN: "torchcam wants a classifier, and this explains a network that draws"},
-    20: {TOKEN: "it takes a TransINR and its one tensor of pictures; nothing lies around the model"},
-    21: {TOKEN: "it looks at no layer that a caller names"},
+    12: {TOKEN: "grad-cam requires a classifier, and this explains a network that outputs images"},
+    13: {TOKEN: "torchcam requires a classifier, and this explains a network that outputs images"},
+    20: {TOKEN: "it accepts a TransINR and its tensor of images, and no function around the model"},
+    21: {TOKEN: "it has no layer argument"},
 }
 
 
@@ -78,7 +78,7 @@ def test_every_public_attribution_is_in_the_table():
 
 @pytest.mark.parametrize("line", LINES, ids=lambda n: f"{n}: {LINES[n]}")
 @pytest.mark.parametrize("name", CLASSES)
-def test_the_line_is_tested_or_says_why_not(name, line):
+def test_each_requirement_has_a_test_or_a_reason(name, line):
     reason = WHY_NOT.get(line, {}).get(name)
     assert ((name, line) in TESTED) is not bool(reason), f"line {line}, {LINES[line]}: a test for {name}, or a reason"
     if reason:

@@ -34,7 +34,7 @@ def test_hot_paths_never_wait_for_the_device(method, net, x):
     assert mode.seen == []
 
 
-def test_the_record_of_doubles_can_tell():
+def test_the_recorder_of_doubles_reports_float64_operations_and_moves():
     with Doubles() as mode:
         torch.ones(2).double()
         torch.ones(2) * torch.ones(2, dtype=torch.float64)

@@ -65,7 +65,7 @@ def test_line_11_under_zennits_rules(method, net, x):
 
 
 @every
-def test_line_12_beside_a_living_grad_cam(method, net, x):
+def test_line_12_works_while_pytorch_grad_cam_hooks_are_active(method, net, x):
     cam = pytest.importorskip("pytorch_grad_cam", reason="pip install grad-cam")
     plain = attribute(method, net, x)
     with cam.GradCAM(net, [net.relu]):
@@ -73,7 +73,7 @@ def test_line_12_beside_a_living_grad_cam(method, net, x):
 
 
 @every
-def test_line_13_beside_a_living_torchcam(method, net, x):
+def test_line_13_works_while_torchcam_hooks_are_active(method, net, x):
     methods = pytest.importorskip("torchcam.methods", reason="torchcam is an optional peer: pip install torchcam")
     plain = attribute(method, net, x)
     with methods.GradCAM(net, "relu", input_shape=(3, 6, 6)):

@@ -120,7 +120,7 @@ def test_pickles_and_copies_are_complete(make, net, x):
         assert not said or str(again.trust) == said
 
 
-def test_a_verdict_that_was_not_asked_for_is_computed_before_pickling(net, x, found):
+def test_a_missing_verdict_is_computed_before_pickling(net, x, found):
     result, before = accentuation(net, x), found(net)
     again = pickle.loads(pickle.dumps(result))
     assert before.differences(net) == []
@@ -136,7 +136,7 @@ def test_an_unpickled_accentuation_saves_itself(net, x, tmp_path):
     assert (again.save(tmp_path / "one") / "accentuation.safetensors").is_file()
 
 
-def test_a_copied_accentuation_asks_the_same_model(net, x, found):
+def test_a_copied_accentuation_uses_the_same_model(net, x, found):
     result, before = accentuation(net, x), found(net)
     calls = []
     handle = net.register_forward_hook(lambda *_: calls.append(1))

@@ -9,7 +9,7 @@ from torch import nn
 
 
 @every
-def test_the_answer_is_plain(method, net, x, found):
+def test_results_are_plain_tensors(method, net, x, found):
     before = found(net)
     answer = attribute(method, net, x)
     assert answer.shape == method.shape
@@ -70,7 +70,7 @@ def test_tuple_inputs_and_forward_arguments(method, net, x):
 
 
 @having("delta")
-def test_the_delta_is_one_number_a_row(method, net, x):
+def test_the_delta_is_one_number_per_sample(method, net, x):
     assert method.on(net).has_convergence_delta()
     answer, delta = attribute(method, net, x, return_convergence_delta=True)
     assert delta.shape == (2,)

@@ -93,7 +93,7 @@ def test_four_threads_perturb(method, net, found):
 
 
 @pytest.mark.parametrize("rule", ["tangent", "secant", "ablation", "xinc"])
-def test_four_threads_ask_one_canvas_and_its_verdict(rule, net, found):
+def test_four_threads_query_one_canvas(rule, net, found):
     model = nn.Sequential(nn.Linear(2, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
     at_input = rule == "xinc"
     kwargs = {"attribute_to_layer_input": at_input, "memory_budget": 6000}
@@ -112,7 +112,7 @@ def test_four_threads_ask_one_canvas_and_its_verdict(rule, net, found):
     check(calls, model, found)
 
 
-def test_four_threads_ask_a_canvas_of_frames(net, x, found):
+def test_four_threads_query_a_canvas_of_frames(net, x, found):
     canvas = NeuronCanvas(nn.Sequential(net.conv, net.norm), "0").canvas(x, (6, 6))
     calls = [lambda: canvas.totals(), lambda: canvas.map(1), lambda: canvas.to_tensor(), lambda: canvas.map(2, 0, 1)]
     check(calls, net, found)

@@ -390,7 +390,7 @@ def network(width=3):
     return nn.Sequential(nn.Linear(2, width), nn.BatchNorm1d(width))
 
 
-def test_weights_come_back_to_the_bit(tmp_path):
+def test_loaded_weights_are_bit_identical(tmp_path):
     saved, fresh = network(), network()
     save_file(saved.state_dict(), tmp_path / "w.safetensors")
     assert load_weights(fresh, tmp_path / "w.safetensors") is fresh
@@ -403,7 +403,7 @@ def test_a_pickle_is_not_opened(tmp_path, name, kind):
     canary, path = tmp_path / "canary", tmp_path / name
     with path.open("wb") as file:
         (pickle.dump if kind == "pickle" else torch.save)({"G_ema": Evil(canary)}, file)
-    with pytest.raises(ValueError, match=r"is a pickle, or a file around one: opening it would run whatever code") as e:
+    with pytest.raises(ValueError, match=r"is a pickle, or a file around one: opening it can run arbitrary code") as e:
         load_weights(network(), path)
     assert not canary.exists()
     assert "safetensors.torch.save_file" in str(e.value) and "load_weights(network, 'weights.safetensors')" in str(

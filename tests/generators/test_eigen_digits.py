@@ -100,7 +100,7 @@ def only_class(pairs):
     return 9.0 * nn.functional.one_hot(pairs.classes, 128).float()
 
 
-def test_a_leak_is_named(digits):
+def test_leaked_pairs_are_reported_in_the_verdict(digits):
     link = linked(digits, "per_class")
     found = audit(digits, link, held=digits.fit.take(torch.arange(0, 1500, 5)))
     assert found.leaked == 1

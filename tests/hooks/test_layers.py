@@ -345,7 +345,7 @@ def test_a_configuration_that_all_layers_share_costs_little():
     assert modules_behind(model) == [model]
 
 
-def test_hooks_of_a_call_lead_nowhere():
+def test_modules_in_hooks_of_a_call_are_not_found():
     net, other = nn.Linear(2, 2), nn.Linear(2, 2)
     with patch(net, net, lambda value: other(value)):
         assert modules_behind(net) == [net]

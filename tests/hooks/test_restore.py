@@ -34,7 +34,7 @@ def disturb(model):
 
 @pytest.mark.parametrize("fault", [None, RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("with_grad", [False, True])
-def test_everything_comes_back(conv, found, fault, with_grad):
+def test_all_state_is_restored_after_a_block(conv, found, fault, with_grad):
     conv.norm.train()
     conv.conv.weight.requires_grad_(False)
     if with_grad:
@@ -52,7 +52,7 @@ def test_everything_comes_back(conv, found, fault, with_grad):
     assert torch.backends.cudnn.benchmark is benchmark
 
 
-def test_autocast_comes_back(net):
+def test_autocast_is_restored_after_a_block(net):
     with torch.autocast("cpu", torch.bfloat16):
         with untouched(net):
             torch.set_autocast_enabled("cpu", False)
@@ -224,7 +224,7 @@ def evaluate(model):
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_the_state_of_before_is_back_when_the_last_has_ended(order, found):
+def test_the_first_state_is_restored_when_the_last_block_ends(order, found):
     model = nn.BatchNorm1d(3).eval()
     model(torch.rand(4, 3)).sum().backward()
     before = found(model)

@@ -105,7 +105,7 @@ def test_four_axes_by_the_inputs_height_and_width(kind, height, width):
     assert axis((2, 96, *image), kind(), entered=rows) == 1
 
 
-def test_two_readings_that_fit():
+def test_two_possible_unit_axes_raise_unless_the_modules_decide():
     square = (2, 3, 64, 64)
     with pytest.raises(LayerError, match="64 pixels high and 64 wide; both unit_axis=1 and unit_axis=-1 leave axes"):
         axis((2, 8, 8, 8), Custom(), entered=square)
@@ -115,7 +115,7 @@ def test_two_readings_that_fit():
     assert axis((2, 8, 8, 8), block.act, block, entered=square) == 1
 
 
-def test_no_reading_that_fits():
+def test_no_possible_unit_axis_raises_unless_the_modules_decide():
     with pytest.raises(LayerError, match="neither unit_axis=1 nor unit_axis=-1 leaves axes with that height : width"):
         axis((2, 16, 49, 96), Custom(), entered=(2, 3, 224, 224))
     assert axis((2, 16, 49, 96), Mixing(96), entered=(2, 3, 224, 224)) == 3, "blocks x tokens x channels"

@@ -215,11 +215,11 @@ def test_a_single_cluster_is_refused():
 @pytest.mark.parametrize(
     ("motion", "edge", "begins", "says"),
     [
-        (3.0, 0.5, "supported here: clusters explain", "of edge, the next"),
+        (3.0, 0.5, "supported here: clusters explain", "of edge, the second highest"),
         (0.0, 0.0, "not supported here: clusters explain", "of the draws"),
         (0.0, 3.0, "not supported here: clusters explain", "of the draws"),
-        (1.0, 3.0, "not supported here: clusters explain", "it leads in 0 % of the samples"),
-        (2.0, 2.0, "not supported here: clusters explain", "of edge; it leads in"),
+        (1.0, 3.0, "not supported here: clusters explain", "motion is highest in only 0 % of the bootstrap samples"),
+        (2.0, 2.0, "not supported here: clusters explain", "of edge; motion is highest in only"),
     ],
 )
 def test_verdicts_of_planted_clusters(motion, edge, begins, says):

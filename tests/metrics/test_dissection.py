@@ -218,7 +218,7 @@ def test_activations_that_are_not_finite_are_refused():
         concept_overlap(activations, torch.rand(4, 1, 3, 3) > 0.5, generator=torch.Generator().manual_seed(0))
 
 
-def test_known_answer():
+def test_correspondence_equals_hand_computed_values():
     """Neurons 0 and 1 paint alike in both pictures, 2 and 3 have changed places: half are found, both ways."""
     first = torch.eye(4)
     second = 3 * torch.eye(4)[[0, 1, 3, 2]]
@@ -236,24 +236,24 @@ def test_neurons_without_contributions_are_not_compared_and_not_retrieved():
     assert found.retrieval == pytest.approx(4 / 5), "neuron 2 of the first picture finds nobody"
 
 
-def test_where_all_are_silent_there_is_no_answer():
+def test_correspondence_is_nan_if_all_neurons_are_silent():
     found = correspondence(torch.zeros(2, 3, 4))
     assert (found.queries, found.silent, found.chance) == (0, 6, 1 / 3)
     assert all(math.isnan(one) for one in (found.retrieval, found.same, found.other))
 
 
-def test_ties_are_not_finds():
+def test_ties_do_not_count_as_retrieved():
     assert correspondence(torch.ones(2, 3, 4)).retrieval == 0.0
 
 
-def test_signs_count():
+def test_maps_of_opposite_sign_do_not_correspond():
     maps = torch.eye(3)
     found = correspondence(torch.stack([maps, -maps]))
     assert found.same == -1.0 and found.retrieval == 0.0
 
 
 @given(st.integers(0, 1000))
-def test_neurons_at_random_are_found_by_chance(seed):
+def test_retrieval_of_random_maps_is_at_chance(seed):
     maps = torch.randn(6, 16, 30, generator=torch.Generator().manual_seed(seed))
     found = correspondence(maps)
     assert found.retrieval < 0.25 and abs(found.same) < 0.15 and found.queries == 6 * 5 * 16

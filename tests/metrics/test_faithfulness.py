@@ -192,7 +192,7 @@ def test_road_is_the_mean_difference_of_the_two_orders():
     torch.testing.assert_close(road(Left(), PHOTOS, maps, 1, shares=(0.25, 0.5)), total / 4)
 
 
-def test_who_points_at_the_flicker_scores_and_who_points_away_pays():
+def test_road_is_positive_for_the_correct_map_and_negative_for_its_inverse():
     right, wrong = road(Left(), PHOTOS, LEFT, 1), road(Left(), PHOTOS, 1 - LEFT, 1)
     assert (right > 0.2).all() and (wrong < -0.2).all()
     assert road(Left(), PHOTOS, LEFT, [1, 0])[1] < 0
@@ -280,7 +280,7 @@ def test_a_plane_is_filled_in_exactly():
     torch.testing.assert_close(noisy_linear_imputation(plane, removed, noise=0.0), plane, atol=5e-3, rtol=0)
 
 
-def test_the_noise_is_the_rows_own():
+def test_noise_does_not_depend_on_the_other_samples():
     image, removed = torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8) < 0.5
     state = torch.get_rng_state()
     both = noisy_linear_imputation(image, removed, noise=0.1)

@@ -68,7 +68,7 @@ def rowwise(own, others, rows):
     return fidelity(frames, torch.zeros(rows, 40), torch.tensor([0.0, 1.0]), 0, sd=torch.ones(40))
 
 
-def test_one_row_does_not_decide():
+def test_a_single_sample_does_not_make_the_verdict_hold():
     """In one row of five the unit moves far, in four it is beaten: most when pooled, but not where that row is left
     out, which is so in (4/5)^5 = .33 of the resamples."""
     found = rowwise(torch.tensor([9.0, 1, 1, 1, 1]), torch.tensor(2.0), 5)
@@ -87,7 +87,7 @@ def test_one_row_does_not_decide():
     )
 
 
-def test_one_row_does_not_condemn_either():
+def test_a_single_sample_does_not_change_the_verdict_to_fails():
     own, others = torch.ones(30), torch.full((30,), 0.5)
     others[0] = 9.0
     many = torch.cat([others.expand(1, 30)] * 8).T

@@ -82,7 +82,7 @@ def test_overlap_by_hand():
     assert top_overlap(one, one).tolist() == [1.0, 1.0], "at least one pixel"
 
 
-def test_strangers_meet_by_chance():
+def test_overlap_of_independent_maps_is_the_expected_value():
     strangers = top_overlap(torch.rand(50, 40, 40), torch.rand(50, 40, 40))
     assert abs(strangers.mean() - 0.1 / 1.9) < 0.005
 

@@ -17,7 +17,7 @@ def test_each_gives_its_columns(name):
 
 
 @pytest.mark.parametrize("name", [n for n, m in MEASURES.items() if isinstance(m, Measure) and m.smooth])
-def test_smooth_ones_have_the_gradients_that_differences_show(name):
+def test_gradients_of_smooth_measures_equal_finite_differences(name):
     g = torch.Generator().manual_seed(1)
     pictures, masks = torch.rand(1, 3, 12, 12, generator=g).double(), torch.rand(1, 1, 12, 12, generator=g).double()
     step = [1e-6 * torch.randn(t.shape, generator=g).double() for t in (pictures, masks)]

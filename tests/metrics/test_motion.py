@@ -115,7 +115,7 @@ def test_matched_is_the_regions_preference_frame_by_frame(seed):
         torch.testing.assert_close(track.shuffled[t], torch.stack(others).mean(0))
 
 
-def test_out_of_sight_counts_nowhere():
+def test_frames_without_the_object_are_not_counted():
     amounts = torch.rand(3, 2, 2, 3) + 0.1
     masks = torch.ones(3, 1, 2, 3)
     masks[0, ..., 0], masks[1] = 0, 0

@@ -60,7 +60,7 @@ def test_a_rotated_soft_ellipse_turns_by_the_rotation(angle, by, scale):
     assert turn(torch.tensor(0.0).double(), first[1]).item() == pytest.approx(angle, abs=0.05)
 
 
-def test_axes_have_no_heads():
+def test_turn_is_modulo_180_degrees():
     assert turn(torch.tensor([89.0, 0.0, 10.0]), torch.tensor([-89.0, 45.0, 190.0])).tolist() == pytest.approx(
         [2, 45, 0], abs=1e-4
     )

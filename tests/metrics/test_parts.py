@@ -24,7 +24,7 @@ def test_changes_are_the_papers(part_table):
     np.testing.assert_allclose((bright[2] - bright[0])[1:], part_table.change[:, 1], atol=1e-12)
 
 
-def test_soft_masks_weigh():
+def test_soft_masks_give_weighted_means():
     field = torch.tensor([[[[1.0, 3.0]], [[0.0, 8.0]]]]).double()
     assert part_means(field, torch.tensor([[[[0.5, 0.25]]]])).tolist() == [[[1.25 / 0.75, 2 / 0.75]]]
 

@@ -47,7 +47,7 @@ def test_labels_and_the_outside_region():
     assert outside(masks).tolist() == [[[False, True, False]]], "not the union of the objects"
 
 
-def test_colours_wherever_they_are():
+def test_colour_regions_do_not_depend_on_position():
     picture = torch.zeros(3, 4, 6)
     picture[0, :, ::2] = 1  # red and black columns in turn
     labels = colour_regions(picture, 2)
@@ -118,7 +118,7 @@ def test_areas_weigh_preferences_out(seed, scale):
     torch.testing.assert_close(preference(amounts.double() * scale, masks), preference(amounts.double(), masks))
 
 
-def test_true_cells_beat_chance_and_combs_do_not():
+def test_planted_cells_are_above_chance_and_combs_are_not():
     """What the paper's "space-agnostic" was measured on: combs look alike to any smooth map."""
     y, x = torch.meshgrid(torch.linspace(0, 1, 16), torch.linspace(0, 1, 32), indexing="ij")
     centres = torch.rand(12, 2, 1, 1, generator=generator())
@@ -200,13 +200,13 @@ def test_the_bank_has_all_24_filters():
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_a_wave_is_answered_by_its_own_angle(number):
+def test_gabor_filters_respond_most_to_their_own_angle(number):
     responses = gabor_responses(wave(ANGLES[number], 0.25))[:, 12:-12, 12:-12].mean((1, 2)).view(4, 2, 3)
     assert int(responses[:, 1, 2].argmax()) == number
     assert responses[number, 1, 2] > 5 * responses[(number + 2) % 4, 1, 2], "not by the crossing one"
 
 
-def test_any_phase_is_answered_alike():
+def test_gabor_responses_do_not_depend_on_the_phase():
     first, second = (gabor_responses(wave(0.0, 0.25).roll(shift, 2))[5, 20:28, 20:28] for shift in (0, 1))
     torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-3)
 

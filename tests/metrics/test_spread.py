@@ -53,7 +53,7 @@ def test_invalid_clips_raise_errors():
     with pytest.raises(ValueError, match=r"shape \(2, 3, 4\); expected a clip, \(frames, units, H, W\)"):
         check_clip(torch.ones(2, 3, 4))
     with pytest.raises(
-        ValueError, match="1 frame; expected at least 2: what happens in time needs something to compare"
+        ValueError, match="1 frame; expected at least 2: at least two frames are needed for a comparison"
     ):
         check_clip(torch.ones(1, 2, 3, 4))
 
@@ -87,7 +87,7 @@ def test_shares_by_hand():
 
 
 @given(h=st.integers(1, 9), w=st.integers(1, 9), gh=st.integers(1, 9), gw=st.integers(1, 9))
-def test_pooled_cells_are_the_grid_s(h, w, gh, gw):
+def test_pooled_cells_equal_means_over_grid_cells(h, w, gh, gw):
     gh, gw = min(gh, h), min(gw, w)
     amounts = torch.rand(3, h, w, dtype=torch.float64)
     masks = as_masks(grid_cells((h, w), (gh, gw))).double()
@@ -172,7 +172,7 @@ def test_the_paper_s_counts_on_its_own_maps():
             assert 0 < fair.mean() < 1
 
 
-def test_parts_are_parts():
+def test_fractions_outside_their_range_raise():
     for wrong in (0, 1.5):
         with pytest.raises(ValueError, match=f"covering is {wrong}; expected a fraction above 0"):
             units_per_pixel(torch.ones(2, 2), wrong)

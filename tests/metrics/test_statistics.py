@@ -152,7 +152,7 @@ def test_one_number_has_no_interval():
 
 
 @given(units=st.integers(1, 6), pixels=st.integers(1, 9), seed=st.integers(0, 99))
-def test_values_stay_where_they_must(units, pixels, seed):
+def test_shuffles_preserve_values(units, pixels, seed):
     amounts = torch.rand(units, pixels, 2, generator=torch.Generator().manual_seed(seed))
     by_unit = shuffle_units(amounts, torch.Generator().manual_seed(seed))
     by_pixel = shuffle_pixels(amounts, torch.Generator().manual_seed(seed))

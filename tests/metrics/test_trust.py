@@ -76,7 +76,7 @@ def test_verdicts(evidence, verdict, because):
     assert all(getattr(row, name) == value for name, value in evidence.items())
 
 
-def test_the_worst_row_speaks_for_all():
+def test_the_verdict_of_a_batch_is_that_of_its_worst_sample():
     rows = [judge_accentuation(path=0.8, natural=0.7), judge_accentuation(transfer=-1.0), judge_accentuation()]
     trust = Trust.of(rows)
     assert trust.verdict == "fails" and trust.because == rows[1].because and trust.rows == tuple(rows)
@@ -210,7 +210,7 @@ def test_a_sound_link_holds():
     assert said.startswith("holds, because it explains 0.70 [0.68, 0.72] of the latents within classes, shuffled -0.02")
 
 
-def test_a_few_repeated_pairs_are_no_doubt():
+def test_few_repeated_pairs_do_not_weaken_the_verdict():
     assert judge_link(**SOUND, duplicates=0.04) == judge_link(**SOUND)
 
 
@@ -219,7 +219,7 @@ def test_few_pairs_are_a_reason_but_no_doubt_of_their_own():
     assert judge_link(**SOUND | {"real": None}, pairs=70, units=69) == judge_link(**SOUND | {"real": None})
 
 
-def test_a_twentieth_of_repeated_pairs_is_no_doubt():
+def test_five_percent_of_repeated_pairs_do_not_weaken_the_verdict():
     assert judge_link(**SOUND, duplicates=0.05, held_out_duplicates=0.05) == judge_link(**SOUND)
 
 

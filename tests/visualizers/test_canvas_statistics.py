@@ -91,7 +91,8 @@ def test_cluster_variance_bars_depend_on_their_input(depends_on_input):
         names = ("motion", "colour", "edge", "position")
         found = {name: (float(torch.rand(1, generator=g)), torch.rand(20, generator=g) / 9) for name in names}
         return cluster_variance_bars(
-            found, "not supported here: clusters explain 20 % of motion (5 % by chance), but less"
+            found,
+            "not supported here: clusters explain 20 % of the variance of motion (shuffled labels: 5 %), but less",
         )
 
     depends_on_input(draw)

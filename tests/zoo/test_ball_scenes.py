@@ -7,7 +7,7 @@ from xinc_captum.attributions.trans_inr import camera_rays
 from xinc_captum.zoo.ball_scenes import LIGHT, ball_scenes, orbit
 
 
-def test_cameras_stand_around_and_look_at_the_middle():
+def test_orbit_cameras_face_the_origin():
     poses = orbit(6, radius=3.0, height=0.4)
     turns, places = poses[..., :3], poses[..., 3]
     torch.testing.assert_close(turns.mT @ turns, torch.eye(3).expand(6, 3, 3))
@@ -50,7 +50,7 @@ def test_images_are_white_outside_the_balls_and_coloured_inside():
     assert torch.tensor(LIGHT).norm() == pytest.approx(1, abs=1e-3)
 
 
-def test_the_same_twice_whoever_looks():
+def test_scenes_depend_on_the_seed_and_not_on_the_cameras():
     state = torch.get_rng_state()
     first, again = ball_scenes(3, orbit(4), seed=5), ball_scenes(3, orbit(4), seed=5)
     assert torch.equal(first.views, again.views) and torch.equal(torch.get_rng_state(), state)

@@ -353,7 +353,7 @@ def test_a_tampered_file_is_not_unpickled(monkeypatch, installed):
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_each_name_is_its_own(name, real):
+def test_classifiers_keep_the_name_they_are_loaded_by(name, real):
     assert real(name).name == name
 
 

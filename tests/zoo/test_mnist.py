@@ -66,7 +66,7 @@ def drawn(truncation):
         return images_in_unit_range(style, latents)
 
 
-def test_the_classifier_sees_the_class_asked_for():
+def test_the_classifier_predicts_the_requested_class():
     with torch.no_grad():
         agreement = (mnist_convnet()(drawn(0.7)).argmax(1) == CLASSES).float().mean()
     assert agreement >= 0.95

@@ -82,7 +82,7 @@ def test_masks_and_flow_match_the_frames():
         assert clip.flow[t][:, ~clip.masks[t, 0]].abs().max() == 0
 
 
-def test_the_same_twice_without_any_chance():
+def test_sprite_clips_are_deterministic():
     state = torch.get_rng_state()
     first, again = sprite_clip(PHOTO), sprite_clip(PHOTO)
     assert torch.equal(first.frames, again.frames) and torch.equal(first.masks, again.masks)

@@ -44,12 +44,13 @@ class LayerVerdict:
         if self.tangent is None or self.tangent.agreement is None:
             return ""
         agreement = f"(ρ {self.tangent.agreement:.2f}: {self.tangent.verdict})"
-        but = "but its contributions do not sum to the output."
+        effect, but = "the effect of setting them to zero", "but the contributions do not sum to the output."
         if self.tangent.verdict == "holds":
-            return f" --rule tangent ranks neurons as their removal does {agreement}, {but}"
+            return f" With --rule tangent the ranks of neurons agree with {effect} {agreement}, {but}"
         if self.tangent.agreement > (self.trust.agreement or 0):
-            return f" --rule tangent agrees better with removal {agreement}, {but}"
-        return f" --rule tangent is no better here {agreement}; --rule ablation computes the removal itself."
+            return f" With --rule tangent the ranks of neurons agree better with {effect} {agreement}, {but}"
+        no_better = f" With --rule tangent the ranks of neurons do not agree better with {effect} {agreement}."
+        return f"{no_better} --rule ablation computes that effect directly."
 
     def numbers(self) -> dict[str, Any]:
         """Entries of the manifest."""

@@ -110,11 +110,12 @@ def write_page(folder: Path, results: LinkResults) -> None:
         folder,
         "units.png",
         unit_figure(units, results),
-        f"Units that {'classes drive' if units.has_classes else 'vary'} most, each at a low and a high value in one "
-        "image. Faded if the change is not specific to the unit: measured by the network, the unit moves less than "
-        f"others or does not follow. Each verdict rests on {len(units.bases)} images, of which one is shown.",
+        f"Units {'with the most class-selective responses' if units.has_classes else 'that vary most'}, each at a low "
+        "and a high value in one image. Faded if the change is not specific to the unit: measured by the "
+        "network, the unit moves less than others or does not follow. "
+        f"Each verdict rests on {len(units.bases)} images, of which one is shown.",
     )
-    sections = [Section("How reliable the link is", (audit,)), Section("Field guide of units", (sheet,))]
+    sections = [Section("How reliable the link is", (audit,)), Section("Units at a low and a high value", (sheet,))]
     if units.has_classes:
         selectivity = _save_picture(
             folder,
@@ -125,12 +126,12 @@ def write_page(folder: Path, results: LinkResults) -> None:
                 classes=units.class_names(models),
                 explained=units.selective.explained[units.numbers].nan_to_num(0),
             ),
-            "Mean response of the units above to each class.",
+            "Units of the figure above.",
         )
-        sections.append(Section("Which classes drive them", (selectivity,)))
+        sections.append(Section("Mean response of each unit to each class", (selectivity,)))
     write_report(
         folder,
-        title=f"What units of {models.classifier.name} mean to {models.generator_name}",
+        title=f"What units of {models.classifier.name} change in images of {models.generator_name}",
         lead="A linear map from a layer of a classifier to the latents of a generator was fitted in closed form, on "
         "generated images. If a unit is set to another value, the map and the generator show what changes. This link "
         f"{predicate(trust)}.",

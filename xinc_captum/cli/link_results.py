@@ -72,7 +72,7 @@ def link_page(bundle: Bundle, path: Path) -> Path:
         path,
         strips,
         rows=rows,
-        title=f"What units of {models['model']} mean to {models['generator']}",
+        title=f"What units of {models['model']} change in images of {models['generator']}",
         verdicts=verdicts,
         facts={"network": models["model"], "layer": f"input of {models['layer']}", "generator": models["generator"]},
         remark=f"The link between the two {predicate(note['trust'])}.",

@@ -249,7 +249,7 @@ def compute_results(source: ModelAndImages, title: str, seed: int) -> TransINRRe
     scratch, long = (fine_tune(begun, images, steps, SCRATCH).inrs for steps in (MORE, LONG))
     size = (images.shape[2], images.shape[3])
     kinds = {
-        "as drawn by the written network": networks,
+        "as generated": networks,
         f"after {MORE} more steps": further,
         f"{MORE} steps from random weights": scratch,
     }

@@ -204,7 +204,7 @@ def measure_layer(canvas: FrameCanvas, room: int = 1 << 20) -> LayerMagnitudes:
     moves[totals < totals.median()] = -1
     strongest = _first(share, canvas, [])
     moving = _first(moves, canvas, strongest)
-    reasons = dict.fromkeys(strongest, "strongest") | dict.fromkeys(moving, "moves about most")
+    reasons = dict.fromkeys(strongest, "strongest") | dict.fromkeys(moving, "changes most")
     rows = [
         FilmRow(
             canvas.layer,

@@ -151,8 +151,8 @@ def compare(
         layer: layer of the layer methods; None uses :func:`~xinc_captum.comparison.last_map`.
         metrics: names from :data:`~xinc_captum.comparison.COLUMNS`, or your own columns. Sensitivity and infidelity run
             each method, or the model, many more times, and are only measured if they are named here.
-        segmentation: (N, H, W), bool or weights in [0, 1], position of the object. Without it there is no pointing
-            game; photos with an empty mask are excluded from it.
+        segmentation: (N, H, W), bool or weights in [0, 1], position of the object. Without it the
+            pointing game and the energy in the mask are not measured; photos with an empty mask are excluded from both.
         seed: random seed.
         preprocess: normalisation; it may resize but not crop, which would shift the maps.
         reference: method that the agreement measures compare with; None uses the first.
@@ -277,6 +277,6 @@ def _warn(runs: Mapping[str, Runs], flaws: Mapping[str, Sequence[str]]) -> None:
             images = [i for i, image_flaw in enumerate(method_flaws) if image_flaw == flaw]
             warnings.warn(
                 f"{name} returned a map that is {flaw} for image {', '.join(map(str, images))} of "
-                f"{len(method_flaws)}: it ranks no pixels, and its scores are left out.",
+                f"{len(method_flaws)}: such a map gives no ranking of pixels, and its scores are left out.",
                 stacklevel=3,
             )

@@ -198,7 +198,7 @@ COLUMNS = (
     ),
     Column(
         "road", "ROAD", "↑", _road, 3,
-        "half of the difference between the losses of probability without the strongest and without the weakest pixels",
+        "probability without the weakest pixels minus probability without the strongest pixels, divided by two",
     ),
     Column(
         "sparseness", "Gini", "", lambda c: gini(c.maps.clamp_min(0)),
@@ -217,7 +217,8 @@ COLUMNS = (
     ),
     Column(
         "infidelity", "infidelity x 1000", "↓", lambda c: 1000 * _infidelity(c),
-        meaning="squared error of the loss of probability that the map predicts for a removed square",
+        meaning="squared difference between the measured decrease in probability when a square is removed and the "
+        "decrease that the map predicts",
     ),
 )  # fmt: skip
 DEFAULT = tuple(column.name for column in COLUMNS[:8])

@@ -415,7 +415,8 @@ def _number(network: nn.Module, name: str) -> int:
 Network = TypeVar("Network", bound=nn.Module)
 _PICKLES = (b"\x80", b"PK\x03\x04", b"\x1f\x8b")  # a pickle, a zip around one (torch.save), a gzip around one
 _SAFE_WAY = (
-    "It is not opened. Once, on a machine that has nothing to lose, build the network from its own source code and run "
+    "The file was not opened. On an isolated machine without sensitive data, build the network from its own source "
+    "code once and run "
     "safetensors.torch.save_file({k: v.contiguous() for k, v in network.state_dict().items()}, 'weights.safetensors'); "
     "here, build the same network and call load_weights(network, 'weights.safetensors'). A file of torch.save() that "
     "holds a state dict alone can be read by torch.load(path, weights_only=True)."
@@ -458,7 +459,7 @@ def load_weights(network: Network, path: str | Path) -> Network:
     # A safetensors file begins with eight bytes, the length of its header, and an opening brace.
     if first[8:9] != b"{" and (first.startswith(_PICKLES) or path.suffix in (".pkl", ".pickle")):
         raise store.StoreError(
-            f"{path} is a pickle, or a file around one: opening it would run whatever code its author put in; expected "
+            f"{path} is a pickle, or a file around one: opening it can run arbitrary code from its author; expected "
             f"safetensors. {_SAFE_WAY}"
         )
     tensors, _ = store.read_tensors(path, kind=None, writer="safetensors.torch.save_file()")

@@ -341,23 +341,27 @@ def verdict(results: Mapping[str, Explained], name: str = "motion") -> str:
 
     Example:
         >>> some, none = torch.full((99,), 0.8), torch.full((99,), 0.1)
-        >>> verdict({"motion": Explained(0.9, none, some), "edge": Explained(0.3, none, none)})
-        'supported here: clusters explain 90 % of motion (10 % by chance) and 30 % of edge, the next'
+        >>> responses = {"motion": Explained(0.9, none, some), "edge": Explained(0.3, none, none)}
+        >>> verdict(responses)  # doctest: +NORMALIZE_WHITESPACE
+        'supported here: clusters explain 90 % of the variance of motion (shuffled labels: 10 %) and 30 % of the
+        variance of edge, the second highest'
     """
     rivals = [other for other in results if other != name]
     if name not in results or not rivals:
         raise KeyError(f"{name!r} and another response to compare it with; got {', '.join(results) or 'nothing'}")
     mine = results[name]
     best = max(rivals, key=lambda other: results[other].above)
-    text = f"clusters explain {mine.share:.0%} of {name} ({float(mine.shuffled.mean()):.0%} by chance)"
+    shuffled = float(mine.shuffled.mean())
+    text = f"clusters explain {mine.share:.0%} of the variance of {name} (shuffled labels: {shuffled:.0%})"
     text = text.replace("%", " %")
     if not mine.chance <= 0.05:
         return f"not supported here: {text}, which shuffled labels reach in {100 * mine.chance:.0f} % of the draws"
     ahead = (mine.resampled > torch.stack([results[other].resampled for other in rivals]).amax(0)).double().mean()
-    compared = f"{results[best].share:.0%} of {best}".replace("%", " %")
+    compared = f"{results[best].share:.0%} of the variance of {best}".replace("%", " %")
     if float(ahead) < 0.95:
-        return f"not supported here: {text}, but {compared}; it leads in {100 * float(ahead):.0f} % of the samples"
-    return f"supported here: {text} and {compared}, the next"
+        highest = f"{name} is highest in only {100 * float(ahead):.0f} % of the bootstrap samples"
+        return f"not supported here: {text}, but {compared}; {highest}"
+    return f"supported here: {text} and {compared}, the second highest"
 
 
 def _members(labels: Tensor) -> Tensor:

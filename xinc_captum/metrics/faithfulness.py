@@ -57,9 +57,9 @@ def deletion_insertion(
         baseline: the value of deleted pixels, a number or a tensor that broadcasts to the images.
         start: (N, C, H, W), the first images of insertion; None is :func:`blur_images`.
         steps: number of steps, at most one for each pixel.
-        scores: how outputs are converted to scores before the target is selected: a kind of outputs, as in
-            :func:`~xinc_captum.metrics.probabilities` (the function itself is "auto", decided once on the first
-            images), or a function (n, classes) to (n, classes).
+        scores: how outputs become scores, before the target is selected: a kind of outputs as in
+            :func:`~xinc_captum.metrics.probabilities`, or a function from (n, classes) to (n, classes). "auto" is
+            decided once, on the first ``batch_size`` images; passing the function ``probabilities`` means "auto".
         batch_size: images in one forward.
 
     Raises:

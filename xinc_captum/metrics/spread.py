@@ -59,8 +59,8 @@ def check_clip(magnitudes: Tensor, name: str = "magnitudes", *, least: int = 2) 
         raise ValueError(f"{name} have shape {tuple(magnitudes.shape)}; expected a clip, (frames, units, H, W).")
     if len(magnitudes) < least:
         raise ValueError(
-            f"{name} have {len(magnitudes)} frame{'s' if len(magnitudes) > 1 else ''}; expected at least {least}: what "
-            "happens in time needs something to compare with."
+            f"{name} have {len(magnitudes)} frame{'s' if len(magnitudes) > 1 else ''}; expected at least {least}: "
+            "at least two frames are needed for a comparison."
         )
     return _check_values(magnitudes, name)
 

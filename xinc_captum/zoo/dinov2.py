@@ -71,8 +71,8 @@ def dinov2_vits14(size: int = 224) -> Backbone:
 
     The weights come from a saliency detector, an ONNX file of 97 MB. Its documentation does not mention it, but they
     seem to be fine-tuned: the last three layers separate foreground from background and encode little of the category.
-    Use "blocks.8" for categories; docs/features.md measures it. For sizes other than 518 the position embeddings are
-    resized bicubically.
+    Use "blocks.8" for categories; docs/benchmarks.md (Retrieval) measures it. For sizes other than 518 the position
+    embeddings are resized bicubically.
 
     Args:
         size: height and width of the images, a multiple of 14.

@@ -315,7 +315,7 @@ def test_the_score_rises(smooth, parameterization):
 
 @pytest.mark.parametrize("parameterization", [Fourier(), Pixel()])
 @pytest.mark.parametrize("seeds", [X, (X > 0.5).float()], ids=["normal", "saturated"])
-def test_a_ball_that_nothing_leaves_changes_nothing(smooth, parameterization, seeds):
+def test_a_ball_larger_than_any_change_has_no_effect(smooth, parameterization, seeds):
     free = solve(smooth, seeds=seeds, parameterization=parameterization)
     inside = solve(smooth, seeds=seeds, parameterization=parameterization, regularizer=Ball(100.0))
     torch.testing.assert_close(inside.images, free.images, atol=1e-6, rtol=0)

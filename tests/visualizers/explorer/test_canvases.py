@@ -51,7 +51,7 @@ def test_each_layer_has_its_verdict(tmp_path, three):
     )
     assert "How far to trust h1: it holds, because of this." in page
     assert "How far to trust h2: it is weak, because of that." in page
-    assert "without a verdict" in write(tmp_path, torch.rand(3, 4, 8), layers)
+    assert "The reliability of this result was not checked." in write(tmp_path, torch.rand(3, 4, 8), layers)
 
 
 def test_large_images_and_many_frames_stay_below_the_limit(tmp_path, g):

@@ -45,7 +45,7 @@ def test_batches_do_not_change_the_result(g, monkeypatch):
         torch.testing.assert_close(pieces.double(), getattr(at_a_time, name).double(), msg=name)
 
 
-def test_packed_size_is_below_the_room(g):
+def test_packed_size_is_below_the_limit(g):
     maps = F.interpolate(torch.randn(60, 1, 10, 10, generator=g), size=(80, 60), mode="bilinear")
     for room in (30_000, 100_000, 400_000):
         packed = pack_units(maps, room=room)

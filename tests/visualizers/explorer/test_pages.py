@@ -112,7 +112,7 @@ def test_positions_on_the_line_and_missing_measurements(tmp_path):
     assert "set −1.0" in page and "measured –" in page and "measured 3.0" in page
     places = [part.split("%")[0] for part in page.split('style="left: ')[1:]]
     assert places == ["0.0", "50.0", "100.0"], "-1, 1 and 3 on a line from -1 to 3, and no dot for nan"
-    assert "without a verdict" in page
+    assert "The reliability of this result was not checked." in page
     far = Strip(torch.tensor([-1.0, torch.inf]), strip.images, torch.tensor([[3.0, -torch.inf]]))
     page = sweeps_write(tmp_path, {"unit": far}, rows=["row"])
     places = [part.split("%")[0] for part in page.split('style="left: ')[1:]]

@@ -1,7 +1,6 @@
-"""The names, signatures and command-line options that users write down stay the same.
+"""Public names, signatures and command-line options are those recorded in ``tests/data/public_api.json``.
 
-``tests/data/front_door.json`` was recorded before the packages were reordered. A change that is meant is recorded with
-``python tests/test_front_door.py``.
+After an intended change, record them again with ``python tests/test_public_api.py``.
 """
 
 import inspect
@@ -13,7 +12,7 @@ import typer
 import xinc_captum
 from xinc_captum.cli.main import app
 
-RECORDED = Path(__file__).with_name("data") / "front_door.json"
+RECORDED = Path(__file__).with_name("data") / "public_api.json"
 
 
 def signature(function):
@@ -50,7 +49,7 @@ def members(cls):
     return found
 
 
-def front_door():
+def public_api():
     """Everything that is recorded, as JSON keeps it."""
     public = {}
     for name in xinc_captum.__all__:
@@ -69,22 +68,22 @@ def front_door():
 
 def test_every_public_name_is_still_there():
     recorded = json.loads(RECORDED.read_text())
-    assert front_door()["all"] == recorded["all"]
+    assert public_api()["all"] == recorded["all"]
 
 
 def test_every_public_signature_is_the_same():
-    recorded, now = json.loads(RECORDED.read_text())["public"], front_door()["public"]
+    recorded, now = json.loads(RECORDED.read_text())["public"], public_api()["public"]
     assert now.keys() == recorded.keys()
     for name in recorded:
         assert now[name] == recorded[name], name
 
 
 def test_every_command_takes_the_same_options():
-    recorded, now = json.loads(RECORDED.read_text())["commands"], front_door()["commands"]
+    recorded, now = json.loads(RECORDED.read_text())["commands"], public_api()["commands"]
     assert now.keys() == recorded.keys()
     for name in recorded:
         assert now[name] == recorded[name], name
 
 
 if __name__ == "__main__":
-    RECORDED.write_text(json.dumps(front_door(), indent=1) + "\n")
+    RECORDED.write_text(json.dumps(public_api(), indent=1) + "\n")
