@@ -47,8 +47,10 @@ OLDEST = Setting({"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41
 def environment(setting: Setting) -> dict[str, str]:
     """This process's environment with the variables of the setting and no other variable of the kind."""
     chosen = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    kept = {name: value for name, value in os.environ.items() if name not in chosen}
-    return kept | setting.variables | {"OMP_NUM_THREADS": str(setting.threads)}
+    other = {name: value for name, value in os.environ.items() if name not in chosen}
+    # idle threads sleep, so that several processes can have more threads together than the machine has cores
+    threads = {"OMP_NUM_THREADS": str(setting.threads), "OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
+    return other | setting.variables | threads
 
 
 def capability(setting: Setting) -> str:
@@ -65,7 +67,7 @@ def run(setting: Setting, tests: list[str], workers: int) -> bool:
         print(f"{setting}: not run, this machine's kernels are {used}", flush=True)
         return True
     command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "--disable-warnings", *setting.options, *tests]
-    command += ["-n", str(workers), "--dist", "loadfile"] if workers > 1 and setting.threads == 1 else []
+    command += ["-n", str(workers), "--dist", "loadfile"] if workers > 1 else []
     begun = time.monotonic()
     done = subprocess.run(command, env=environment(setting), cwd=ROOT, capture_output=True, text=True)
     counts = re.findall(r"(\d+) (passed|failed|error)", (done.stdout.splitlines() or [""])[-1])
@@ -81,7 +83,7 @@ def main() -> int:
     """Run the matrix, or one setting; 1 when a test failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--oldest", action="store_true", help="only the setting with the oldest kernels, as CI does")
-    parser.add_argument("--workers", type=int, default=2, help="processes of settings with one thread")
+    parser.add_argument("--workers", type=int, default=2, help="processes of each setting")
     parser.add_argument("tests", nargs="*", help="folders and files; by default all that compare numbers")
     given = parser.parse_args()
     tests = given.tests or [f"tests/{name}" for name in (*FOLDERS, *FILES)]
