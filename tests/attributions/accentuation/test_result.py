@@ -18,13 +18,13 @@ X = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture
-def answer(smooth):
+def accentuation(smooth):
     return FeatureAccentuation(smooth).accentuate(X, target=[1, 2], n_steps=2, dose=[0.0, 0.001], seed=3)
 
 
-def test_opacity_method_equals_the_function(answer):
-    assert torch.equal(answer.opacity(), opacity(answer.masks, 97, 3))
-    assert torch.equal(answer.opacity(50, 0), opacity(answer.masks, 50, 0))
+def test_opacity_method_equals_the_function(accentuation):
+    assert torch.equal(accentuation.opacity(), opacity(accentuation.masks, 97, 3))
+    assert torch.equal(accentuation.opacity(50, 0), opacity(accentuation.masks, 50, 0))
 
 
 def test_trust_is_computed_once_with_the_current_model(smooth):
@@ -37,22 +37,26 @@ def test_trust_is_computed_once_with_the_current_model(smooth):
     assert len(passes) == count
 
 
-def test_a_saved_result_can_be_loaded(answer, tmp_path):
-    folder = answer.save(tmp_path / "result")
+def test_a_saved_result_can_be_loaded(accentuation, tmp_path):
+    folder = accentuation.save(tmp_path / "result")
     tensors = load_file(folder / "accentuation.safetensors")
     assert set(tensors) == {"images", "masks", "seeds", "scores", "distances", "before", "after", "dose", "level"}
     for name, tensor in tensors.items():
-        torch.testing.assert_close(tensor, getattr(answer, name), rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(tensor, getattr(accentuation, name), rtol=0, atol=0, equal_nan=True)
     image = np.asarray(Image.open(folder / "row1_accentuated.png"))
-    np.testing.assert_allclose(image / 255, answer.images[1].permute(1, 2, 0), atol=0.5 / 255 + 1e-6)
+    np.testing.assert_allclose(image / 255, accentuation.images[1].permute(1, 2, 0), atol=0.5 / 255 + 1e-6)
     through = np.asarray(Image.open(folder / "row0_through_mask.png"))
-    np.testing.assert_allclose(through[..., 3] / 255, answer.opacity()[0, 0], atol=0.5 / 255 + 1e-6)
+    np.testing.assert_allclose(through[..., 3] / 255, accentuation.opacity()[0, 0], atol=0.5 / 255 + 1e-6)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["outputs"]["accentuation.safetensors"] == sha256(folder / "accentuation.safetensors")
-    assert (manifest["feature"], manifest["layer"], manifest["steps"]) == (answer.feature, answer.layer, answer.steps)
+    assert (manifest["feature"], manifest["layer"], manifest["steps"]) == (
+        accentuation.feature,
+        accentuation.layer,
+        accentuation.steps,
+    )
     assert manifest["settings"]["seed"] == 3 and manifest["settings"]["regularizer"]["kind"] == "FeatureDistance"
     assert manifest["settings"]["optimizer"] == "Steepest", "functions and classes by their names"
-    assert manifest["trust"]["verdict"] == answer.trust.verdict
+    assert manifest["trust"]["verdict"] == accentuation.trust.verdict
 
 
 def test_images_with_one_or_other_numbers_of_channels_are_saved(tmp_path):
@@ -80,19 +84,19 @@ def test_settings_without_a_json_type_are_saved_by_name(smooth, tmp_path):
     assert settings["activation"] == [5, 6] and settings["regularizer"]["layer"] == "Softplus"
 
 
-def test_files_are_written_atomically(answer, tmp_path, monkeypatch):
+def test_files_are_written_atomically(accentuation, tmp_path, monkeypatch):
     def full(*_):
         raise OSError("no space left")
 
     with monkeypatch.context() as patched:
         patched.setattr(result, "_write", full)
         with pytest.raises(OSError, match="no space left"):
-            answer.save(tmp_path / "result")
+            accentuation.save(tmp_path / "result")
     assert not list(tmp_path.iterdir())
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     with pytest.raises(StoreError, match="not an earlier result"):
-        answer.save(tmp_path / "mine")
+        accentuation.save(tmp_path / "mine")
 
 
 def test_a_result_from_noise_is_saved_without_seeds(smooth, tmp_path):
