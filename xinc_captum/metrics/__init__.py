@@ -70,7 +70,6 @@ from .motion import (
     optical_flow,
 )
 from .parts import lab, part_area, part_centroid, part_ellipse, part_lab, part_luminance, part_means, part_rgb, turn
-from .probability import PROBABILITIES, Probability, predict_classes, probabilities, probability_kind
 from .regions import (
     RegionTest,
     as_masks,
@@ -93,8 +92,10 @@ from .spread import (
     units_per_pixel,
 )
 from .statistics import (
+    PROBABILITIES,
     Agreement,
     Interval,
+    Probability,
     canvas_agreement,
     chance_of,
     complement,
@@ -102,6 +103,9 @@ from .statistics import (
     condition_number,
     false_discovery_rate,
     mean_interval,
+    predict_classes,
+    probabilities,
+    probability_kind,
     rank_vectors,
     ratio_interval,
     shifts,

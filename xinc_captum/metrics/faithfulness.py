@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..hooks import ForwardFunc, protect
-from .probability import (
+from .statistics import (
     Scores,
     as_probabilities,
     class_outputs,
