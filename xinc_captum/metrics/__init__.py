@@ -26,10 +26,14 @@ from .faithfulness import (
     DeletionInsertion,
     blur_images,
     deletion_insertion,
+    energy_in_mask,
+    gini,
     noisy_linear_imputation,
+    pointing_game,
     removal_order,
     road,
     target_score,
+    top_overlap,
 )
 from .fidelity import Fidelity, fidelity
 from .image_fields import Association, association, edges, intensity, opponents
@@ -47,7 +51,6 @@ from .links import (
     tolerance,
     unit_agreement,
 )
-from .maps import energy_in_mask, gini, pointing_game, top_overlap
 from .measures import (
     MEASURES,
     Measure,
