@@ -36,7 +36,6 @@ from .faithfulness import (
     top_overlap,
 )
 from .fidelity import Fidelity, fidelity
-from .image_fields import Association, association, edges, intensity, opponents
 from .links import (
     Selectivity,
     SemanticOrder,
@@ -74,12 +73,17 @@ from .motion import (
 )
 from .parts import lab, part_area, part_centroid, part_ellipse, part_lab, part_luminance, part_means, part_rgb, turn
 from .regions import (
+    Association,
     RegionTest,
     as_masks,
+    association,
     colour_regions,
+    edges,
     gabor_regions,
     gabor_responses,
     grid_cells,
+    intensity,
+    opponents,
     outside,
     preference,
     region_test,

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from .._optional import require
-from .image_fields import edges, opponents
 from .motion import contribution_change
-from .regions import group_features
+from .regions import edges, group_features, opponents
 from .spread import check_clip, pool_cells, to_double
 from .statistics import rank_vectors
 

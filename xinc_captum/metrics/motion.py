@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .._optional import require
-from .image_fields import intensity
+from .regions import intensity
 from .spread import check_clip, to_double
 from .statistics import rank_vectors, shifts
 

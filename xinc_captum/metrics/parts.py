@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from .image_fields import LUMA
+from .regions import LUMA
 
 
 def check_parts(images: Tensor, masks: Tensor) -> None:
