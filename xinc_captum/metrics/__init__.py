@@ -50,18 +50,6 @@ from .links import (
     tolerance,
     unit_agreement,
 )
-from .measures import (
-    MEASURES,
-    Measure,
-    Movement,
-    local_entropy,
-    part_entropy,
-    part_motion,
-    part_smooth_entropy,
-    resolve_measures,
-    smooth_entropy,
-    without_affine,
-)
 from .motion import (
     MotionAgreement,
     Track,
@@ -71,7 +59,27 @@ from .motion import (
     object_track,
     optical_flow,
 )
-from .parts import lab, part_area, part_centroid, part_ellipse, part_lab, part_luminance, part_means, part_rgb, turn
+from .parts import (
+    MEASURES,
+    Measure,
+    Movement,
+    lab,
+    local_entropy,
+    part_area,
+    part_centroid,
+    part_ellipse,
+    part_entropy,
+    part_lab,
+    part_luminance,
+    part_means,
+    part_motion,
+    part_rgb,
+    part_smooth_entropy,
+    resolve_measures,
+    smooth_entropy,
+    turn,
+    without_affine,
+)
 from .regions import (
     Association,
     RegionTest,
