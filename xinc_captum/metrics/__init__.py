@@ -97,6 +97,8 @@ from .regions import (
     region_test,
 )
 from .spread import (
+    completeness_error,
+    condition_number,
     cumulative_share,
     magnitudes,
     participation,
@@ -114,8 +116,6 @@ from .statistics import (
     canvas_agreement,
     chance_of,
     complement,
-    completeness_error,
-    condition_number,
     false_discovery_rate,
     mean_interval,
     predict_classes,

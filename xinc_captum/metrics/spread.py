@@ -313,3 +313,64 @@ def cumulative_share(magnitudes: Tensor) -> Tensor:
 def _check_part(part: float, name: str) -> None:
     if not 0 < part <= 1:
         raise ValueError(f"{name} is {part}; expected a fraction above 0 and at most 1.")
+
+
+def completeness_error(shares: Tensor, output: Tensor) -> Tensor:
+    r"""Return the largest difference between the sum of the contributions and the output, relative to the output.
+
+    .. math:: \max |\Sigma_u c_u - y| \, / \, \max |y|
+
+    Args:
+        shares: (rows, units, *output_shape), contributions, including the bias remainder if there is one.
+        output: (rows, *output_shape).
+
+    Returns:
+        a scalar, in float32 or wider.
+
+    Raises:
+        ValueError: no rows, or an output of another shape than the contributions without their units.
+
+    Example:
+        >>> completeness_error(torch.tensor([[0.5, 0.25]]), torch.tensor([1.0]))
+        tensor(0.2500)
+    """
+    parts, full_output = _check_shapes(shares, output)
+    return (parts.sum(1) - full_output).abs().max() / full_output.abs().max().clamp_min(
+        torch.finfo(full_output.dtype).tiny
+    )
+
+
+def condition_number(shares: Tensor, output: Tensor) -> Tensor:
+    r"""Return the ratio of the total magnitude of the contributions to the magnitude of their sum.
+
+    .. math:: \kappa = \Sigma_u |c_u| \, / \, |y|
+
+    1 means that nothing cancels; log10 κ is the number of digits that are lost by cancellation.
+
+    Args:
+        shares: (rows, units, *output_shape), contributions, including the bias remainder if there is one.
+        output: (rows, *output_shape).
+
+    Returns:
+        (rows, *output_shape), in float32 or wider.
+
+    Raises:
+        ValueError: as :func:`completeness_error`.
+
+    Example:
+        >>> condition_number(torch.tensor([[2.0, -1.0]]), torch.tensor([1.0]))
+        tensor([3.])
+    """
+    parts, full_output = _check_shapes(shares, output)
+    return parts.abs().sum(1) / full_output.abs().clamp_min(torch.finfo(full_output.dtype).tiny)
+
+
+def _check_shapes(shares: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both tensors in float32 or wider; other shapes raise an error instead of being broadcast."""
+    if shares.dim() < 2 or (len(shares), *shares.shape[2:]) != tuple(output.shape) or not output.numel():
+        raise ValueError(
+            f"shares have shape {tuple(shares.shape)} and output {tuple(output.shape)}; expected (rows, units, "
+            "*output_shape) and (rows, *output_shape), for example output[:, target]."
+        )
+    wide, full_output = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (shares, output))  # halves overflow
+    return wide, full_output
