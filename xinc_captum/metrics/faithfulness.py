@@ -46,13 +46,13 @@ def deletion_insertion(
 
     Deletion goes from the image to ``baseline``; RISE's constant is 0 for normalised inputs, their mean colour.
     Insertion goes from ``start``, by default a blurred image, to the image. Each curve has ``steps`` + 1 points,
-    integrated by the trapezoidal rule. Equal values are ordered by rows, from left to right. Images are independent of
-    each other, and the result is nan for a map that is not finite.
+    integrated by the trapezoidal rule. Images are independent of each other.
 
     Args:
         forward_func: images to (rows, classes); it runs without gradients, and its state is restored.
         images: (N, C, H, W), as ``forward_func`` takes them.
-        maps: (N, H, W), large for important pixels; only their order is used.
+        maps: (N, H, W), large for important pixels; equal values are ordered by rows, from left to right. The result is
+            nan for a map that is not finite.
         target: a class, or one for each row.
         baseline: the value of deleted pixels, a number or a tensor that broadcasts to the images.
         start: (N, C, H, W), the first images of insertion; None is :func:`blur_images`.
@@ -64,8 +64,8 @@ def deletion_insertion(
 
     Raises:
         TypeError: the model returns no tensor.
-        ValueError: shapes that do not fit, no images, a target for another number of rows, no steps, or outputs outside
-            [0, 1] for the kind "identity".
+        ValueError: shapes or a number of targets that do not fit, no images or steps, or outputs that are not of the
+            kind.
         IndexError: a target that is not a class.
 
     Example:
@@ -123,18 +123,7 @@ def target_score(
 ) -> Tensor:
     """Return the target's score of each image, the first point of deletion and the last of insertion: (N,).
 
-    Args:
-        forward_func: images to (rows, classes); it runs without gradients, and its state is restored.
-        images: (N, C, H, W), as ``forward_func`` takes them.
-        target: a class, or one for each row.
-        scores: as in :func:`deletion_insertion`; "auto" is decided once, on all images.
-        batch_size: images in one forward.
-
-    Raises:
-        TypeError: the model returns no tensor.
-        ValueError: a target for another number of rows, outputs that are not (rows, classes), or outputs outside
-            [0, 1] for the kind "identity".
-        IndexError: a target that is not a class.
+    Arguments and errors are those of :func:`deletion_insertion`; "auto" is decided once, on all images.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
@@ -236,11 +225,7 @@ def targets_of(target: Target, images: Tensor) -> Tensor:
 
 
 def check_maps(images: Tensor, maps: Tensor) -> None:
-    """Check that there is a map for each image.
-
-    Raises:
-        ValueError: other shapes, or no images.
-    """
+    """Check that there is a map (N, H, W) for each image (N, C, H, W), and at least one."""
     if images.dim() != 4 or maps.shape != (len(images), *images.shape[2:]) or not maps.numel():
         raise ValueError(
             f"images have shape {tuple(images.shape)} and maps {tuple(maps.shape)}; expected (N, C, H, W) and (N, H, "
@@ -275,20 +260,16 @@ def noisy_linear_imputation(
 
     .. math:: \Sigma_q\, w_{pq}\, (x_p - x_q) = 0 \quad \text{for each removed } p, \qquad \hat x_p = x_p + \epsilon
 
-    Symbols: q the neighbours of p inside the image; w 1/6 for direct and 1/12 for diagonal neighbours; ε normal with
-    standard deviation ``noise``, drawn on the host, so that it is equal on all devices. One system of equations for all
-    removed pixels is solved by conjugate gradients on the images' device.
+    Symbols: q the neighbours of p inside the image; w 1/6 for direct and 1/12 for diagonal neighbours. One system of
+    equations for all removed pixels is solved by conjugate gradients on the images' device.
 
     Args:
         images: floats, (N, C, H, W); half precision is solved for in float32.
-        removed: (N, H, W) bool.
-        noise: standard deviation of ε, in units of the images.
+        removed: (N, H, W) bool; all pixels of an image, or another shape, raise ValueError.
+        noise: standard deviation of the normal ε, in units of the images.
         tolerance: largest residual at which the solver stops, in units of the images. For holes of half an image of 224
             pixels, the default leaves errors of .001 on average and of .02 at most.
-        seed: of the noise. Row i draws from (seed, i).
-
-    Raises:
-        ValueError: shapes that do not fit, or an image whose pixels are all removed.
+        seed: row i draws its noise from (seed, i), on the host, so that it is equal on all devices.
 
     Example:
         >>> image, removed = torch.tensor([[[[0.0, 9.0, 1.0]]]]), torch.tensor([[[False, True, False]]])
@@ -382,23 +363,17 @@ def road(
 
     Symbols: s the target's probability, see :func:`~xinc_captum.metrics.probabilities`; pixels are removed by
     :func:`~xinc_captum.metrics.noisy_linear_imputation`, so that the shape of the removed region carries no
-    information. The result lies between -1/2 and 1/2 for probabilities, and is 0 on average for a random map. Images
-    are independent; the value of a map that is not finite is nan.
+    information. The result lies between -1/2 and 1/2 for probabilities, and is 0 on average for a random map.
 
     Args:
-        forward_func: images to (rows, classes); it runs without gradients, and its state is restored.
+        forward_func: as this and all errors of :func:`~xinc_captum.metrics.deletion_insertion`.
         images: (N, C, H, W) in [0, 1].
-        maps: (N, H, W), large for important pixels; equal values are ordered by rows.
-        target: a class, or one for each row.
-        shares: P, fractions of the pixels, each above 0 and below 1.
+        maps: as there.
+        target: as there.
+        shares: P, fractions of the pixels, each above 0 and below 1, else ValueError.
         seed: of the imputation's noise.
         batch_size: images in one forward.
-        scores: as in :func:`~xinc_captum.metrics.deletion_insertion`; "auto" is decided once, on the first images.
-
-    Raises:
-        TypeError: the model returns no tensor.
-        ValueError: shapes that do not fit, shares out of range, or a target for another number of rows.
-        IndexError: a target that is not a class.
+        scores: as there.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2))
@@ -426,23 +401,15 @@ def road(
 
 
 def energy_in_mask(maps: Tensor, masks: Tensor) -> Tensor:
-    r"""Return the fraction of a map inside the masked object, between 0 and 1.
+    r"""Return the fraction of a map inside the masked object, (N,); nan if the map or the mask is zero everywhere.
 
     .. math:: e = \Sigma_p \, m_p \, b_p \, / \, \Sigma_p \, m_p
 
-    Symbols: m_p the map at pixel p, b_p the mask there. A uniform map scores the mask's fraction of the image, so
-        compare
-    with ``masks.float().mean((1, 2))``.
+    A uniform map scores the mask's fraction of the image, so compare with ``masks.float().mean((1, 2))``.
 
     Args:
-        maps: (N, H, W), nonnegative.
-        masks: (N, H, W), bool or weights in [0, 1].
-
-    Returns:
-        (N,); nan where a map or a mask is zero everywhere.
-
-    Raises:
-        ValueError: shapes differ or are not (N, H, W), a map has negative values, or a mask leaves [0, 1].
+        maps: m, (N, H, W), nonnegative, else ValueError.
+        masks: b, (N, H, W), bool or weights in [0, 1], else ValueError.
 
     Example:
         >>> energy_in_mask(torch.tensor([[[3.0, 1.0]]]), torch.tensor([[[True, False]]]))
@@ -461,19 +428,11 @@ def energy_in_mask(maps: Tensor, masks: Tensor) -> Tensor:
 
 
 def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
-    """Return whether a map's largest value lies on the masked object, 1 or 0 for each image: (N,).
+    """Return whether a map's largest value lies on the masked object, 1 or 0 for each image: (N,) float32.
 
     If several values are largest, the score is the fraction of them inside: 1/2 for two peaks, one of them inside.
-
-    Args:
-        maps: (N, H, W).
-        masks: (N, H, W), bool or weights in [0, 1]; from 1/2 on counts as inside.
-
-    Returns:
-        (N,) float32; nan if a map is not finite or its mask is empty.
-
-    Raises:
-        ValueError: shapes differ or are not (N, H, W), or a mask leaves [0, 1].
+    Masks count as inside from 1/2 on. The result is nan if a map is not finite or its mask is empty. Shapes and errors
+    are those of :func:`energy_in_mask`, but maps may be negative.
 
     Example:
         >>> pointing_game(torch.tensor([[[3.0, 1.0]]]), torch.tensor([[[True, False]]]))
@@ -511,17 +470,9 @@ def top_overlap(first: Tensor, second: Tensor, share: float = 0.1) -> Tensor:
 
     .. math:: \mathrm{IoU} = |T(a) \cap T(b)| \,/\, |T(a) \cup T(b)|
 
-    Symbols: T the fraction ``share`` of the pixels with the largest values, equal ones ordered by rows. Independent
-        maps
-    score share / (2 - share) on average, .05 at a tenth. The result is nan for a map that is not finite.
-
-    Args:
-        first: (N, H, W).
-        second: (N, H, W).
-        share: of the pixels, above 0 and at most 1; at least one pixel is taken.
-
-    Raises:
-        ValueError: shapes differ or are not (N, H, W), or a share out of range.
+    Symbols: T the fraction ``share`` of the pixels, at least one, with the largest values, equal ones ordered by rows.
+    Independent maps score share / (2 - share) on average, .05 at a tenth. The result is nan for a map that is not
+    finite. Raises ValueError for maps that are not of one shape (N, H, W), or a share outside (0, 1].
 
     Example:
         >>> top_overlap(torch.tensor([[[4.0, 3.0, 0.0, 0.0]]]), torch.tensor([[[4.0, 0.0, 3.0, 0.0]]]), share=0.5)
@@ -547,16 +498,8 @@ def gini(maps: Tensor) -> Tensor:
 
     .. math:: G = \frac{\Sigma_i (2i - n - 1)\, |m|_{(i)}}{n\, \Sigma_i |m|_{(i)}}
 
-    Symbols: \|m\|_(i) the i-th smallest of n magnitudes.
-
-    Args:
-        maps: (N, …), floats.
-
-    Returns:
-        (N,), in float32 or wider; nan for a map of zeros or one that is not finite.
-
-    Raises:
-        ValueError: fewer than two dimensions.
+    Symbols: \|m\|_(i) the i-th smallest of n magnitudes. The maps are (N, …) floats, else ValueError; the result is in
+    float32 or wider, nan for a map of zeros or one that is not finite.
 
     Example:
         >>> gini(torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 1.0]]))

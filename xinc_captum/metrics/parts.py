@@ -1,4 +1,9 @@
-"""Measures of image parts (area, position, colour, shape, texture, motion), and their registry by name."""
+"""Measures of image parts (area, position, colour, shape, texture, motion), and their registry by name.
+
+A measure takes images (n, C, H, W), floats in [0, 1], and masks (n, parts, H, W), bool or weights in [0, 1], which may
+overlap, and returns (n, parts, columns) in the images' dtype, nan for an empty part. Shapes that do not match, or 8-bit
+values, raise ValueError. All but :func:`part_entropy` and :func:`part_motion` are differentiable.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,12 +20,7 @@ from .regions import LUMA
 
 
 def check_parts(images: Tensor, masks: Tensor) -> None:
-    """Check that part masks match images.
-
-    Raises:
-        ValueError: images that are not floats (n, C, H, W), masks that are not (n, parts, H, W) of the same images, or
-            no part.
-    """
+    """Check that part masks (n, parts, H, W) match images (n, C, H, W), and that there is a part."""
     if images.dim() != 4 or not images.is_floating_point():
         raise ValueError(
             f"images are {images.dtype} of shape {tuple(images.shape)}; expected floats in [0, 1], (n, C, H, W). "
@@ -35,21 +35,12 @@ def check_parts(images: Tensor, masks: Tensor) -> None:
 
 
 def part_means(fields: Tensor, masks: Tensor) -> Tensor:
-    r"""Return the mean of each field over each part; masks may be soft, and gradients reach both.
+    r"""Return the mean of each field (n, fields, H, W) over each part: (n, parts, fields); gradients reach both.
 
     .. math:: \bar f_{q,k} = \frac{\Sigma_p\, m_{q,p}\, f_{k,p}}{\Sigma_p\, m_{q,p}}
 
-    Symbols: m the mask of part q, f field k, p the pixels.
-
-    Args:
-        fields: (n, fields, H, W), floats.
-        masks: (n, parts, H, W), bool or weights in [0, 1]; parts may overlap.
-
-    Returns:
-        (n, parts, fields), in the fields' dtype; nan for an empty part.
-
-    Raises:
-        ValueError: shapes that do not match.
+    Symbols: m the mask of part q, soft or bool, f field k, p the pixels. An empty part has nan. Raises ValueError for
+    shapes that do not match.
 
     Example:
         >>> image = torch.tensor([[[[0.0, 0.5, 1.0]]]])
@@ -69,19 +60,12 @@ def sums(weights: Tensor) -> Tensor:
 
 
 def part_area(images: Tensor, masks: Tensor) -> Tensor:
-    r"""Return the fraction of the image that each part covers.
+    r"""Return the fraction of the image that each part covers: (n, parts, 1), from 0 to 1; times H · W for pixels.
 
     .. math:: A_q = \frac{1}{P}\, \Sigma_p\, m_{q,p}
 
-    Args:
-        images: (n, C, H, W), floats in [0, 1]; only their size is used.
-        masks: (n, parts, H, W), bool or weights in [0, 1].
-
-    Returns:
-        (n, parts, 1), from 0 to 1; multiply by H · W for pixels.
-
-    Raises:
-        ValueError: shapes that do not match, or masks that leave [0, 1].
+    Only the size of the images (n, C, H, W) is used. Raises ValueError as :func:`part_means`, and for masks that leave
+    [0, 1].
 
     Example:
         >>> part_area(torch.zeros(1, 3, 2, 2), torch.tensor([[[[1, 0], [0, 0]]]])).item()
@@ -98,20 +82,12 @@ def part_area(images: Tensor, masks: Tensor) -> Tensor:
 
 
 def part_luminance(images: Tensor, masks: Tensor) -> Tensor:
-    r"""Return the mean luminance of each part.
+    r"""Return the mean luminance of each part, :func:`part_means` of :func:`intensity`: (n, parts, 1), from 0 to 1.
 
     .. math:: L_q = 0.299\,\bar R_q + 0.587\,\bar G_q + 0.114\,\bar B_q
 
-    Args:
-        images: (n, C, H, W), floats in [0, 1]; other than three channels are averaged.
-        masks: (n, parts, H, W), bool or weights in [0, 1].
-
-    Returns:
-        (n, parts, 1), from 0 to 1; nan for an empty part. Times 85, it is the value of the paper's released code, which
-        also divides by the three channels.
-
-    Raises:
-        ValueError: shapes that do not match.
+    Images of other than three channels are averaged. Times 85, it is the value of the paper's released code, which also
+    divides by the three channels.
 
     Example:
         >>> part_luminance(torch.ones(1, 3, 1, 1), torch.ones(1, 1, 1, 1)).item()
@@ -136,21 +112,15 @@ _TOE = 0.04045
 
 
 def lab(images: Tensor) -> Tensor:
-    r"""Return CIE L*a*b* of sRGB images under D65; differentiable.
+    r"""Return CIE L*a*b* of sRGB images (n, 3, H, W) in [0, 1] under D65; differentiable.
 
     .. math:: L = 116\, f(Y) - 16, \quad a = 500\,(f(X) - f(Y)), \quad b = 200\,(f(Y) - f(Z))
 
     Symbols: X, Y, Z of the linearised channels, divided by the white point; f the cube root, continued linearly below
-    (6/29)³.
-
-    Args:
-        images: (n, 3, H, W), floats in [0, 1]; values outside are clipped.
+    (6/29)³. Values outside [0, 1] are clipped; another number of channels raises ValueError.
 
     Returns:
         (n, 3, H, W): L from 0 to 100, a from green (< 0) to red, b from blue (< 0) to yellow.
-
-    Raises:
-        ValueError: another number of channels.
 
     Example:
         >>> lab(torch.ones(1, 3, 1, 1)).flatten().round().abs()
@@ -175,17 +145,9 @@ def _power(values: Tensor, exponent: float) -> Tensor:
 
 
 def part_rgb(images: Tensor, masks: Tensor) -> Tensor:
-    """Return the mean of each colour channel over each part.
+    """Return the mean of each colour channel over each part, :func:`part_means`: (n, parts, 3), red, green, blue.
 
-    Args:
-        images: (n, 3, H, W), floats in [0, 1].
-        masks: (n, parts, H, W), bool or weights in [0, 1].
-
-    Returns:
-        (n, parts, 3), red, green, blue from 0 to 1; nan for an empty part.
-
-    Raises:
-        ValueError: shapes that do not match, or another number of channels.
+    Raises ValueError also for another number of channels than 3.
 
     Example:
         >>> part_rgb(torch.eye(3).view(3, 3, 1, 1)[:1], torch.ones(1, 1, 1, 1))
@@ -197,17 +159,7 @@ def part_rgb(images: Tensor, masks: Tensor) -> Tensor:
 
 
 def part_lab(images: Tensor, masks: Tensor) -> Tensor:
-    """Return the mean CIE L*a*b* of each part; its distances approximate perceived differences.
-
-    Args:
-        images: (n, 3, H, W), floats in [0, 1].
-        masks: (n, parts, H, W), bool or weights in [0, 1].
-
-    Returns:
-        (n, parts, 3), as :func:`lab`; nan for an empty part.
-
-    Raises:
-        ValueError: shapes that do not match, or another number of channels.
+    """Return the mean :func:`lab` of each part, (n, parts, 3); its distances approximate perceived differences.
 
     Example:
         >>> part_lab(torch.zeros(1, 3, 1, 1), torch.ones(1, 1, 1, 1)).abs().max().round()
@@ -217,19 +169,11 @@ def part_lab(images: Tensor, masks: Tensor) -> Tensor:
 
 
 def part_centroid(images: Tensor, masks: Tensor) -> Tensor:
-    r"""Return the centre of mass of each part.
+    r"""Return the centre of mass of each part: (n, parts, 2), row and column in pixels, the first pixel's centre at 0.
 
     .. math:: c_q = \frac{\Sigma_p\, m_{q,p}\, p}{\Sigma_p\, m_{q,p}}
 
-    Args:
-        images: (n, C, H, W), floats; only their size is used.
-        masks: (n, parts, H, W), bool or weights in [0, 1].
-
-    Returns:
-        (n, parts, 2): row and column in pixels, the first pixel's centre at 0; nan for an empty part.
-
-    Raises:
-        ValueError: shapes that do not match.
+    Only the size of the images is used. An empty part has nan; errors are those of :func:`part_means`.
 
     Example:
         >>> part_centroid(torch.zeros(1, 1, 1, 4), torch.tensor([[[[0, 0, 1, 1]]]]))
@@ -241,25 +185,15 @@ def part_centroid(images: Tensor, masks: Tensor) -> Tensor:
 
 
 def part_ellipse(images: Tensor, masks: Tensor) -> Tensor:
-    r"""Return eccentricity and orientation of the ellipse that has each part's second moments.
+    r"""Return eccentricity and orientation of the ellipse that has each part's second moments: (n, parts, 2).
 
     .. math:: e = \sqrt{1 - \lambda_2 / \lambda_1}, \qquad
               \theta = \tfrac12\, \mathrm{atan2}(2\mu_{xy},\; \mu_{xx} - \mu_{yy})
 
-    Symbols: λ₁ ≥ λ₂ the eigenvalues of the covariance μ of the part's pixels, x along the columns, y down the rows. A
-    part of several pieces gives one ellipse (the released code fits one to each outline). For e near 0, a circle, θ is
-    not reliable.
-
-    Args:
-        images: (n, C, H, W), floats; only their size is used.
-        masks: (n, parts, H, W), bool or weights in [0, 1].
-
-    Returns:
-        (n, parts, 2): e from 0 to 1; θ in degrees, the clockwise angle of the long axis to the horizontal, in (-90,
-        90]; nan for an empty part.
-
-    Raises:
-        ValueError: shapes that do not match.
+    Symbols: λ₁ ≥ λ₂ the eigenvalues of the covariance μ of the part's pixels, x along the columns, y down the rows; e
+    from 0 to 1; θ in degrees, the clockwise angle of the long axis to the horizontal, in (-90, 90]. A part of several
+    pieces gives one ellipse (the released code fits one to each outline). For e near 0, a circle, θ is not reliable.
+    Arguments and errors are those of :func:`part_centroid`.
 
     Example:
         >>> part_ellipse(torch.zeros(1, 1, 3, 3), torch.eye(3)[None, None]).round(decimals=4)
@@ -284,18 +218,11 @@ def part_ellipse(images: Tensor, masks: Tensor) -> Tensor:
 
 
 def turn(before: Tensor, after: Tensor) -> Tensor:
-    r"""Return the smaller rotation angle between two axes, computed from the doubled angle.
+    r"""Return the smaller rotation angle between two axes θ and θ', in degrees: in (-90, 90], of any shape.
 
     .. math:: \Delta\theta = \tfrac12\, \mathrm{atan2}(\sin 2\delta,\, \cos 2\delta), \quad \delta = \theta' - \theta
 
     An axis has no direction: 89° and -89° differ by 2°. (The released code subtracts, which gives 178°.)
-
-    Args:
-        before: θ, degrees, any shape.
-        after: θ', likewise.
-
-    Returns:
-        degrees in (-90, 90].
 
     Example:
         >>> turn(torch.tensor(89.0), torch.tensor(-89.0)).round()
@@ -330,14 +257,8 @@ def without_affine(flow: Tensor, rounds: int = 10) -> Tensor:
     ρ is the absolute value, by iterated reweighting, so that a part that moves by itself hardly affects the fit.
 
     Args:
-        flow: (n, 2, H, W), rows then columns, pixels.
+        flow: w, (n, 2, H, W), rows then columns, pixels; another shape or less than 3 pixels raise ValueError.
         rounds: of reweighting.
-
-    Returns:
-        (n, 2, H, W).
-
-    Raises:
-        ValueError: another shape, or fewer than three pixels.
 
     Example:
         >>> without_affine(torch.ones(1, 2, 4, 4)).abs().max() < 1e-4
@@ -363,21 +284,13 @@ def without_affine(flow: Tensor, rounds: int = 10) -> Tensor:
 
 
 def part_motion(before: Tensor, after: Tensor, masks: Tensor) -> Tensor:
-    """Return the mean displacement of each part between two images, by TV-L1 flow (scikit-image, ``analysis``).
+    """Return the mean displacement of each part between two images, by TV-L1 flow (scikit-image, extra ``analysis``).
 
-    The affine motion of the image is subtracted first: :func:`without_affine`.
-
-    Args:
-        before: (n, C, H, W), floats in [0, 1].
-        after: likewise, for the same rows.
-        masks: (n, parts, H, W), of ``before``; bool or weights in [0, 1].
+    The affine motion of the image is subtracted first: :func:`without_affine`. The images before and after have the
+    same shape, (n, C, H, W); the masks are those of ``before``. Errors are those of :func:`part_means`.
 
     Returns:
         (n, parts, 3): down, right and speed (the mean length of the vectors), in pixels; nan for an empty part.
-
-    Raises:
-        ValueError: shapes that do not match.
-        ModuleNotFoundError: scikit-image is missing.
 
     Example:
         >>> still = torch.zeros(1, 1, 16, 16)
@@ -408,15 +321,11 @@ def local_entropy(images: Tensor, radius: int = RADIUS) -> Tensor:
     between two grey levels are rounded alike.
 
     Args:
-        images: (n, C, H, W), floats in [0, 1]; three channels become scikit-image's grey, others their mean.
+        images: (n, C, H, W), floats in [0, 1], else ValueError; other than three channels are averaged.
         radius: of the disk, in pixels.
 
     Returns:
         (n, 1, H, W), float32, in bits; nan for an image with nan. Not differentiable: see :func:`smooth_entropy`.
-
-    Raises:
-        ValueError: 8-bit values, or another number of dims.
-        ModuleNotFoundError: scikit-image is missing.
 
     Example:
         >>> local_entropy(torch.ones(1, 3, 4, 4)).max()
@@ -442,25 +351,15 @@ def local_entropy(images: Tensor, radius: int = RADIUS) -> Tensor:
 
 
 def smooth_entropy(images: Tensor, radius: int = RADIUS, levels: int = 8) -> Tensor:
-    r"""Return a differentiable local entropy, with few, overlapping grey levels.
+    r"""Return a differentiable local entropy, with few, overlapping grey levels: (n, 1, H, W), in bits.
 
     .. math:: h_{g,p} = \mathrm{mean}_{p' \in D(p)}\; \beta\bigl((G-1)\, I_{p'} - g\bigr), \qquad
               H_p = -\Sigma_g\, h_g \log_2 h_g
 
-    Symbols: β the quadratic B-spline, which distributes each grey value over its three nearest levels; g from -1 to G,
-    so that black and white have neighbours too. It ranks textures similarly to :func:`local_entropy`; a uniform grey
-    has about one bit instead of none.
-
-    Args:
-        images: (n, C, H, W), floats in [0, 1].
-        radius: of the disk, in pixels.
-        levels: G, at least 2.
-
-    Returns:
-        (n, 1, H, W), in the images' dtype, in bits; differentiable.
-
-    Raises:
-        ValueError: 8-bit values, another number of dims, or fewer than two levels.
+    Symbols: β the quadratic B-spline, which distributes each grey value over its three nearest levels; G ``levels``, at
+    least 2; g from -1 to G, so that black and white have neighbours too; D the disk of ``radius`` pixels. It ranks
+    textures similarly to :func:`local_entropy`, which has the same images and errors; a uniform grey has about one bit
+    instead of none.
 
     Example:
         >>> smooth_entropy(torch.tensor([[[[0.0, 1.0]]]]), levels=2).mean()
@@ -515,32 +414,17 @@ def _check(images: Tensor) -> None:
 
 
 def difference(before: Tensor, after: Tensor, _base: Tensor) -> Tensor:
-    """Return after - before.
-
-    Example:
-        >>> difference(torch.tensor(1.0), torch.tensor(3.0), torch.tensor(2.0))
-        tensor(2.)
-    """
+    """Return after - before."""
     return after - before
 
 
 def relative(before: Tensor, after: Tensor, base: Tensor) -> Tensor:
-    """Return (after - before) / base, the paper's change of areas; a base of 0 counts as 1.
-
-    Example:
-        >>> relative(torch.tensor(1.0), torch.tensor(3.0), torch.tensor(2.0))
-        tensor(1.)
-    """
+    """Return (after - before) / base, the paper's change of areas; a base of 0 counts as 1."""
     return (after - before) / base.where(base != 0, 1.0)
 
 
 def of_ellipses(before: Tensor, after: Tensor, _base: Tensor) -> Tensor:
-    """Return differences of eccentricities (the first column) and :func:`turn` of orientations (the second).
-
-    Example:
-        >>> of_ellipses(torch.tensor([0.5, 89.0]), torch.tensor([0.75, -89.0]), torch.zeros(2)).round(decimals=2)
-        tensor([0.2500, 2.0000])
-    """
+    """Return differences of eccentricities (the first column) and :func:`turn` of orientations (the second)."""
     turned = turn(before[..., 1], after[..., 1])
     return torch.stack([after[..., 0] - before[..., 0], turned], -1)
 
@@ -591,13 +475,9 @@ MEASURES: dict[str, Measure | Movement] = {
 
 
 def resolve_measures(measures: Sequence[str | Measure | Movement]) -> list[Measure | Movement]:
-    """Return measures for names and measures.
+    """Return measures for names of :data:`MEASURES` and measures.
 
-    Args:
-        measures: keys of :data:`MEASURES`, or measures.
-
-    Raises:
-        ValueError: no measure, one that is unknown, or two columns of one name.
+    Raises ValueError for no measure, one that is unknown, or two columns of one name.
 
     Example:
         >>> [m.columns for m in resolve_measures(["area", "ellipse"])]

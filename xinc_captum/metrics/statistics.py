@@ -13,13 +13,7 @@ from ..hooks import ForwardFunc, protect
 
 
 class Interval(NamedTuple):
-    """A value with its bootstrap interval.
-
-    Attributes:
-        value: of the original rows.
-        low: lower end.
-        high: upper end.
-    """
+    """A value of the original rows with its bootstrap interval, ``low`` to ``high``."""
 
     value: float
     low: float
@@ -32,7 +26,7 @@ class Interval(NamedTuple):
 def ratio_interval(
     above: Tensor, below: Tensor, *, level: float = 0.95, repeats: int = 1000, seed: int = 0
 ) -> Interval:
-    r"""Return a ratio of sums with a percentile bootstrap interval over rows.
+    r"""Return a ratio of sums with a percentile bootstrap interval over rows; nan if every resample divides by 0.
 
     .. math:: \frac{\sum_i a_i}{\sum_i b_i}, \qquad \text{and the same for rows sampled with replacement}
 
@@ -43,12 +37,12 @@ def ratio_interval(
     Args:
         above: a, (n,).
         below: b, (n,).
-        level: fraction of resamples within the interval.
-        repeats: number of resamples.
+        level: fraction of resamples within the interval, in (0, 1).
+        repeats: number of resamples, drawn with ``seed``.
         seed: of the resamples.
 
     Raises:
-        ValueError: no rows, shapes that differ, a level outside (0, 1), or no resamples.
+        ValueError: no rows, shapes that differ, a level out of range, or no resamples.
 
     Example:
         >>> ratio_interval(torch.ones(50), torch.ones(50))
@@ -79,21 +73,13 @@ def ratio_interval(
 
 
 def mean_interval(values: Tensor, *, level: float = 0.95, repeats: int = 1000, seed: int = 0) -> Interval:
-    """Return the mean of the finite values with a percentile bootstrap interval; nan without any.
+    """Return the mean of the finite values, (n,), with the interval of :func:`ratio_interval`; nan without any.
 
     The interval of a single value is nan.
-
-    Args:
-        values: (n,).
-        level: fraction of resamples within the interval.
-        repeats: number of resamples.
-        seed: of the resamples.
 
     Example:
         >>> mean_interval(torch.tensor([2.0, 2.0, torch.nan]))
         Interval(value=2.0, low=2.0, high=2.0)
-
-    Source: as for :func:`ratio_interval`.
     """
     numbers = values[values.isfinite()]
     if len(numbers) < 2:
@@ -112,19 +98,14 @@ def complement(interval: Interval) -> Interval:
 
 
 def chance_of(observed: Tensor, null: Tensor) -> Tensor:
-    r"""Return permutation p-values: how often the null reaches the observed statistic.
+    r"""Return permutation p-values, how often the null reaches the observed statistic: (n,) float64.
 
     .. math:: p_i = \frac{1 + \#\{j : T^0_j \ge T_i\}}{1 + V}
 
-    Symbols: T the statistic, larger is stronger; T⁰ its V values under the null, pooled over units, which must have the
-    same distribution under the null. The smallest p is 1 / (1 + V).
-
     Args:
-        observed: (n,), floats; nan gets p = 1.
-        null: (V,), floats; nan are left out.
-
-    Returns:
-        (n,), float64.
+        observed: T, (n,), floats; larger is stronger, nan gets p = 1.
+        null: T⁰, its V values under the null, pooled over units, which must have the same distribution under it; nan
+            are left out.
 
     Raises:
         ValueError: other shapes, or a null without a finite value.
@@ -149,21 +130,12 @@ def chance_of(observed: Tensor, null: Tensor) -> Tensor:
 
 
 def false_discovery_rate(p: Tensor) -> Tensor:
-    r"""Return the smallest false discovery rate at which each test is significant (Benjamini-Hochberg).
+    r"""Return the smallest false discovery rate at which each test is significant (Benjamini-Hochberg): (n,) float64.
 
     .. math:: q_{(i)} = \min_{j \ge i}\, \min\Bigl(1,\; \frac{n\, p_{(j)}}{j}\Bigr)
 
-    Of all tests with q <= .05, at most one in twenty is expected to be false, if the p-values are independent or
-    positively dependent.
-
-    Args:
-        p: (n,), p-values.
-
-    Returns:
-        (n,), float64, in the order of ``p``.
-
-    Raises:
-        ValueError: another shape, or values outside [0, 1].
+    Of all tests with q <= .05, at most one in twenty is expected to be false, if the p-values ``p``, (n,), are
+    independent or positively dependent. Raises ValueError for another shape, or values outside [0, 1].
 
     Example:
         >>> false_discovery_rate(torch.tensor([0.01, 0.5, 0.02]))
@@ -186,20 +158,16 @@ class Correlations(NamedTuple):
 
 
 def spearman(first: Tensor, second: Tensor) -> Correlations:
-    r"""Return Spearman's rank correlation of each row of ``first`` with the same row of ``second``.
+    r"""Return Spearman's rank correlation of each row of ``first``, (rows, n), with the same row of ``second``.
 
     .. math:: \rho = \mathrm{corr}(\mathrm{rank}(a), \mathrm{rank}(b))
 
     Every row is divided by its largest magnitude and rounded to 1e-6 before ranking; ties get their average rank.
     Otherwise rounding errors would split exact ties (inactive units) and turn a correlation of 1.0 into 0.7. Rows that
-    are constant or not finite in either tensor have no rank correlation; they are left out and counted.
-
-    Args:
-        first: (rows, n), any float dtype; computed in float64.
-        second: (rows, n).
+    are constant or not finite in either tensor have no rank correlation.
 
     Returns:
-        the coefficients of the remaining rows, (k,), and the number of rows left out.
+        the coefficients of the remaining rows, (k,) float64, and the number of rows left out.
 
     Raises:
         ValueError: shapes differ or are not (rows, n).
@@ -231,29 +199,19 @@ def _round(rows: Tensor) -> Tensor:
 
 
 def average_ranks(rows: Tensor) -> Tensor:
-    """Return ranks 1 … n within each row, averaged over ties: (rows, n); all nan for a row with nan.
-
-    Example:
-        >>> average_ranks(torch.tensor([[5.0, 1.0, 5.0]]))
-        tensor([[2.5000, 1.0000, 2.5000]], dtype=torch.float64)
-    """
+    """Return ranks 1 … n within each row, averaged over ties: (rows, n); all nan for a row with nan."""
     from scipy.stats import rankdata
 
     return torch.from_numpy(rankdata(rows.detach().cpu().double().numpy(), axis=1)).to(rows.device)
 
 
 def rank_vectors(rows: Tensor) -> Tensor:
-    r"""Return centred ranks as unit vectors: the dot product of two is their Spearman correlation.
+    r"""Return centred ranks of rows (…, n) as unit vectors, float64: dot products are Spearman correlations.
 
     .. math:: \rho(a, b) = v(a) \cdot v(b)
 
-    Use it to correlate all rows with all others; :func:`spearman` compares rows in pairs. Values are rounded as there.
-
-    Args:
-        rows: (…, n), any float dtype.
-
-    Returns:
-        (…, n), float64; nan for rows that are constant or not finite, which have no rank correlation.
+    Use it to correlate all rows with all others; :func:`spearman` compares rows in pairs, and rounds likewise. Rows
+    that are constant or not finite have no rank correlation; their vectors are nan.
 
     Example:
         >>> v = rank_vectors(torch.tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 15.0]]))
@@ -280,14 +238,10 @@ class Agreement(NamedTuple):
 
 
 def canvas_agreement(maps: Tensor, truth: Tensor) -> Agreement:
-    """Return the Spearman agreement of canvases, of maps over pixels and of totals over units.
+    """Return the Spearman agreement of canvases (units, channels, pixels), whose numbers of channels may differ.
 
     A map is Σ_channel |c|; spatial = mean over units of ρ(map, true map) over pixels; total = ρ over units of
     Σ_pixels map.
-
-    Args:
-        maps: (units, channels, pixels).
-        truth: (units, channels, pixels); its channels may differ in number.
 
     Example:
         >>> maps = torch.rand(4, 3, 50)
@@ -302,14 +256,9 @@ def canvas_agreement(maps: Tensor, truth: Tensor) -> Agreement:
 
 
 def shuffle_units(magnitudes: Tensor, generator: torch.Generator) -> Tensor:
-    """Return magnitudes permuted over the units at every pixel, which removes the position of each unit.
+    """Return magnitudes (units, *size) permuted over the units at every pixel, which removes the position of each unit.
 
-    Args:
-        magnitudes: (units, *size).
-        generator: on the magnitudes' device.
-
-    Returns:
-        (units, *size); each pixel keeps its values.
+    The generator is on the magnitudes' device; each pixel keeps its values.
 
     Example:
         >>> shuffle_units(torch.tensor([[1.0], [2.0]]), torch.Generator().manual_seed(0)).sum()
@@ -319,14 +268,9 @@ def shuffle_units(magnitudes: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def shuffle_pixels(magnitudes: Tensor, generator: torch.Generator) -> Tensor:
-    """Return magnitudes permuted over the pixels for every unit, which removes the overlap of units.
+    """Return magnitudes (units, *size) permuted over the pixels for every unit, which removes the overlap of units.
 
-    Args:
-        magnitudes: (units, *size).
-        generator: on the magnitudes' device.
-
-    Returns:
-        (units, *size); each unit keeps its values.
+    See :func:`shuffle_units`; here each unit keeps its values.
 
     Example:
         >>> shuffle_pixels(torch.tensor([[1.0, 2.0]]), torch.Generator().manual_seed(0)).sum()
@@ -338,10 +282,8 @@ def shuffle_pixels(magnitudes: Tensor, generator: torch.Generator) -> Tensor:
 def shifts(size: tuple[int, ...], repeats: int, generator: torch.Generator) -> list[tuple[int, ...]]:
     """Return random nonzero offsets for ``torch.roll``, which wraps around the borders.
 
-    Rolling changes only the position, and keeps areas, shapes and smoothness, which random pixels would not.
-
-    Raises:
-        ValueError: an image of one pixel, or no repeats.
+    Rolling changes only the position, and keeps areas, shapes and smoothness, which random pixels would not. Raises
+    ValueError for an image of one pixel, or no repeats.
 
     Example:
         >>> shifts((1, 2), 2, torch.Generator())
@@ -355,23 +297,13 @@ def shifts(size: tuple[int, ...], repeats: int, generator: torch.Generator) -> l
 
 
 def shuffle_within(rows: Tensor, classes: Tensor, generator: torch.Generator) -> Tensor:
-    """Return rows permuted within classes, which keeps no relation but that to the class.
+    """Return rows (n, columns) permuted within classes (n,), which keeps no relation but that to the class.
 
-    Args:
-        rows: (n, columns).
-        classes: (n,).
-        generator: of the permutation.
-
-    Returns:
-        (n, columns); each class keeps its rows.
-
-    Raises:
-        ValueError: not one class for each row.
+    Raises ValueError unless there is one class for each row.
 
     Example:
-        >>> shuffle_within(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1]), torch.Generator())
-        tensor([[1.],
-                [2.]])
+        >>> shuffle_within(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1]), torch.Generator()).tolist()
+        [[1.0], [2.0]]
     """
     if classes.shape != rows.shape[:1]:
         raise ValueError(f"got classes of shape {tuple(classes.shape)} for {len(rows)} rows; expected one a row.")
@@ -428,10 +360,8 @@ def probabilities(outputs: Tensor, kind: Probability = "auto") -> Tensor:
 def probability_kind(outputs: Tensor, kind: Probability = "auto", model: ForwardFunc | None = None) -> Probability:
     """Return the kind of a classifier's outputs, as defined by :func:`probabilities`; "auto" is never returned.
 
-    Rows that are not finite are ignored.
-
     Args:
-        outputs: (N, classes).
+        outputs: (N, classes); rows that are not finite are ignored.
         kind: returned unchanged if it is not "auto".
         model: a function without arguments that computes outputs with gradients. It is called only if the values do not
             decide whether they are probabilities; they are if their last operation is a sigmoid.
@@ -478,15 +408,11 @@ def probability_kind(outputs: Tensor, kind: Probability = "auto", model: Forward
 
 
 def predict_classes(outputs: Tensor, like: Tensor | None = None) -> Tensor:
-    """Return the class that is predicted, (...,) int64.
+    """Return the predicted classes of outputs (..., classes): (...,) int64.
 
     For several columns it is the index of the largest. A single column has the classes 1 and 0; the class is 1 for a
-    logit above 0, or for a value above 1/2 if all values lie in [0, 1].
-
-    Args:
-        outputs: (..., classes).
-        like: outputs by whose values logits and probabilities are distinguished; None uses ``outputs``. Give the same
-            for outputs that are compared.
+    logit above 0, or for a value above 1/2 if all values lie in [0, 1]. Those of ``like`` decide this, by default of
+    ``outputs``; give the same for outputs that are compared.
 
     Example:
         >>> predict_classes(torch.tensor([[0.1, 2.0]])), predict_classes(torch.tensor([[-3.0], [0.2]]))
@@ -508,11 +434,7 @@ def as_probabilities(outputs: Tensor, kind: Probability) -> Tensor:
 
 
 def in_range(values: Tensor, kind: Probability) -> Tensor:
-    """Return the values, checked if their kind is "identity".
-
-    Raises:
-        ValueError: ``kind`` is "identity" and a value lies outside [0, 1].
-    """
+    """Return the values; raise ValueError if their kind is "identity" and one lies outside [0, 1]."""
     if kind == "identity" and values.numel():
         low, high = (float(end) for end in values.detach().nan_to_num(0.5).aminmax())
         if low < -SLACK or high > 1 + SLACK:
@@ -524,12 +446,7 @@ def in_range(values: Tensor, kind: Probability) -> Tensor:
 
 
 def class_outputs(forward_func: ForwardFunc, images: Tensor, batch_size: int = 32) -> Tensor:
-    """Run a classifier without gradients and return its checked outputs, (N, classes).
-
-    Raises:
-        TypeError: the model returns no tensor.
-        ValueError: the outputs are not (N, classes).
-    """
+    """Run a classifier without gradients and return its outputs, (N, classes), checked by :func:`class_scores`."""
     with protect(forward_func), torch.no_grad():
         return torch.cat([class_scores(forward_func(some.clone()), len(some)) for some in images.split(batch_size)])
 
@@ -537,9 +454,7 @@ def class_outputs(forward_func: ForwardFunc, images: Tensor, batch_size: int = 3
 def class_scores(output: object, rows: int) -> Tensor:
     """Return a classifier's output, checked to be one floating-point tensor (rows, classes).
 
-    Raises:
-        TypeError: it is not a tensor; the message shows a function around the model that selects one.
-        ValueError: it has another shape.
+    Raises TypeError unless it is a tensor; the message shows a function around the model that selects one.
     """
     if not isinstance(output, Tensor):
         what, access = tensor_named(output)

@@ -45,12 +45,7 @@ class Verdict:
 
 
 def weigh(against: Sequence[str], doubts: Sequence[str], support: Sequence[str]) -> tuple[Rating, str]:
-    """Return "fails" with what speaks against a result; else "weak" with the doubts; else "holds" with the support.
-
-    Example:
-        >>> weigh([], ["few images", "no control"], ["it agrees"])
-        ('weak', 'few images; no control')
-    """
+    """Return "fails" with what speaks against a result; else "weak" with the doubts; else "holds" with the support."""
     if against:
         return "fails", "; ".join(against)
     if doubts:
@@ -107,7 +102,7 @@ def judge_accentuation(
     high_frequency: float | None = None,
     gained: float | None = None,
 ) -> RowTrust:
-    """Return the verdict on one accentuated image.
+    """Return the verdict on one accentuated image, from the evidence that :class:`RowTrust` explains.
 
     *fails* if the score changed in the wrong direction; if the path similarity (to natural images or to the seed,
     whichever is higher) is below .64 of that among natural images and no second model's score rises; if a second
@@ -117,12 +112,6 @@ def judge_accentuation(
     *weak* if the score did not change; if no path was compared; if the path similarity is below .85 of that among
     natural images, or below .64 and a second model's score rises; if the similarity among natural images is below .2
     or above .9; or if a second model gains less than .1 as much. Otherwise *holds*.
-
-    Example:
-        >>> judge_accentuation(path=0.8, natural=0.7, high_frequency=0.02).verdict
-        'holds'
-        >>> judge_accentuation(path=0.1, natural=0.7).because
-        'its path through the layers is not that of natural images (similarity 0.10, theirs 0.70)'
     """
     evidence = (path, kept, natural, seed, shuffled, transfer, high_frequency, gained)
     if gained is not None and gained == 0:
@@ -174,18 +163,12 @@ def judge_accentuation(
 
 
 def path_vector(activation: Tensor, gradient: Tensor, unit_axis: int | None = None) -> Tensor:
-    r"""Return the path vector of a score at a layer, the contribution of each channel.
+    r"""Return the path vector of a score at a layer, the contribution of each channel: (rows, channels), float32.
 
     .. math:: v_c = \sum_{hw} a_{chw} \, \partial f / \partial a_{chw}
 
-    Args:
-        activation: (rows, channels), or with further axes for positions.
-        gradient: of the score, likewise.
-        unit_axis: the axis of the channels. None is the last of three axes, (rows, tokens, channels), and axis 1
-            otherwise.
-
-    Returns:
-        (rows, channels), float32.
+    ``unit_axis`` is the axis of the channels; None is the last of three axes, (rows, tokens, channels), and else axis
+    1.
 
     Source: Hamblin et al., "Feature accentuation" (arXiv 2402.10039): activation x gradient a layer.
     """
@@ -196,23 +179,11 @@ def path_vector(activation: Tensor, gradient: Tensor, unit_axis: int | None = No
 
 
 def path_similarity(paths: Sequence[Tensor], natural: Sequence[Tensor]) -> Tensor:
-    r"""Return the similarity of path vectors to the mean of natural images: Pearson's, averaged over layers.
+    r"""Return the similarity of path vectors to the mean of natural images: Pearson's, averaged over layers, (rows,).
 
     .. math:: s = \mathrm{mean}_l\; \mathrm{corr}(v_l, \mathrm{mean}_i\; n_{il} / \lVert n_{il} \rVert)
 
-    Symbols: v_l the path vector at layer l, n_il that of natural image i.
-
-    Args:
-        paths: one (rows, channels) a layer.
-        natural: one (M, channels) a layer.
-
-    Returns:
-        (rows,).
-
-    Example:
-        >>> v = torch.tensor([[1.0, 2.0, 4.0]])
-        >>> round(float(path_similarity([v], [2 * v])), 4)
-        1.0
+    Symbols: v_l the path vectors at layer l, (rows, channels), n_il that of natural image i.
     """
     means = [_unit(n).mean(0, keepdim=True) for n in natural]
     return _mean([_correlation(v, mean) for v, mean in zip(paths, means, strict=True)])
@@ -245,20 +216,11 @@ def _correlation(first: Tensor, second: Tensor) -> Tensor:
 
 
 def high_frequency_energy(change: Tensor, above: float = 0.25) -> Tensor:
-    r"""Return the fraction of a change's energy above a spatial frequency.
+    r"""Return the fraction of the energy of a change δ, (N, C, H, W), above a spatial frequency: (N,); nan if none.
 
     .. math:: \sum_{|f| > f_0} |\hat\delta_f|^2 \,/\, \sum_f |\hat\delta_f|^2
 
-    Args:
-        change: δ, (N, C, H, W).
-        above: f_0 in cycles a pixel; .25 is four pixels a cycle.
-
-    Returns:
-        (N,); nan if nothing changed.
-
-    Example:
-        >>> high_frequency_energy(torch.ones(1, 3, 8, 8))
-        tensor([0.])
+    Symbols: f_0 in cycles a pixel; .25 is four pixels a cycle.
     """
     energy = torch.fft.fft2(change.float()).abs().square().sum(1)
     rows, columns = (torch.fft.fftfreq(side, device=change.device) for side in change.shape[-2:])
@@ -290,16 +252,10 @@ def ablation_agreement(shares: Tensor, missing: Tensor) -> float | None:
 
     .. math:: \rho = \mathrm{spearman}_{u, o}(c_{u o},\; y_o(a) - y_o(a_u := 0))
 
-    Args:
-        shares: (units, *outputs).
-        missing: likewise; with other outputs, magnitudes Σ_channel |c| of (units, channels, places) are compared.
+    With other outputs than those of the canvas, magnitudes Σ_channel |c| of (units, channels, places) are compared.
 
     Returns:
         ρ; 0 if one of them is constant, None if both are.
-
-    Example:
-        >>> ablation_agreement(torch.tensor([[1.0, 2.0]]), torch.tensor([[10.0, 30.0]]))
-        1.0
     """
     if shares.shape != missing.shape:
         shares, missing = shares.abs().sum(1), missing.abs().sum(1)
@@ -316,10 +272,6 @@ def judge_canvas(*, agreement: float | None = None, gap: float | None = None) ->
     It *fails* if its agreement with the removal of units is below .5, or if contributions that should sum to the output
     differ from it by more than a thousandth. It *holds* from an agreement of .8. Between the two, or without a
     comparison, it is *weak*.
-
-    Example:
-        >>> str(judge_canvas(agreement=0.97))
-        'holds, because it ranks units and places as setting them to zero does (ρ 0.97)'
     """
     if gap is not None and not gap <= GAP:
         return CanvasTrust("fails", f"its parts miss the output by {gap:.2g} of it", agreement, gap)
