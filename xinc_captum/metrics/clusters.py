@@ -11,16 +11,11 @@ from .._optional import require
 from .motion import contribution_change
 from .regions import edges, group_features, opponents
 from .spread import check_clip, pool_cells, to_double
-from .statistics import rank_vectors
+from .statistics import rank_vectors, shuffle_units
 
 
 class UnitVectors(NamedTuple):
-    """Units as vectors.
-
-    Attributes:
-        values: (active units, dims), float64; each row has length 1.
-        units: (active units,), the indices of the units.
-    """
+    """Active units as vectors, (active units, dims), float64, each of length 1, and their indices, (active units,)."""
 
     values: Tensor
     units: Tensor
@@ -114,14 +109,12 @@ def stability(
     """
     if len(set(seeds)) < 2:
         raise ValueError(f"seeds are {tuple(seeds)}; expected at least two different ones.")
-    keys = torch.rand(vectors.shape, generator=generator, device=generator.device)
-    without = vectors.gather(0, keys.argsort(0).to(vectors.device))
 
     def agreement_of_runs(rows: Tensor) -> Tensor:
-        runs = [cluster_rows(rows, clusters, seed=seed) for seed in seeds]
-        pairs = itertools.combinations(runs, 2)
+        pairs = itertools.combinations([cluster_rows(rows, clusters, seed=seed) for seed in seeds], 2)
         return torch.tensor([rand_index(a, b) for a, b in pairs], dtype=torch.float64)
 
+    without = shuffle_units(vectors, generator)
     return ClusterStability(agreement_of_runs(vectors), agreement_of_runs(without))
 
 
@@ -193,39 +186,6 @@ class Explained(NamedTuple):
         return (1 + int((self.shuffled >= self.share).sum())) / (1 + len(self.shuffled))
 
 
-def share_explained(response: Tensor, labels: Tensor) -> float:
-    r"""Return the fraction of a response's variance that lies between clusters.
-
-    .. math:: \eta^2 = \mathrm{mean}_d \; \frac{\Sigma_k\, n_k (\bar r_{k,d} - \bar r_d)^2}
-              {\Sigma_u\, (r_{u,d} - \bar r_d)^2}
-
-    Symbols: r the response of unit u in dim d, k the clusters of n_k units. Dims that do not vary are left out.
-
-    Args:
-        response: (units, dims), or (units,).
-        labels: (units,), integers.
-
-    Returns:
-        0 to 1; nan if nothing varies.
-
-    Raises:
-        ValueError: shapes that do not match, or a response that is not finite.
-
-    Example:
-        >>> share_explained(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0, 0, 1, 1]))
-        1.0
-
-    Source: the correlation ratio of Pearson (1905).
-    """
-    rows = response if response.dim() == 2 else response[:, None]
-    if labels.dim() != 1 or len(rows) != len(labels) or not rows.isfinite().all():
-        raise ValueError(
-            f"response has shape {tuple(response.shape)} and labels {tuple(labels.shape)}; expected finite (units, "
-            "dims) and (units,). Leave units without a response out of both."
-        )
-    return _share(to_double(rows), _members(labels.to(rows.device)))
-
-
 def what_dominates(
     responses: Mapping[str, Tensor], labels: Tensor, *, generator: torch.Generator, repeats: int = 200
 ) -> dict[str, Explained]:
@@ -235,16 +195,15 @@ def what_dominates(
               {\Sigma_u\, (r_{u,d} - \bar r_d)^2}
 
     Symbols: r the response of unit u in dim d, k the clusters of n_k units. Dims that do not vary are left out, and
-    units with nan in any response are left out of all, so that all responses are about the same units.
+    units with nan in any response are left out of all, so that all responses are about the same units; fewer than three
+    raise ValueError.
 
     Args:
         responses: r by name, (units, dims), for example of :func:`unit_responses`.
-        labels: (units,), clusters of the same units. If vectors left some units out, index the responses by ``units``.
+        labels: (units,), clusters of the same units, at least two, else ValueError. If vectors left some units out,
+            index the responses by ``units``.
         generator: of the shuffles and samples.
         repeats: number of shuffles and of samples.
-
-    Raises:
-        ValueError: shapes that do not match, fewer than three units with all responses, or a single cluster.
 
     Example:
         >>> labels = torch.arange(40) % 2
@@ -268,7 +227,8 @@ def what_dominates(
         raise ValueError(f"{count} of {len(labels)} units have all responses; expected at least 3.")
     rows = {name: row[complete] for name, row in rows.items()}
     device = generator.device
-    member = _members(labels.to(complete.device)[complete])
+    known = labels.to(complete.device)[complete]
+    member = to_double(known[:, None] == known.unique())  # (units, clusters)
     if member.shape[1] < 2:
         raise ValueError(f"all {count} units with responses are in one cluster; expected at least two clusters.")
     orders = [torch.randperm(count, generator=generator, device=device).to(complete.device) for _ in range(repeats)]
@@ -318,12 +278,8 @@ def verdict(results: Mapping[str, Explained], name: str = "motion") -> str:
     return f"supported here: {text} and {compared}, the second highest"
 
 
-def _members(labels: Tensor) -> Tensor:
-    """Return the membership matrix (units, clusters)."""
-    return to_double(labels[:, None] == labels.unique())
-
-
 def _share(rows: Tensor, member: Tensor) -> float:
+    """Return η² of rows (units, dims) for membership (units, clusters); nan if nothing varies."""
     centred = rows - rows.mean(0)
     total = centred.square().sum(0)
     means = (member.T @ centred) / member.sum(0).clamp_min(1)[:, None]
@@ -368,11 +324,9 @@ def unit_responses(magnitudes: Tensor, clip: Tensor, flow: Tensor) -> dict[str, 
     speed = rank_vectors(flow.to(values).norm(dim=1).flatten(1))
     colours = rank_vectors(torch.stack([opponents(frame) for frame in clip]).to(values).flatten(2))
     outlines = rank_vectors(torch.stack([edges(frame) for frame in clip]).to(values).flatten(1))
-    moving = torch.stack([_over_frames(changes, speed), _over_frames(maps[:-1], speed)], 1)
-    coloured = torch.stack([_over_frames(maps, one) for one in colours.unbind(1)], 1)
     return {
-        "motion": moving,
-        "colour": coloured,
+        "motion": torch.stack([_over_frames(changes, speed), _over_frames(maps[:-1], speed)], 1),
+        "colour": torch.stack([_over_frames(maps, one) for one in colours.unbind(1)], 1),
         "edge": _over_frames(maps, outlines)[:, None],
         "position": _centres(values),
     }

@@ -1,7 +1,7 @@
 """Network dissection: overlap of units with concepts, effects of ablations, and correspondence between networks."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import torch
@@ -9,16 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..batch import chunks
-from ..hooks import (
-    ForwardFunc,
-    LayerError,
-    capture,
-    find_layer,
-    layer_name,
-    one_tensor,
-    patch,
-    protect,
-)
+from ..hooks import ForwardFunc, LayerError, capture, find_layer, layer_name, one_tensor, patch, protect
 from ..hooks import unit_axis as axis_of
 from ..selectors import python_index
 from .spread import share
@@ -122,7 +113,8 @@ def concept_overlap(
     iou, null = torch.cat(overlaps), torch.cat(nulls)
     # standardised over the true masks and the permutations alike, so that both are treated equally
     every = torch.cat([iou[:, None], null], 1)
-    z = (every - every.mean(1, keepdim=True)) / _positive(every.std(1, keepdim=True, correction=0))
+    spread = every.std(1, keepdim=True, correction=0)
+    z = (every - every.mean(1, keepdim=True)) / spread.where(spread > 1e-12, torch.nan)
     p = torch.stack([_chance(z[:, 0, c], z[:, 1:, c].flatten()) for c in range(iou.shape[1])], 1)
     q = false_discovery_rate(p.flatten()).view_as(p)
     return Concepts(iou, p, q, torch.cat(levels), null.mean(1))
@@ -131,10 +123,6 @@ def concept_overlap(
 def _chance(overlaps: Tensor, null: Tensor) -> Tensor:
     """Return p-values; 1 if the overlap does not vary under the permutations."""
     return torch.ones_like(overlaps) if null.isnan().all() else chance_of(overlaps, null)
-
-
-def _positive(spread: Tensor) -> Tensor:
-    return spread.where(spread > 1e-12, torch.nan)
 
 
 def _intersections(active: Tensor, flags: Tensor) -> Tensor:
@@ -381,8 +369,7 @@ def ablate(
         raise ValueError(f"got {len(inputs)} inputs and {len(units)} entries of units; expected at least one of each.")
     groups = [[entry] if isinstance(entry, int) else list(entry) for entry in python_index(list(units))]
     module = find_layer(forward_func, layer)
-    total: Tensor | None = None
-    count: Tensor | None = None
+    totals, counts = [], []
     with protect(forward_func), torch.no_grad():
         for start, stop in chunks(len(inputs), batch_size):
             rows = inputs[start:stop]
@@ -395,12 +382,10 @@ def ablate(
                     after = forward_func(rows.clone())  # the model may write into its input
                 fallen.append(before - _score(score, after, len(rows)))
             change = torch.stack(fallen)
-            known = ~change.isnan()
-            sums, counts = change.nansum(1), known.sum(1)
-            total, count = (sums, counts) if total is None or count is None else (total + sums, count + counts)
-    if total is None or count is None:  # there is at least one chunk
-        raise ValueError("no inputs.")
-    return total / count.where(count > 0, torch.nan)
+            totals.append(change.nansum(1))
+            counts.append((~change.isnan()).sum(1))
+    count = reduce(torch.add, counts)
+    return reduce(torch.add, totals) / count.where(count > 0, torch.nan)
 
 
 def _set_group(group: list[int], value: float, axis_of_shape: Callable[..., int]) -> Callable[[Tensor], Tensor]:

@@ -1,21 +1,25 @@
 """Metrics of attribution maps: faithfulness (deletion, insertion, ROAD), localization, overlap and sparseness."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..hooks import ForwardFunc, protect
+from .spread import check_weights
 from .statistics import (
+    Probability,
     Scores,
     as_probabilities,
     class_outputs,
     class_scores,
     in_range,
+    output_with_graph,
     probabilities,
     probability_kind,
-    with_gradients,
 )
 
 Target = int | Sequence[int] | Tensor
@@ -77,7 +81,7 @@ def deletion_insertion(
 
     Source: Petsiuk, Das & Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models" (BMVC 2018).
     """
-    _check_curves(images, maps, steps, batch_size)
+    _check_maps(images, maps, steps=steps, batch_size=batch_size)
     targets = targets_of(target, images)
     start = blur_images(images) if start is None else start
     if start.shape != images.shape:
@@ -114,12 +118,7 @@ def deletion_insertion(
 
 
 def target_score(
-    forward_func: ForwardFunc,
-    images: Tensor,
-    target: Target,
-    *,
-    scores: Scores = probabilities,
-    batch_size: int = 32,
+    forward_func: ForwardFunc, images: Tensor, target: Target, *, scores: Scores = probabilities, batch_size: int = 32
 ) -> Tensor:
     """Return the target's score of each image, the first point of deletion and the last of insertion: (N,).
 
@@ -138,9 +137,7 @@ def score_outputs(
 ) -> tuple[Tensor, Scores]:
     """Return :func:`target_score`, and the kind of outputs, determined on all images for "auto"."""
     targets = targets_of(target, images)
-    outputs = class_outputs(forward_func, images, batch_size)
-    _check_classes(targets, outputs.shape[1])
-    kind = _kind(outputs, scores, forward_func, images)
+    outputs, kind = _outputs(forward_func, images, targets, scores, batch_size)
     return _in_range(_score(outputs, targets, kind), kind), kind
 
 
@@ -149,10 +146,22 @@ def resolve_scores(
 ) -> Scores:
     """Check outputs and targets on the first images, and return the kind of the outputs, which is never "auto"."""
     sure = scores is not probabilities and scores != "auto"
-    first = images[: 1 if sure else batch_size]
-    outputs = class_outputs(forward_func, first, batch_size)
-    _check_classes(targets, outputs.shape[1])
-    return _kind(outputs, scores, forward_func, first)
+    return _outputs(forward_func, images[: 1 if sure else batch_size], targets, scores, batch_size)[1]
+
+
+def _outputs(
+    forward_func: ForwardFunc, images: Tensor, targets: Tensor, scores: Scores, batch_size: int
+) -> tuple[Tensor, Scores]:
+    """Return outputs, (N, classes), and their kind; check that the targets are classes."""
+    outputs = class_outputs(forward_func, images, batch_size)
+    low, high, classes = int(targets.min()), int(targets.max()), outputs.shape[1]
+    if low < 0 or high >= classes:  # before the loop: on a device, an index out of range would fail later
+        hint = " Its one column is the logit of one class, target 0." if classes == 1 else ""
+        raise IndexError(f"target {low if low < 0 else high} is not a class of a model with {classes} classes.{hint}")
+    if callable(scores) and scores is not probabilities:
+        return outputs, scores
+    kind: Probability = "auto" if callable(scores) else scores
+    return outputs, probability_kind(outputs, kind, partial(output_with_graph, forward_func, images))
 
 
 def blur_images(images: Tensor) -> Tensor:
@@ -165,15 +174,13 @@ def blur_images(images: Tensor) -> Tensor:
     reach = max(1, round(5 * min(images.shape[-2:]) / 224))
     taps = torch.exp(-((torch.arange(-reach, reach + 1, device=images.device) / reach) ** 2) / 2)
     taps = (taps / taps.sum()).to(images.dtype).repeat(images.shape[1], 1, 1, 1)
-    padded = torch.nn.functional.pad(images, [reach] * 4, mode="replicate")
-    wide = torch.nn.functional.conv2d(padded, taps, groups=len(taps))
-    return torch.nn.functional.conv2d(wide, taps.transpose(2, 3), groups=len(taps))
+    padded = F.pad(images, [reach] * 4, mode="replicate")
+    wide = F.conv2d(padded, taps, groups=len(taps))
+    return F.conv2d(wide, taps.transpose(2, 3), groups=len(taps))
 
 
 def removal_order(maps: Tensor) -> Tensor:
-    """Return each pixel's rank in its map, 0 for the most important: (N, H, W).
-
-    Equal values are ordered by rows, from left to right.
+    """Return each pixel's rank in its map, 0 for the most important; equal values are ordered by rows: (N, H, W).
 
     Example:
         >>> removal_order(torch.tensor([[[0.1, 0.9, 0.1]]]))
@@ -183,14 +190,6 @@ def removal_order(maps: Tensor) -> Tensor:
     order = flat.argsort(dim=1, descending=True, stable=True)
     places = torch.arange(flat.shape[1], device=maps.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, places).view(maps.shape)
-
-
-def _kind(outputs: Tensor, scores: Scores, forward_func: ForwardFunc, images: Tensor) -> Scores:
-    if scores is probabilities:
-        scores = "auto"
-    if callable(scores):
-        return scores
-    return probability_kind(outputs, scores, with_gradients(forward_func, images))
 
 
 def _score(outputs: Tensor, targets: Tensor, scores: Scores) -> Tensor:
@@ -224,28 +223,16 @@ def targets_of(target: Target, images: Tensor) -> Tensor:
     return classes.to(images.device).long().flatten().expand(len(images))
 
 
-def check_maps(images: Tensor, maps: Tensor) -> None:
-    """Check that there is a map (N, H, W) for each image (N, C, H, W), and at least one."""
+def _check_maps(images: Tensor, maps: Tensor, **counts: int) -> None:
+    """Check that there is a map (N, H, W) for each image (N, C, H, W), and that counts are at least 1."""
     if images.dim() != 4 or maps.shape != (len(images), *images.shape[2:]) or not maps.numel():
         raise ValueError(
             f"images have shape {tuple(images.shape)} and maps {tuple(maps.shape)}; expected (N, C, H, W) and (N, H, "
             "W), at least one."
         )
-
-
-def _check_curves(images: Tensor, maps: Tensor, steps: int, batch_size: int) -> None:
-    check_maps(images, maps)
-    for name, number in (("steps", steps), ("batch_size", batch_size)):
+    for name, number in counts.items():
         if number < 1:
             raise ValueError(f"{name} is {number}; expected at least 1.")
-
-
-def _check_classes(targets: Tensor, classes: int) -> None:
-    """Check the targets once, before the loop: on a device, an index out of range would fail later."""
-    low, high = int(targets.min()), int(targets.max())
-    if low < 0 or high >= classes:
-        hint = " Its one column is the logit of one class, target 0." if classes == 1 else ""
-        raise IndexError(f"target {low if low < 0 else high} is not a class of a model with {classes} classes.{hint}")
 
 
 NEAR, DIAGONAL = 1 / 6, 1 / 12  # weights of the eight neighbours, which sum to one
@@ -295,14 +282,16 @@ def noisy_linear_imputation(
         x, residual = x + pace * direction, residual - pace * pushed
         power, before = _dot(residual, residual), power
         direction = residual + power / before.clamp_min(torch.finfo(images.dtype).tiny) * direction
-    return (images + x + gone * noise * _noise(images, seed)).to(narrow.dtype)
+    generators = [torch.Generator().manual_seed(1_000_003 * seed + i) for i in range(len(images))]
+    drawn = torch.stack([torch.randn(images.shape[1:], generator=generator) for generator in generators]).to(images)
+    return (images + x + gone * noise * drawn).to(narrow.dtype)
 
 
 def _around(x: Tensor) -> Tensor:
     """Return the weighted sum over the eight neighbours that are inside the image."""
-    rows = torch.nn.functional.pad(x, (0, 0, 1, 1))
+    rows = F.pad(x, (0, 0, 1, 1))
     beside = rows[..., :-2, :] + rows[..., 2:, :]
-    both = torch.nn.functional.pad(NEAR * x + DIAGONAL * beside, (1, 1))
+    both = F.pad(NEAR * x + DIAGONAL * beside, (1, 1))
     return both[..., :-2] + both[..., 2:] + NEAR * beside
 
 
@@ -311,23 +300,14 @@ def _spread(known: Tensor, weight: Tensor) -> Tensor:
     if min(known.shape[-2:]) < 2:
         return known.sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True).clamp_min(1e-6) + 0 * known
     size = (known.shape[-2], known.shape[-1])
-    pooled = [torch.nn.functional.avg_pool2d(part, 2, ceil_mode=True) for part in (known, weight)]
-    coarse = torch.nn.functional.interpolate(
-        _spread(pooled[0] / pooled[1].clamp_min(1e-6), (pooled[1] > 0).to(weight)), size, mode="bilinear"
-    )
+    pooled = [F.avg_pool2d(part, 2, ceil_mode=True) for part in (known, weight)]
+    coarse = _spread(pooled[0] / pooled[1].clamp_min(1e-6), (pooled[1] > 0).to(weight))
+    coarse = F.interpolate(coarse, size, mode="bilinear")
     return torch.where(weight > 0, known, coarse)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum((2, 3), keepdim=True)
-
-
-def _noise(images: Tensor, seed: int) -> Tensor:
-    rows = []
-    for i in range(len(images)):
-        generator = torch.Generator().manual_seed(1_000_003 * seed + i)
-        rows.append(torch.randn(images.shape[1:], generator=generator))
-    return torch.stack(rows).to(images)
 
 
 def _check_imputation(images: Tensor, removed: Tensor) -> None:
@@ -342,16 +322,13 @@ def _check_imputation(images: Tensor, removed: Tensor) -> None:
         raise ValueError("all pixels of an image are removed; expected at least one to fill in from.")
 
 
-SHARES = (0.2, 0.5, 0.8)
-
-
 def road(
     forward_func: ForwardFunc,
     images: Tensor,
     maps: Tensor,
     target: Target,
     *,
-    shares: Sequence[float] = SHARES,
+    shares: Sequence[float] = (0.2, 0.5, 0.8),
     seed: int = 0,
     batch_size: int = 32,
     scores: Scores = probabilities,
@@ -383,9 +360,7 @@ def road(
     Source: Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods" (ICML 2022); both
     orders in one figure as Gildenblat's pytorch-grad-cam combines them.
     """
-    check_maps(images, maps)
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; expected at least 1.")
+    _check_maps(images, maps, batch_size=batch_size)
     if not shares or not all(0 < share < 1 for share in shares):
         raise ValueError(f"shares are {tuple(shares)}; expected at least one, each above 0 and below 1.")
     maps, pixels = maps.detach().to(images.device), maps[0].numel()
@@ -458,11 +433,7 @@ def _check_masks(maps: Tensor, masks: Tensor) -> None:
         raise ValueError(
             f"maps have shape {tuple(maps.shape)} and masks {tuple(masks.shape)}; expected the same (N, H, W) twice."
         )
-    if not ((masks >= 0) & (masks <= 1)).all():
-        raise ValueError(
-            f"masks go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; expected bool, or weights in [0, 1]: "
-            "divide a 0-255 mask by 255."
-        )
+    check_weights(masks)
 
 
 def top_overlap(first: Tensor, second: Tensor, share: float = 0.1) -> Tensor:

@@ -138,9 +138,9 @@ def mix_bits(numbers: Tensor) -> Tensor:
 
     Source: Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators": the finaliser of SplitMix64.
     """
-    z = numbers.to(torch.int64) + _as_signed(0x9E3779B97F4A7C15)
-    z = (z ^ _shift_right(z, 30)) * _as_signed(0xBF58476D1CE4E5B9)
-    z = (z ^ _shift_right(z, 27)) * _as_signed(0x94D049BB133111EB)
+    z = numbers.to(torch.int64) + (0x9E3779B97F4A7C15 - 2**64)  # as signed integers
+    z = (z ^ _shift_right(z, 30)) * (0xBF58476D1CE4E5B9 - 2**64)
+    z = (z ^ _shift_right(z, 27)) * (0x94D049BB133111EB - 2**64)
     return z ^ _shift_right(z, 31)
 
 
@@ -158,10 +158,6 @@ def row_hashes(rows: Tensor) -> Tensor:
     bits = (rows.detach().flatten(1).to(torch.float32) + 0.0).contiguous().view(torch.int32).to(torch.int64)
     place = mix_bits(torch.arange(bits.shape[1], device=bits.device))
     return mix_bits(mix_bits(bits + place).sum(1))
-
-
-def _as_signed(number: int) -> int:
-    return number - 2**64 if number >= 2**63 else number
 
 
 def _shift_right(z: Tensor, bits: int) -> Tensor:
@@ -336,14 +332,8 @@ def semantic_order(
         order = [torch.randperm(len(g), generator=generator) for g in groups]
         null.append((_rank_agreement(ranks, order), _share_in_both(near, order, neighbours)))
     chance = sum(s for _, s in null) / repeats
-    return SemanticOrder(
-        *between,
-        within,
-        _p(within, [w for w, _ in null]),
-        shared,
-        chance,
-        _p(shared, [s for _, s in null]),
-    )
+    within_p, shared_p = _p(within, [w for w, _ in null]), _p(shared, [s for _, s in null])
+    return SemanticOrder(*between, within, within_p, shared, chance, shared_p)
 
 
 def _between(

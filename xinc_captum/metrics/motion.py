@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .._optional import require
 from .regions import intensity
-from .spread import check_clip, to_double
+from .spread import check_clip, check_weights, to_double
 from .statistics import rank_vectors, shifts
 
 
@@ -28,15 +28,12 @@ def contribution_change(magnitudes: Tensor) -> Tensor:
 
 
 def optical_flow(clip: Tensor) -> Tensor:
-    r"""Return the displacement of each pixel to the next frame, by TV-L1 (scikit-image, extra ``analysis``).
+    r"""Return each pixel's displacement to the next frame, by TV-L1 (scikit-image, extra ``analysis``), float32.
 
     .. math:: I_t(p) \approx I_{t+1}(p + w_t(p))
 
-    Args:
-        clip: (frames, C, H, W), floats in [0, 1]; a single frame or 8-bit values raise ValueError.
-
-    Returns:
-        (frames - 1, 2, H, W): rows, then columns, in pixels; float32. Speed: ``.norm(dim=1)``.
+    The clip is (frames, C, H, W), floats in [0, 1]; a single frame or 8-bit values raise ValueError. The result w is
+    (frames - 1, 2, H, W): rows, then columns, in pixels. Speed: ``.norm(dim=1)``.
 
     Example:
         >>> optical_flow(torch.zeros(2, 3, 16, 16)).abs().amax()
@@ -55,9 +52,8 @@ def optical_flow(clip: Tensor) -> Tensor:
 class MotionAgreement(NamedTuple):
     """Rank correlations of changes with speeds, for every pair of frames with every other.
 
-    Attributes:
-        table: (units, pairs, pairs): the change between frames t and t + 1 with the speed between s and s + 1; nan if
-            either is constant.
+    ``table`` is (units, pairs, pairs): the change between frames t and t + 1 with the speed between s and s + 1; nan if
+    either is constant.
     """
 
     table: Tensor
@@ -83,11 +79,9 @@ def motion_agreement(change: Tensor, speed: Tensor) -> MotionAgreement:
     motion from changes of brightness, give the difference of the frames instead of the speed.
 
     Args:
-        change: Δ, (pairs, units, H, W), of :func:`contribution_change`; ``.sum(1, keepdim=True)`` for the layer.
-        speed: \|w\|, (pairs, H, W), >= 0, ``optical_flow(clip).norm(dim=1)``.
-
-    Raises:
-        ValueError: shapes that do not match, or a single pair of frames: shuffling needs three frames.
+        change: Δ, (pairs, units, H, W), of :func:`contribution_change`; ``.sum(1, keepdim=True)`` for the layer. A
+            single pair of frames raises ValueError: shuffling needs three frames.
+        speed: \|w\|, (pairs, H, W), >= 0, ``optical_flow(clip).norm(dim=1)``; another shape raises ValueError.
 
     Example:
         >>> change = torch.eye(3).view(3, 1, 1, 3)
@@ -149,11 +143,9 @@ def object_track(magnitudes: Tensor, masks: Tensor) -> Track:
     object is at other times. Both are equal for a unit with a constant position.
 
     Args:
-        magnitudes: a, (frames, units, H, W), >= 0.
-        masks: (frames, objects, H, W), bool or weights in [0, 1]; all zero where an object is not visible.
-
-    Raises:
-        ValueError: one frame, masks that do not match, an object that is never visible, negative magnitudes.
+        magnitudes: a, (frames, units, H, W), >= 0; a single frame raises ValueError.
+        masks: (frames, objects, H, W), bool or weights in [0, 1]; all zero where an object is not visible. Another
+            shape, or an object that is never visible, raises ValueError.
 
     Example:
         >>> magnitudes = torch.eye(3).view(3, 1, 1, 3)  # one unit that contributes to pixel t at frame t
@@ -164,7 +156,7 @@ def object_track(magnitudes: Tensor, masks: Tensor) -> Track:
     and shares; the control is ours.
     """
     values = check_clip(magnitudes)
-    return _track(values, check_tracks(masks, values).to(values.device))
+    return _track(values, check_tracks(masks, values))
 
 
 def control_tracks(magnitudes: Tensor, masks: Tensor, *, generator: torch.Generator, repeats: int = 20) -> Tensor:
@@ -182,10 +174,9 @@ def control_tracks(magnitudes: Tensor, masks: Tensor, *, generator: torch.Genera
         torch.Size([2, 1, 5])
     """
     values = check_clip(magnitudes)
-    regions = check_tracks(masks, values).to(values.device)
-    return torch.stack(
-        [_track(values, regions.roll(offset, (2, 3))).carried for offset in _away(regions, repeats, generator)]
-    )
+    regions = check_tracks(masks, values)
+    offsets = _away(regions, repeats, generator)
+    return torch.stack([_track(values, regions.roll(offset, (2, 3))).carried for offset in offsets])
 
 
 def _away(regions: Tensor, repeats: int, generator: torch.Generator) -> list[tuple[int, ...]]:
@@ -212,7 +203,7 @@ def _track(values: Tensor, masks: Tensor) -> Track:
 
 
 def check_tracks(masks: Tensor, clip: Tensor) -> Tensor:
-    """Return checked masks of a clip's objects, (frames, objects, H, W), in the clip's precision."""
+    """Return checked masks of a clip's objects, (frames, objects, H, W), in the clip's precision and on its device."""
     frames, _, height, width = clip.shape
     if masks.dim() != 4 or (len(masks), *masks.shape[2:]) != (frames, height, width) or not masks.shape[1]:
         hint = " For one object: masks[:, None]." if masks.dim() == 3 else ""
@@ -220,11 +211,8 @@ def check_tracks(masks: Tensor, clip: Tensor) -> Tensor:
             f"masks have shape {tuple(masks.shape)} for {frames} frames of {height} x {width}; expected ({frames}, "
             f"objects, {height}, {width}).{hint}"
         )
-    if not ((masks >= 0) & (masks <= 1)).all():  # negated, so that nan raises too
-        raise ValueError(
-            f"masks go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; expected bool, or weights in [0, 1]."
-        )
+    check_weights(masks)
     never = [i for i, visible in enumerate((masks > 0).flatten(2).any(2).any(0).tolist()) if not visible]
     if never:
         raise ValueError(f"objects {never[:8]} are visible in no frame; drop them: masks[:, visible].")
-    return to_double(masks)
+    return to_double(masks.to(clip.device))

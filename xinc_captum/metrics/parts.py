@@ -2,7 +2,7 @@
 
 A measure takes images (n, C, H, W), floats in [0, 1], and masks (n, parts, H, W), bool or weights in [0, 1], which may
 overlap, and returns (n, parts, columns) in the images' dtype, nan for an empty part. Shapes that do not match, or 8-bit
-values, raise ValueError. All but :func:`part_entropy` and :func:`part_motion` are differentiable.
+values, raise ValueError. All but :func:`part_entropy` (float32) and :func:`part_motion` are differentiable.
 """
 
 import math
@@ -17,15 +17,20 @@ from torch.nn import functional as F
 from .._optional import require
 from .motion import optical_flow
 from .regions import LUMA
+from .spread import check_weights
 
 
-def check_parts(images: Tensor, masks: Tensor) -> None:
-    """Check that part masks (n, parts, H, W) match images (n, C, H, W), and that there is a part."""
+def _check_images(images: Tensor) -> None:
     if images.dim() != 4 or not images.is_floating_point():
         raise ValueError(
             f"images are {images.dtype} of shape {tuple(images.shape)}; expected floats in [0, 1], (n, C, H, W). "
             "Divide 8-bit values by 255."
         )
+
+
+def check_parts(images: Tensor, masks: Tensor) -> None:
+    """Check that part masks (n, parts, H, W) match images (n, C, H, W), and that there is a part."""
+    _check_images(images)
     rows, size = len(images), tuple(images.shape[2:])
     if masks.dim() != 4 or masks.shape[0] != rows or masks.shape[2:] != images.shape[2:] or not masks.shape[1]:
         raise ValueError(
@@ -72,11 +77,7 @@ def part_area(images: Tensor, masks: Tensor) -> Tensor:
         0.25
     """
     check_parts(images, masks)
-    if not ((masks >= 0) & (masks <= 1)).all():
-        raise ValueError(
-            f"masks go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; expected bool, or weights in [0, 1]: "
-            "divide a 0-255 mask by 255."
-        )
+    check_weights(masks)
     wide = torch.promote_types(images.dtype, torch.float32)
     return masks.to(images.device, wide).flatten(2).mean(2, keepdim=True).to(images.dtype)
 
@@ -116,11 +117,9 @@ def lab(images: Tensor) -> Tensor:
 
     .. math:: L = 116\, f(Y) - 16, \quad a = 500\,(f(X) - f(Y)), \quad b = 200\,(f(Y) - f(Z))
 
-    Symbols: X, Y, Z of the linearised channels, divided by the white point; f the cube root, continued linearly below
-    (6/29)³. Values outside [0, 1] are clipped; another number of channels raises ValueError.
-
-    Returns:
-        (n, 3, H, W): L from 0 to 100, a from green (< 0) to red, b from blue (< 0) to yellow.
+    Symbols: L from 0 to 100, a from green (< 0) to red, b from blue (< 0) to yellow; X, Y, Z of the linearised
+    channels, divided by the white point; f the cube root, continued linearly below (6/29)³. Values outside [0, 1] are
+    clipped; another number of channels raises ValueError.
 
     Example:
         >>> lab(torch.ones(1, 3, 1, 1)).flatten().round().abs()
@@ -179,9 +178,11 @@ def part_centroid(images: Tensor, masks: Tensor) -> Tensor:
         >>> part_centroid(torch.zeros(1, 1, 1, 4), torch.tensor([[[[0, 0, 1, 1]]]]))
         tensor([[[0.0000, 2.5000]]])
     """
-    check_parts(images, masks)
     weights, places = _wide(images, masks)
     return (weights @ places / sums(weights)).to(images.dtype)
+
+
+_TINY = 1e-4  # squared pixels: difference of the moments below which an ellipse counts as a circle
 
 
 def part_ellipse(images: Tensor, masks: Tensor) -> Tensor:
@@ -199,7 +200,6 @@ def part_ellipse(images: Tensor, masks: Tensor) -> Tensor:
         >>> part_ellipse(torch.zeros(1, 1, 3, 3), torch.eye(3)[None, None]).round(decimals=4)
         tensor([[[ 1., 45.]]])
     """
-    check_parts(images, masks)
     weights, places = _wide(images, masks)
     places = places - places.mean(0)  # relative to the centre, which keeps precision for large images
     total = sums(weights)
@@ -208,7 +208,9 @@ def part_ellipse(images: Tensor, masks: Tensor) -> Tensor:
     yy, xx, xy = (weights @ products / total).unbind(2)
     row, column = centre.unbind(2)
     yy, xx, xy = (yy - row**2).clamp_min(0), (xx - column**2).clamp_min(0), xy - row * column
-    across = _length(xx - yy, 2 * xy)
+    square = (xx - yy) ** 2 + (2 * xy) ** 2
+    far = square > _TINY**2
+    across = square.where(far, 1.0).sqrt().where(far, 0.0)  # gradient 0 instead of nan at 0
     largest, smallest = (xx + yy + across) / 2, ((xx + yy - across) / 2).clamp_min(0)
     flat = across > _TINY
     share = 1 - smallest / largest.where(flat, 1.0)
@@ -232,18 +234,9 @@ def turn(before: Tensor, after: Tensor) -> Tensor:
     return torch.rad2deg(torch.atan2(doubled.sin(), doubled.cos()) / 2)
 
 
-_TINY = 1e-4  # squared pixels: difference of the moments below which an ellipse counts as a circle
-
-
-def _length(first: Tensor, second: Tensor) -> Tensor:
-    """Return the hypotenuse, with gradient 0 instead of nan at 0."""
-    square = first**2 + second**2
-    far = square > _TINY**2
-    return square.where(far, 1.0).sqrt().where(far, 0.0)
-
-
 def _wide(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Return masks (n, parts, P) and pixel coordinates (P, 2) in float32 or wider; moments overflow in float16."""
+    """Return checked masks (n, parts, P) and pixels (P, 2) in float32 or wider; moments overflow in float16."""
+    check_parts(images, masks)
     dtype = torch.promote_types(images.dtype, torch.float32)
     rows, columns = (torch.arange(side, dtype=dtype, device=images.device) for side in images.shape[2:])
     return masks.to(images.device, dtype).flatten(2), torch.cartesian_prod(rows, columns).view(-1, 2)
@@ -269,8 +262,8 @@ def without_affine(flow: Tensor, rounds: int = 10) -> Tensor:
     if flow.dim() != 4 or flow.shape[1] != 2 or flow[0, 0].numel() < 3:
         raise ValueError(f"flow has shape {tuple(flow.shape)}; expected (n, 2, H, W) with at least 3 pixels.")
     wide = flow.double()
-    sides = [torch.linspace(-1, 1, side, dtype=wide.dtype, device=wide.device) for side in flow.shape[2:]]
-    places = torch.cartesian_prod(*sides)
+    rows, columns = (torch.linspace(-1, 1, side, dtype=wide.dtype, device=wide.device) for side in flow.shape[2:])
+    places = torch.cartesian_prod(rows, columns)
     design = torch.cat([places, torch.ones_like(places[:, :1])], 1)
     vectors = wide.flatten(2).transpose(1, 2)
     weights = torch.ones_like(vectors[..., :1])
@@ -286,11 +279,9 @@ def without_affine(flow: Tensor, rounds: int = 10) -> Tensor:
 def part_motion(before: Tensor, after: Tensor, masks: Tensor) -> Tensor:
     """Return the mean displacement of each part between two images, by TV-L1 flow (scikit-image, extra ``analysis``).
 
-    The affine motion of the image is subtracted first: :func:`without_affine`. The images before and after have the
-    same shape, (n, C, H, W); the masks are those of ``before``. Errors are those of :func:`part_means`.
-
-    Returns:
-        (n, parts, 3): down, right and speed (the mean length of the vectors), in pixels; nan for an empty part.
+    The result is (n, parts, 3): down, right and speed (the mean length of the vectors), in pixels; nan for an empty
+    part. The affine motion of the image is subtracted first: :func:`without_affine`. The images before and after have
+    the same shape, (n, C, H, W); the masks are those of ``before``. Errors are those of :func:`part_means`.
 
     Example:
         >>> still = torch.zeros(1, 1, 16, 16)
@@ -308,24 +299,17 @@ def part_motion(before: Tensor, after: Tensor, masks: Tensor) -> Tensor:
 
 
 RADIUS = 5
-_GREY = (0.2125, 0.7154, 0.0721)  # scikit-image's own grey, ITU-R BT.709
 
 
 def local_entropy(images: Tensor, radius: int = RADIUS) -> Tensor:
-    r"""Return the entropy of the 8-bit grey values around each pixel (scikit-image, extra ``analysis``).
+    r"""Return the entropy of the 8-bit grey values around each pixel (scikit-image): (n, 1, H, W), float32, in bits.
 
     .. math:: H_p = -\Sigma_g\, h_g \log_2 h_g
 
-    Symbols: h the fraction of grey value g in the disk around p, inside the image. Grey values and their rounding to 8
-    bits are those of scikit-image (``rgb2gray``, ``img_as_ubyte``), in the images' precision, so that values halfway
-    between two grey levels are rounded alike.
-
-    Args:
-        images: (n, C, H, W), floats in [0, 1], else ValueError; other than three channels are averaged.
-        radius: of the disk, in pixels.
-
-    Returns:
-        (n, 1, H, W), float32, in bits; nan for an image with nan. Not differentiable: see :func:`smooth_entropy`.
+    Symbols: h the fraction of grey value g in the disk of ``radius`` pixels around p, inside the image. Grey values and
+    their rounding to 8 bits are those of scikit-image (``rgb2gray``, ``img_as_ubyte``), in the images' precision, so
+    that values halfway between two grey levels are rounded alike. Other than three channels are averaged; an image with
+    nan has nan. It is not differentiable: see :func:`smooth_entropy`.
 
     Example:
         >>> local_entropy(torch.ones(1, 3, 4, 4)).max()
@@ -333,7 +317,7 @@ def local_entropy(images: Tensor, radius: int = RADIUS) -> Tensor:
 
     Source: Wehrheim et al., "Linking in Style" (2024), its released code: ``skimage.filters.rank.entropy``, disk(5).
     """
-    _check(images)
+    _check_images(images)
     rank = require("skimage.filters.rank", purpose="local entropy", extra="analysis")
     color = require("skimage.color", purpose="local entropy", extra="analysis")
     to_bytes = require("skimage.util", purpose="local entropy", extra="analysis").img_as_ubyte
@@ -367,7 +351,11 @@ def smooth_entropy(images: Tensor, radius: int = RADIUS, levels: int = 8) -> Ten
     """
     if levels < 2:
         raise ValueError(f"levels is {levels}; expected at least 2.")
-    grey = _grey(images).clamp(0, 1)
+    _check_images(images)
+    if images.shape[1] == 3:  # scikit-image's grey, ITU-R BT.709
+        grey = torch.einsum("c,nchw->nhw", images.new_tensor((0.2125, 0.7154, 0.0721)), images).clamp(0, 1)
+    else:
+        grey = images.mean(1).clamp(0, 1)
     steps = torch.arange(-1, levels + 1, dtype=grey.dtype, device=grey.device).view(1, -1, 1, 1)
     away = ((levels - 1) * grey[:, None] - steps).abs()
     shares = torch.where(away < 0.5, 0.75 - away**2, (1.5 - away).clamp_min(0) ** 2 / 2)
@@ -399,20 +387,6 @@ def part_smooth_entropy(images: Tensor, masks: Tensor) -> Tensor:
     return part_means(smooth_entropy(images), masks)
 
 
-def _grey(images: Tensor) -> Tensor:
-    _check(images)
-    if images.shape[1] != 3:
-        return images.mean(1)
-    return torch.einsum("c,nchw->nhw", images.new_tensor(_GREY), images)
-
-
-def _check(images: Tensor) -> None:
-    if images.dim() != 4 or not images.is_floating_point():
-        raise ValueError(
-            f"images are {images.dtype} of shape {tuple(images.shape)}; expected floats in [0, 1], (n, C, H, W)."
-        )
-
-
 def difference(before: Tensor, after: Tensor, _base: Tensor) -> Tensor:
     """Return after - before."""
     return after - before
@@ -425,8 +399,7 @@ def relative(before: Tensor, after: Tensor, base: Tensor) -> Tensor:
 
 def of_ellipses(before: Tensor, after: Tensor, _base: Tensor) -> Tensor:
     """Return differences of eccentricities (the first column) and :func:`turn` of orientations (the second)."""
-    turned = turn(before[..., 1], after[..., 1])
-    return torch.stack([after[..., 0] - before[..., 0], turned], -1)
+    return torch.stack([after[..., 0] - before[..., 0], turn(before[..., 1], after[..., 1])], -1)
 
 
 @dataclass(frozen=True)

@@ -49,12 +49,9 @@ def association(magnitudes: Tensor, field: Tensor, *, generator: torch.Generator
 
     Args:
         magnitudes: a, (units, *size), >= 0. For the total of the layer: ``magnitudes.sum(0, keepdim=True)``.
-        field: f, size, for example :func:`intensity` or :func:`edges` of the image.
+        field: f, size, such as :func:`intensity` or :func:`edges`; another size or a constant field raises ValueError.
         generator: of the control.
-        repeats: of the control; a p-value of 5 % needs at least 19.
-
-    Raises:
-        ValueError: a field of another size or constant, no repeats, magnitudes that are negative or not finite.
+        repeats: of the control, at least 1; a p-value of 5 % needs at least 19.
 
     Example:
         >>> magnitudes = torch.tensor([[1.0, 2.0, 3.0, 5.0]])
@@ -195,12 +192,10 @@ def colour_regions(image: Tensor, regions: int = 32, *, seed: int = 0) -> Tensor
     """Return labels, int64, of pixels with similar colours, by k-means (scikit-learn, extra ``analysis``).
 
     Args:
-        image: (C, H, W), or (frames, C, H, W) with the same colours for all frames; the result has no C.
-        regions: k, the number of clusters.
+        image: (C, H, W), or (frames, C, H, W) with the same colours for all frames, floats, else ValueError; the result
+            has no C.
+        regions: k, the number of clusters; fewer different pixels raise ValueError.
         seed: of k-means' first centres.
-
-    Raises:
-        ValueError: another number of dims, values that are no floats, or fewer different pixels than regions.
 
     Example:
         >>> colour_regions(torch.tensor([[[0.0, 0.1, 0.9, 1.0]]]), 2).unique(return_counts=True)[1].tolist()
@@ -210,8 +205,7 @@ def colour_regions(image: Tensor, regions: int = 32, *, seed: int = 0) -> Tensor
         raise ValueError(
             f"image is {image.dtype} of shape {tuple(image.shape)}; expected floats (C, H, W), or (frames, C, H, W)."
         )
-    pixels = image.detach().movedim(-3, -1)
-    return group_features(pixels, regions, seed=seed)
+    return group_features(image.detach().movedim(-3, -1), regions, seed=seed)
 
 
 def group_features(features: Tensor, groups: int, *, seed: int = 0) -> Tensor:
@@ -303,11 +297,9 @@ def preference(magnitudes: Tensor, masks: Tensor) -> Tensor:
     much, nan a unit without contributions. Signs are kept for every kind of region.
 
     Args:
-        magnitudes: a, (units, *size), >= 0.
-        masks: (regions, *size), bool or weights in [0, 1]; they may overlap and leave pixels out.
-
-    Raises:
-        ValueError: masks of another size, empty ones, or magnitudes that are negative or not finite.
+        magnitudes: a, (units, *size), >= 0 and finite, else ValueError.
+        masks: (regions, *size), bool or weights in [0, 1]; they may overlap and leave pixels out. Another size or an
+            empty region raises ValueError.
 
     Example:
         >>> preference(torch.tensor([[3.0, 1.0]]), torch.tensor([[True, False], [False, True]]))
@@ -337,12 +329,12 @@ class RegionTest(NamedTuple):
     @property
     def above_chance(self) -> float:
         """Median variance over active units divided by that of the scattered control; 1 means no preference."""
-        return _over(self.variance, self.scattered)
+        return float(self.variance.nanmedian() / self.scattered.nanmedian())
 
     @property
     def above_elsewhere(self) -> float:
         """Median variance over active units divided by that of the shifted control; 1 means no effect of position."""
-        return _over(self.variance, self.shifted)
+        return float(self.variance.nanmedian() / self.shifted.nanmedian())
 
 
 def region_test(magnitudes: Tensor, masks: Tensor, *, generator: torch.Generator, repeats: int = 10) -> RegionTest:
@@ -367,24 +359,16 @@ def region_test(magnitudes: Tensor, masks: Tensor, *, generator: torch.Generator
     size = tuple(wide.shape[1:])
     regions = check_masks(masks, size).to(wide.device)
     flat, pixels = wide.flatten(1), regions[0].numel()
-    preferences = _preference(flat, regions.flatten(1))
-    scattered, shifted = [], []
+    preferences, scattered, shifted = _preference(flat, regions.flatten(1)), [], []
     for offset in shifts(size, repeats, generator):
         order = torch.randperm(pixels, generator=generator, device=generator.device).to(wide.device)
-        scattered.append(_variance(_preference(flat, regions.flatten(1)[:, order])))
+        scattered.append(_preference(flat, regions.flatten(1)[:, order]).var(1, correction=0))
         rolled = regions.roll(offset, tuple(range(1, regions.dim())))
-        shifted.append(_variance(_preference(flat, rolled.flatten(1))))
-    return RegionTest(preferences, _variance(preferences), torch.stack(scattered), torch.stack(shifted))
+        shifted.append(_preference(flat, rolled.flatten(1)).var(1, correction=0))
+    variance = preferences.var(1, correction=0)
+    return RegionTest(preferences, variance, torch.stack(scattered), torch.stack(shifted))
 
 
 def _preference(flat: Tensor, regions: Tensor) -> Tensor:
     by_area = flat.sum(1, keepdim=True) * (regions.sum(1) / regions.shape[1])
     return (flat @ regions.T - by_area) / by_area
-
-
-def _variance(preferences: Tensor) -> Tensor:
-    return preferences.var(1, correction=0)
-
-
-def _over(values: Tensor, control: Tensor) -> float:
-    return float(values.nanmedian() / control.nanmedian())

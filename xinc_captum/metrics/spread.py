@@ -33,41 +33,45 @@ def magnitudes(canvas: Tensor) -> Tensor:
     return canvas.abs().sum(-3, dtype=torch.promote_types(canvas.dtype, torch.float32))
 
 
-def check_magnitudes(magnitudes: Tensor, name: str = "magnitudes") -> Tensor:
+def check_magnitudes(magnitudes: Tensor) -> Tensor:
     """Return checked magnitudes of one image, (units, *size), in float64 (float32 on MPS)."""
     if magnitudes.dim() < 2 or not magnitudes.numel():
-        raise ValueError(f"{name} have shape {tuple(magnitudes.shape)}; expected (units, H, W), or (units, pixels).")
-    return _check_values(magnitudes, name)
+        raise ValueError(
+            f"magnitudes have shape {tuple(magnitudes.shape)}; expected (units, H, W), or (units, pixels)."
+        )
+    return _check_values(magnitudes)
 
 
-def check_clip(magnitudes: Tensor, name: str = "magnitudes", *, least: int = 2) -> Tensor:
+def check_clip(magnitudes: Tensor) -> Tensor:
     """Return checked magnitudes of a clip, (frames, units, H, W), in float64 (float32 on MPS)."""
     if magnitudes.dim() != 4 or not magnitudes.numel():
-        raise ValueError(f"{name} have shape {tuple(magnitudes.shape)}; expected a clip, (frames, units, H, W).")
-    if len(magnitudes) < least:
+        raise ValueError(f"magnitudes have shape {tuple(magnitudes.shape)}; expected a clip, (frames, units, H, W).")
+    if len(magnitudes) < 2:
         raise ValueError(
-            f"{name} have {len(magnitudes)} frame{'s' if len(magnitudes) > 1 else ''}; expected at least {least}: "
-            "at least two frames are needed for a comparison."
+            "magnitudes have 1 frame; expected at least 2: at least two frames are needed for a comparison."
         )
-    return _check_values(magnitudes, name)
+    return _check_values(magnitudes)
 
 
-def check_masks(masks: Tensor, size: tuple[int, ...], name: str = "masks") -> Tensor:
+def check_masks(masks: Tensor, size: tuple[int, ...]) -> Tensor:
     """Return checked masks of one image, (regions, *size), in float64 (float32 on MPS); none may be empty."""
     if masks.dim() != 1 + len(size) or tuple(masks.shape[1:]) != size or not len(masks):
         raise ValueError(
-            f"{name} have shape {tuple(masks.shape)} for an image of {size}; expected (regions, "
+            f"masks have shape {tuple(masks.shape)} for an image of {size}; expected (regions, "
             f"{', '.join(map(str, size))}), one mask of the image's size for each region."
         )
-    if not ((masks >= 0) & (masks <= 1)).all():  # negated, so that nan raises too
-        raise ValueError(
-            f"{name} go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; expected bool, or weights in [0, "
-            "1]. For a map of labels, use as_masks(labels)."
-        )
+    check_weights(masks, ". For a map of labels, use as_masks(labels).")
     empty = [i for i, area in enumerate(masks.flatten(1).sum(1).tolist()) if area == 0]
     if empty:
-        raise ValueError(f"{name} {empty[:8]} are empty; expected at least one pixel in each region. Drop them.")
+        raise ValueError(f"masks {empty[:8]} are empty; expected at least one pixel in each region. Drop them.")
     return to_double(masks)
+
+
+def check_weights(masks: Tensor, advice: str = ": divide a 0-255 mask by 255.") -> None:
+    """Check that masks are bool or weights in [0, 1]."""
+    if not ((masks >= 0) & (masks <= 1)).all():  # negated, so that nan raises too
+        low, high = float(masks.min()), float(masks.max())
+        raise ValueError(f"masks go from {low:.3g} to {high:.3g}; expected bool, or weights in [0, 1]{advice}")
 
 
 def to_double(values: Tensor) -> Tensor:
@@ -75,12 +79,12 @@ def to_double(values: Tensor) -> Tensor:
     return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
 
 
-def _check_values(magnitudes: Tensor, name: str) -> Tensor:
+def _check_values(magnitudes: Tensor) -> Tensor:
     if not magnitudes.isfinite().all():
-        raise ValueError(f"{name} have values that are not finite; expected finite ones >= 0.")
+        raise ValueError("magnitudes have values that are not finite; expected finite ones >= 0.")
     if (magnitudes < 0).any():
         raise ValueError(
-            f"{name} go down to {float(magnitudes.min()):.3g}; expected magnitudes >= 0. From a signed canvas, "
+            f"magnitudes go down to {float(magnitudes.min()):.3g}; expected magnitudes >= 0. From a signed canvas, "
             "magnitudes(canvas) makes them."
         )
     return to_double(magnitudes.detach())

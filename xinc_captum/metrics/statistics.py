@@ -35,14 +35,11 @@ def ratio_interval(
     must be reproduced exactly; ``scipy.stats.bootstrap`` draws others.
 
     Args:
-        above: a, (n,).
+        above: a, (n,); no rows, or another shape than b's, raise ValueError.
         below: b, (n,).
-        level: fraction of resamples within the interval, in (0, 1).
-        repeats: number of resamples, drawn with ``seed``.
+        level: fraction of resamples within the interval, in (0, 1), else ValueError.
+        repeats: number of resamples, at least 1, else ValueError.
         seed: of the resamples.
-
-    Raises:
-        ValueError: no rows, shapes that differ, a level out of range, or no resamples.
 
     Example:
         >>> ratio_interval(torch.ones(50), torch.ones(50))
@@ -58,13 +55,8 @@ def ratio_interval(
         raise ValueError(f"repeats is {repeats}; expected at least 1 resample.")
     sides = torch.stack([above, below]).detach().cpu().to(torch.float64)
     n, generator = len(above), torch.Generator().manual_seed(seed)
-    sums = torch.cat(
-        [
-            sides[:, torch.randint(n, (min(50, repeats - done), n), generator=generator)].sum(2)
-            for done in range(0, repeats, 50)
-        ],
-        dim=1,
-    )
+    draws = (torch.randint(n, (min(50, repeats - done), n), generator=generator) for done in range(0, repeats, 50))
+    sums = torch.cat([sides[:, rows].sum(2) for rows in draws], dim=1)
     ratios = (sums[0] / sums[1])[sums[1] != 0]
     if not len(ratios):
         return Interval(*[float("nan")] * 3)
@@ -73,9 +65,7 @@ def ratio_interval(
 
 
 def mean_interval(values: Tensor, *, level: float = 0.95, repeats: int = 1000, seed: int = 0) -> Interval:
-    """Return the mean of the finite values, (n,), with the interval of :func:`ratio_interval`; nan without any.
-
-    The interval of a single value is nan.
+    """Return the mean of the finite values, (n,), with the interval of :func:`ratio_interval`, nan for fewer than two.
 
     Example:
         >>> mean_interval(torch.tensor([2.0, 2.0, torch.nan]))
@@ -105,10 +95,7 @@ def chance_of(observed: Tensor, null: Tensor) -> Tensor:
     Args:
         observed: T, (n,), floats; larger is stronger, nan gets p = 1.
         null: T⁰, its V values under the null, pooled over units, which must have the same distribution under it; nan
-            are left out.
-
-    Raises:
-        ValueError: other shapes, or a null without a finite value.
+            are left out, and at least one value must remain, else ValueError.
 
     Example:
         >>> chance_of(torch.tensor([5.0, 1.5]), torch.tensor([1.0, 2.0, 3.0]))
@@ -164,13 +151,8 @@ def spearman(first: Tensor, second: Tensor) -> Correlations:
 
     Every row is divided by its largest magnitude and rounded to 1e-6 before ranking; ties get their average rank.
     Otherwise rounding errors would split exact ties (inactive units) and turn a correlation of 1.0 into 0.7. Rows that
-    are constant or not finite in either tensor have no rank correlation.
-
-    Returns:
-        the coefficients of the remaining rows, (k,) float64, and the number of rows left out.
-
-    Raises:
-        ValueError: shapes differ or are not (rows, n).
+    are constant or not finite in either tensor have no rank correlation; the ``values`` are those of the others, (k,)
+    float64. Raises ValueError for shapes that differ or are not (rows, n).
 
     Example:
         >>> spearman(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[10.0, 20.0, 15.0]])).values
@@ -227,9 +209,9 @@ def rank_vectors(rows: Tensor) -> Tensor:
 
 
 class Agreement(NamedTuple):
-    """Rank agreement of two sets of canvases, over pixels (mean over units) and over units.
+    """Rank agreement of canvases over pixels, the mean over units (nan if all maps are constant), and over units.
 
-    ``spatial`` is nan if every map is constant; ``left_out`` counts the constant maps.
+    ``left_out`` counts the constant maps.
     """
 
     spatial: float
@@ -258,8 +240,6 @@ def canvas_agreement(maps: Tensor, truth: Tensor) -> Agreement:
 def shuffle_units(magnitudes: Tensor, generator: torch.Generator) -> Tensor:
     """Return magnitudes (units, *size) permuted over the units at every pixel, which removes the position of each unit.
 
-    The generator is on the magnitudes' device; each pixel keeps its values.
-
     Example:
         >>> shuffle_units(torch.tensor([[1.0], [2.0]]), torch.Generator().manual_seed(0)).sum()
         tensor(3.)
@@ -269,8 +249,6 @@ def shuffle_units(magnitudes: Tensor, generator: torch.Generator) -> Tensor:
 
 def shuffle_pixels(magnitudes: Tensor, generator: torch.Generator) -> Tensor:
     """Return magnitudes (units, *size) permuted over the pixels for every unit, which removes the overlap of units.
-
-    See :func:`shuffle_units`; here each unit keeps its values.
 
     Example:
         >>> shuffle_pixels(torch.tensor([[1.0, 2.0]]), torch.Generator().manual_seed(0)).sum()
@@ -362,12 +340,9 @@ def probability_kind(outputs: Tensor, kind: Probability = "auto", model: Forward
 
     Args:
         outputs: (N, classes); rows that are not finite are ignored.
-        kind: returned unchanged if it is not "auto".
+        kind: returned unchanged if it is not "auto"; an unknown one raises ValueError.
         model: a function without arguments that computes outputs with gradients. It is called only if the values do not
             decide whether they are probabilities; they are if their last operation is a sigmoid.
-
-    Raises:
-        ValueError: an unknown kind.
 
     Example:
         >>> probability_kind(torch.tensor([[0.2, 0.8]])), probability_kind(torch.tensor([[2.0, -1.0]]))
@@ -377,34 +352,33 @@ def probability_kind(outputs: Tensor, kind: Probability = "auto", model: Forward
         raise ValueError(f"{kind!r} is no kind of outputs; expected one of {', '.join(map(repr, PROBABILITIES))}.")
     if kind != "auto":
         return kind
+    single = outputs.shape[1] == 1
+    logits: Probability = "sigmoid" if single else "softmax"
     rows = outputs.detach()
     rows = rows[rows.isfinite().all(1)]
     rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
     if not rows.numel():
-        return "sigmoid" if outputs.shape[1] == 1 else "softmax"
+        return logits
     slack = max(SLACK, 4 * torch.finfo(outputs.dtype).eps)
     low, high, miss = (float(v) for v in torch.stack([*rows.aminmax(), (rows.sum(1) - 1).abs().amax()]))
     inside = low >= 0 and high <= 1 + slack
-    if inside and miss <= slack and outputs.shape[1] > 1:
+    if inside and ((miss <= slack and not single) or _ends_in_sigmoid(outputs if model is None else model())):
         return "identity"
-    if inside and _ends_in_sigmoid(outputs if model is None else model()):
-        return "identity"
-    decided: Probability = "sigmoid" if outputs.shape[1] == 1 else "softmax"
-    if outputs.shape[1] == 1:
-        warnings.warn(
+    text = ""
+    if single:
+        text = (
             "The model has one output column, which is read as the logit of one class: its probability is the sigmoid. "
-            "Give 'sigmoid' to confirm this, 'identity' where it is a probability already, or 'none' for a regression "
-            f"{WHERE}.",
-            stacklevel=3,
+            "Give 'sigmoid' to confirm this, 'identity' where it is a probability already, or 'none' for a regression"
         )
     elif inside:
-        warnings.warn(
+        text = (
             "All outputs of the model lie in [0, 1] and do not sum to 1. They are read as logits of a softmax. Give "
             "'identity' where they are probabilities of independent classes, or 'softmax' or 'sigmoid' to confirm "
-            f"logits {WHERE}.",
-            stacklevel=3,
+            "logits"
         )
-    return decided
+    if text:
+        warnings.warn(f"{text} {WHERE}.", stacklevel=3)
+    return logits
 
 
 def predict_classes(outputs: Tensor, like: Tensor | None = None) -> Tensor:
@@ -478,18 +452,14 @@ def class_scores(output: object, rows: int) -> Tensor:
     )
 
 
-def with_gradients(forward_func: ForwardFunc, images: Tensor) -> Callable[[], Tensor | None]:
-    """Return a function that computes the outputs of one image with a graph, for :func:`probability_kind`."""
-
-    def model() -> Tensor | None:
-        with protect(forward_func), torch.inference_mode(False), torch.enable_grad():
-            try:
-                output = forward_func(images[:1].clone().detach().requires_grad_())
-            except RuntimeError:  # weights made in inference mode, custom functions without a derivative
-                return None
-            return output if isinstance(output, Tensor) else None
-
-    return model
+def output_with_graph(forward_func: ForwardFunc, images: Tensor) -> Tensor | None:
+    """Return the output for the first image with its graph, for :func:`probability_kind`; None without a graph."""
+    with protect(forward_func), torch.inference_mode(False), torch.enable_grad():
+        try:
+            output = forward_func(images[:1].clone().detach().requires_grad_())
+        except RuntimeError:  # weights made in inference mode, custom functions without a derivative
+            return None
+        return output if isinstance(output, Tensor) else None
 
 
 _SAME_VALUES = ("View", "Reshape", "Squeeze", "Unsqueeze", "Alias", "Clone", "ToCopy", "Transpose", "Permute", "Slice")
@@ -498,6 +468,6 @@ _SAME_VALUES = ("View", "Reshape", "Squeeze", "Unsqueeze", "Alias", "Clone", "To
 def _ends_in_sigmoid(outputs: Tensor | None) -> bool:
     """Return whether the last operation in the graph that changed values was a sigmoid."""
     node = None if outputs is None else outputs.grad_fn
-    while node is not None and any(node.name().startswith(name) for name in _SAME_VALUES):
+    while node is not None and node.name().startswith(_SAME_VALUES):
         node = node.next_functions[0][0]
     return node is not None and node.name().startswith(("Sigmoid", "Hardsigmoid"))

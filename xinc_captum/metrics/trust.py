@@ -27,10 +27,6 @@ class Verdict:
     Attributes:
         verdict: "holds", "weak" or "fails".
         because: the reason, one clause or several with semicolons between them, worst first.
-
-    Example:
-        >>> str(Verdict("weak", "nothing was compared"))
-        'weak, because nothing was compared'
     """
 
     verdict: Rating
@@ -124,13 +120,10 @@ def judge_accentuation(
     if gained is not None and gained < 0:
         against.append(f"the score went the other way ({gained:+.2g})")
     if path is not None and natural is not None:
-        follows_seed = kept is not None and kept > path
-        nearest = kept if follows_seed and kept is not None else path
-        whose = "its own photo" if follows_seed else "natural images"
-        numbers = (
-            f"similarity {nearest:.2f}; {path:.2f} to natural images, " if follows_seed else f"similarity {path:.2f}, "
-        )
-        similarity = f"({numbers}theirs {natural:.2f})"
+        nearest = path if kept is None else max(path, kept)
+        whose = "its own photo" if nearest > path else "natural images"
+        beside = f"; {path:.2f} to natural images" if nearest > path else ""
+        similarity = f"(similarity {nearest:.2f}{beside}, theirs {natural:.2f})"
         taken = f"its path through the layers is that of {whose} {similarity}"
         if nearest < OFF_PATH * natural and (transfer is None or transfer <= 0):
             against.append(f"its path through the layers is not that of natural images {similarity}")
@@ -167,8 +160,7 @@ def path_vector(activation: Tensor, gradient: Tensor, unit_axis: int | None = No
 
     .. math:: v_c = \sum_{hw} a_{chw} \, \partial f / \partial a_{chw}
 
-    ``unit_axis`` is the axis of the channels; None is the last of three axes, (rows, tokens, channels), and else axis
-    1.
+    The channels are on ``unit_axis``; None is the last of three axes, (rows, tokens, channels), and else axis 1.
 
     Source: Hamblin et al., "Feature accentuation" (arXiv 2402.10039): activation x gradient a layer.
     """
@@ -186,7 +178,7 @@ def path_similarity(paths: Sequence[Tensor], natural: Sequence[Tensor]) -> Tenso
     Symbols: v_l the path vectors at layer l, (rows, channels), n_il that of natural image i.
     """
     means = [_unit(n).mean(0, keepdim=True) for n in natural]
-    return _mean([_correlation(v, mean) for v, mean in zip(paths, means, strict=True)])
+    return torch.stack([_correlation(v, mean) for v, mean in zip(paths, means, strict=True)]).mean(0)
 
 
 def leave_one_out(natural: Sequence[Tensor]) -> Tensor:
@@ -195,17 +187,13 @@ def leave_one_out(natural: Sequence[Tensor]) -> Tensor:
     if count < 2:
         raise ValueError(f"got {count} natural image; expected at least 2 to compare.")
     units = [_unit(n) for n in natural]
-    return _mean([_correlation(n, (n.sum(0, keepdim=True) - n) / (count - 1)) for n in units])
+    return torch.stack([_correlation(n, (n.sum(0, keepdim=True) - n) / (count - 1)) for n in units]).mean(0)
 
 
 def _unit(paths: Tensor) -> Tensor:
     """Return unit vectors, so that images with high scores do not dominate the mean."""
     length: Tensor = paths.norm(dim=1, keepdim=True)
     return paths / length.clamp_min(torch.finfo(paths.dtype).tiny)
-
-
-def _mean(layers: list[Tensor]) -> Tensor:
-    return torch.stack(layers).mean(0)
 
 
 def _correlation(first: Tensor, second: Tensor) -> Tensor:
@@ -252,10 +240,8 @@ def ablation_agreement(shares: Tensor, missing: Tensor) -> float | None:
 
     .. math:: \rho = \mathrm{spearman}_{u, o}(c_{u o},\; y_o(a) - y_o(a_u := 0))
 
-    With other outputs than those of the canvas, magnitudes Σ_channel |c| of (units, channels, places) are compared.
-
-    Returns:
-        ρ; 0 if one of them is constant, None if both are.
+    With other outputs than those of the canvas, magnitudes Σ_channel |c| of (units, channels, places) are compared. It
+    is 0 if one of them is constant, None if both are.
     """
     if shares.shape != missing.shape:
         shares, missing = shares.abs().sum(1), missing.abs().sum(1)
@@ -277,16 +263,10 @@ def judge_canvas(*, agreement: float | None = None, gap: float | None = None) ->
         return CanvasTrust("fails", f"its parts miss the output by {gap:.2g} of it", agreement, gap)
     if agreement is None:
         return CanvasTrust("weak", "neither it nor setting units to zero tells units and places apart", agreement, gap)
-    sums = "" if gap is None else ", and its parts add up to the output"
-    though = "" if gap is None else ", though its parts add up to the output"
-    verdict: Rating
-    verdict, how, clause = (
-        ("holds", "as", sums)
-        if agreement >= CLOSE
-        else ("weak", "only roughly as", though)
-        if agreement >= FAR
-        else ("fails", "unlike what", though)
-    )
+    verdict: Rating = "holds" if agreement >= CLOSE else "weak" if agreement >= FAR else "fails"
+    how = {"holds": "as", "weak": "only roughly as", "fails": "unlike what"}[verdict]
+    joint = "and" if verdict == "holds" else "though"
+    clause = "" if gap is None else f", {joint} its parts add up to the output"
     text = f"it ranks units and places {how} setting them to zero does (ρ {agreement:.2f}){clause}"
     return CanvasTrust(verdict, text, agreement, gap)
 
