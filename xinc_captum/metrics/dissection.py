@@ -107,8 +107,8 @@ def concept_overlap(
         edge = level.where(level < chunk.amax((0, 2, 3)), torch.inf)
         active = (large > edge[:, None, None]).float().cpu().flatten(2)
         size = active.sum((0, 2)).double()[:, None] + areas
-        overlaps.append(_over(_intersections(active, flags), size))
-        nulls.append(torch.stack([_over(_intersections(active, flags[order]), size) for order in orders], 1))
+        overlaps.append(_overlap(active, flags, size))
+        nulls.append(torch.stack([_overlap(active, flags[order], size) for order in orders], 1))
         levels.append(level.cpu())
     iou, null = torch.cat(overlaps), torch.cat(nulls)
     # standardised over the true masks and the permutations alike, so that both are treated equally
@@ -125,12 +125,9 @@ def _chance(overlaps: Tensor, null: Tensor) -> Tensor:
     return torch.ones_like(overlaps) if null.isnan().all() else chance_of(overlaps, null)
 
 
-def _intersections(active: Tensor, flags: Tensor) -> Tensor:
-    """Return the number of pixels in which each unit is active and each concept present, (units, concepts)."""
-    return torch.einsum("iup,icp->uc", active, flags).double()
-
-
-def _over(met: Tensor, size: Tensor) -> Tensor:
+def _overlap(active: Tensor, flags: Tensor, size: Tensor) -> Tensor:
+    """Return the intersection over union of units and concepts, whose sizes add up to ``size``; nan for no pixel."""
+    met = torch.einsum("iup,icp->uc", active, flags).double()
     union = size - met
     return met / union.where(union > 0, torch.nan)
 
