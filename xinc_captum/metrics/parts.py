@@ -298,10 +298,7 @@ def part_motion(before: Tensor, after: Tensor, masks: Tensor) -> Tensor:
     return part_means(torch.cat([residual, residual.norm(dim=1, keepdim=True)], 1), masks)
 
 
-RADIUS = 5
-
-
-def local_entropy(images: Tensor, radius: int = RADIUS) -> Tensor:
+def local_entropy(images: Tensor, radius: int = 5) -> Tensor:
     r"""Return the entropy of the 8-bit grey values around each pixel (scikit-image): (n, 1, H, W), float32, in bits.
 
     .. math:: H_p = -\Sigma_g\, h_g \log_2 h_g
@@ -334,7 +331,7 @@ def local_entropy(images: Tensor, radius: int = RADIUS) -> Tensor:
     return torch.stack(maps)[:, None].to(images.device)
 
 
-def smooth_entropy(images: Tensor, radius: int = RADIUS, levels: int = 8) -> Tensor:
+def smooth_entropy(images: Tensor, radius: int = 5, levels: int = 8) -> Tensor:
     r"""Return a differentiable local entropy, with few, overlapping grey levels: (n, 1, H, W), in bits.
 
     .. math:: h_{g,p} = \mathrm{mean}_{p' \in D(p)}\; \beta\bigl((G-1)\, I_{p'} - g\bigr), \qquad

@@ -164,20 +164,21 @@ def spearman(first: Tensor, second: Tensor) -> Correlations:
         raise ValueError(
             f"got shapes {tuple(first.shape)} and {tuple(second.shape)}; expected the same (rows, n) twice."
         )
-    ranks = [average_ranks(_round(side)) for side in (first, second)]
-    centred = [r - r.mean(1, keepdim=True) for r in ranks]
-    lengths = [c.norm(dim=1) for c in centred]
+    a, b = _centred_ranks(first), _centred_ranks(second)
+    lengths = a.norm(dim=1), b.norm(dim=1)
     varying = (lengths[0] > 0) & (lengths[1] > 0)
-    values = ((centred[0] * centred[1]).sum(1) / (lengths[0] * lengths[1]))[varying]
+    values = ((a * b).sum(1) / (lengths[0] * lengths[1]))[varying]
     return Correlations(values, int((~varying).sum()))
 
 
-def _round(rows: Tensor) -> Tensor:
-    """Return rows divided by their largest magnitude and rounded; all nan for a row with a value that is not finite."""
+def _centred_ranks(rows: Tensor) -> Tensor:
+    """Return centred ranks of rows divided by their largest magnitude and rounded; nan for a row that is not finite."""
     rows = rows.detach().double()
     rows = rows.masked_fill(~rows.isfinite().all(1, keepdim=True), torch.nan)
     largest = rows.abs().amax(1, keepdim=True)
-    return torch.where(largest > 0, rows / largest.clamp_min(torch.finfo(torch.float64).tiny), rows).round(decimals=6)
+    scaled = torch.where(largest > 0, rows / largest.clamp_min(torch.finfo(torch.float64).tiny), rows)
+    ranks = average_ranks(scaled.round(decimals=6))
+    return ranks - ranks.mean(1, keepdim=True)
 
 
 def average_ranks(rows: Tensor) -> Tensor:
@@ -200,9 +201,7 @@ def rank_vectors(rows: Tensor) -> Tensor:
         >>> round(float(v[0] @ v[1]), 6)
         0.5
     """
-    flat = rows.reshape(-1, rows.shape[-1])
-    ranks = average_ranks(_round(flat))
-    centred = ranks - ranks.mean(1, keepdim=True)
+    centred = _centred_ranks(rows.reshape(-1, rows.shape[-1]))
     length = centred.norm(dim=1, keepdim=True)
     vectors: Tensor = (centred / length.where(length > 0, torch.nan)).reshape(rows.shape)
     return vectors
