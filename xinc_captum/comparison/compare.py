@@ -15,7 +15,7 @@ from ..attributions.base import attribution_context
 from ..hooks import ForwardFunc, crop_of, protect
 from ..metrics import PROBABILITIES, Probability, energy_in_mask
 from ..metrics.faithfulness import Target, score_outputs
-from ..metrics.probability import class_outputs
+from ..metrics.statistics import class_outputs
 from ..progress import progress
 from ..zoo import Classifier
 from .maps import faults

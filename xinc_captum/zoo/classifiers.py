@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..metrics.probability import Probability, class_scores, probabilities
+from ..metrics.statistics import Probability, class_scores, probabilities
 from .assets import AssetError, asset, read_arrays
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -16,7 +16,7 @@ from ...generators.protocol import Generator
 from ...hooks import ForwardFunc, find_layer
 from ...hooks.gradients import JacobianVectorProduct, UnsupportedError
 from ...images import check_images
-from ...metrics.probability import Probability
+from ...metrics.statistics import Probability
 from ...progress import progress
 from ..base import as_called, captum_method, differentiable
 from .counterfactuals.counterfactual import Counterfactual, Method, find_counterfactuals

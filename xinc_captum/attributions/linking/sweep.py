@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...images import to_hwc
 from ...metrics.fidelity import Fidelity, fidelity
-from ...metrics.probability import predict_classes
+from ...metrics.statistics import predict_classes
 from ...metrics.trust import Verdict
 from ...selectors import python_index
 from ...store import bundle, write_tensors
