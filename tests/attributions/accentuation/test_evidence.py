@@ -10,11 +10,9 @@ import torch
 from torch import nn
 
 from xinc_captum import FeatureAccentuation, NeuronFeatureAccentuation
-from xinc_captum.attributions.accentuation.activations import ImageModel
-from xinc_captum.attributions.accentuation.default_layers import late_layers
+from xinc_captum.attributions.accentuation.activations import ImageModel, late_layers
 from xinc_captum.attributions.accentuation.evidence import path_of
-from xinc_captum.attributions.accentuation.objectives import OutputFeature, UnitFeature, channel, logit
-from xinc_captum.attributions.accentuation.problem import is_model
+from xinc_captum.attributions.accentuation.objectives import OutputFeature, UnitFeature, channel, is_model, logit
 from xinc_captum.metrics.trust import high_frequency_energy
 from xinc_captum.zoo import Classifier, Normalise
 

@@ -19,10 +19,9 @@ from ...metrics.trust import (
     path_vector,
 )
 from ..base import attribution_context
-from .activations import ImageModel, find_required_layers
-from .default_layers import late_layers
+from .activations import ImageModel, find_required_layers, late_layers
 from .objectives import Feature
-from .problem import Problem, ScoredModel
+from .optimization import Problem, ScoredModel
 
 if TYPE_CHECKING:
     from .result import Accentuation
@@ -41,9 +40,6 @@ def target_levels(problem: Problem, before: Tensor) -> tuple[Tensor, Tensor]:
 
     Symbols: r the reference: the .98 quantile of the scores of ``natural`` images, or else f(x_0) plus five standard
     deviations over the feature's peers in its layer.
-
-    Raises:
-        ValueError: an impossible dose, or a reference level that is not above the seed's score.
     """
     settings, n = problem.settings, problem.total
     name = "dose" if settings.dose is not None else "activation"
@@ -79,10 +75,9 @@ def reference_level(problem: Problem, before: Tensor) -> Tensor:
             contrast_scores = natural_scores(problem, *problem.contrast)
             scores = [a - b for a, b in zip(scores, contrast_scores, strict=True)]
         return torch.stack([s.float().quantile(QUANTILE) for s in scores]).to(before)
-    args, feature = problem.batch.args, problem.feature
-    scored = ScoredModel.of(problem.model, feature.objective(problem.batch.rows), problem.model_inputs, args)
+    scored = problem.scored(problem.model, problem.feature)
     with torch.no_grad():
-        deviation = feature.peer_deviation(scored.run(problem.model_inputs, args))
+        deviation = problem.feature.peer_deviation(scored.run(problem.model_inputs, problem.batch.args))
     if deviation is None:
         raise ValueError(
             "dose= needs a reference level, and none can be computed from the model: the feature is neither a single "
@@ -96,16 +91,15 @@ def natural_scores(problem: Problem, model: ImageModel, feature: Feature) -> lis
     """Return the scores of the natural images for each image's feature: a list of (M,)."""
     pool = model.resize(check_images(problem.settings.natural).to(problem.images))
     n = problem.batch.rows
-    scores: dict[int, Tensor] = {}
-    for row in range(n):
-        key = row if feature.is_per_row(n) else 0
-        if key not in scores:
-            scores[key] = score_images(model, feature.cut(row, row + 1, n), pool, _args_of(problem.rows(row, row + 1)))
-    return [scores[row if feature.is_per_row(n) else 0] for row in range(n)]
+    scores = [
+        score_images(model, feature.cut(row, row + 1, n), pool, _args_of(problem.rows(row, row + 1)))
+        for row in range(n if feature.is_per_row(n) else 1)
+    ]
+    return scores if feature.is_per_row(n) else scores * n
 
 
 def score_images(model: ImageModel, feature: Feature, images: Tensor, args: ArgsFor, *, batch_size: int = 16) -> Tensor:
-    """Return the score of every image at the size of the model's input, one feature for all: (M,)."""
+    """Return the score of every image at the size of the model's input, all of one feature: (M,)."""
     scores = []
     with torch.no_grad():
         for start, stop in chunks(len(images), batch_size):
@@ -116,7 +110,7 @@ def score_images(model: ImageModel, feature: Feature, images: Tensor, args: Args
 
 
 def _args_of(problem: Problem) -> ArgsFor:
-    """Return a function from a number of images to the additional arguments of the problem's one image, repeated."""
+    """Return a function that repeats the additional arguments of the problem's one image."""
     return lambda count: problem.batch.repeat(count).args
 
 

@@ -1,7 +1,8 @@
-"""Objectives, targets and units, Lucent adapter."""
+"""Objectives: scores to raise, from targets, units, directions and Lucent, and the features that they belong to."""
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, interpolate
 
 from ...batch import Batch, one_score_a_row, select_output
-from ...hooks import LayerError
+from ...hooks import LayerError, modules_behind, preprocesses
 from ...selectors import OneUnit, python_index, select
+from ..base import as_called, differentiable
 from .activations import Activations, ImageModel, Layer
 
 Score = Callable[[Activations], Tensor]
@@ -89,7 +91,7 @@ def logit(target: Any) -> Objective:
     target = python_index(target)
 
     def score(activations: Activations) -> Tensor:
-        rows = len(target) if isinstance(target, list) or (isinstance(target, Tensor) and target.dim() == 1) else 0
+        rows = _entries(target)
         batch = Batch.of(activations.images, None, target)
         if rows and activations.rows % rows == 0:  # views: the rows repeat
             batch = Batch.of(activations.images[:rows], None, target).repeat(activations.rows // rows)
@@ -118,10 +120,7 @@ def neuron(layer: Layer, unit: int, position: tuple[int, ...] | None = None) -> 
 
 
 def unit(layer: Layer, selector: OneUnit) -> Objective:
-    """Return the objective of a Captum neuron selector: a tuple or a function.
-
-    A tuple holds indices after the rows; slices are summed.
-    """
+    """Return the objective of a Captum selector: a function, or a tuple of indices after the rows (slices are summed)."""
 
     def score(activations: Activations) -> Tensor:
         return select(activations(layer), selector)[:, 0]
@@ -136,13 +135,9 @@ def direction(
 
     .. math:: \mathrm{mean}_{hw}\; \max(\cos(a_{hw}, v), 0.1)^{p}\; (a_{hw} \cdot v)
 
-    Symbols: a the activation at a position, v the vector, p the power (0: the plain product).
-
-    Args:
-        layer: module or name.
-        vector: (channels,), or (rows, channels) for one direction for each row.
-        power: a larger one prefers the pure direction to a large activation.
-        position: (row, column), instead of the mean over positions.
+    Symbols: a the activation at a position, v the vector, (channels,), or (rows, channels) with one for each row; p the
+    power: 0 is the plain product, a larger one prefers the pure direction to a large activation. ``position``, (row,
+    column), replaces the mean over positions.
     """
 
     def score(activations: Activations) -> Tensor:
@@ -166,10 +161,7 @@ def cosine(layer: Layer, vector: Tensor, *, position: tuple[int, ...] | None = N
 
 
 def positions(layer: Layer, weights: Tensor) -> Objective:
-    """Return the objective of the activation weighted by a map (channels, h, w), mean over positions.
-
-    A map of another size is resized.
-    """
+    """Return the objective of the activation weighted by a map (channels, h, w), resized to it, mean over positions."""
 
     def score(activations: Activations) -> Tensor:
         value = activations.grid(layer)
@@ -187,15 +179,9 @@ def positions(layer: Layer, weights: Tensor) -> Objective:
 
 
 def at_position(value: Tensor, position: tuple[int, ...] | None) -> Tensor:
-    """Return one position of (rows, channels, *positions); flat activations are returned unchanged.
+    """Return one position of (rows, channels, *positions), by default the middle of a map or volume.
 
-    Args:
-        value: (rows, channels) or (rows, channels, *positions).
-        position: one number for each axis of positions; None is the middle of a map or volume.
-
-    Raises:
-        ValueError: another number of axes, or tokens without a position.
-        IndexError: a position outside the layer.
+    Flat activations, (rows, channels), are returned unchanged.
     """
     if value.dim() == 2:
         return value
@@ -228,9 +214,8 @@ def _align(value: Tensor, vector: Tensor, position: tuple[int, ...] | None) -> t
         raise ValueError(
             f"there are {v.shape[0]} directions, but {value.shape[0]} views; give one for each row, or a single one."
         )
-    if v.dim() == 2:
-        v = v.repeat(value.shape[0] // v.shape[0], 1)
-    return value, v.reshape(*(v.shape if v.dim() == 2 else (1, -1)), *[1] * (value.dim() - 2))
+    v = v.repeat(value.shape[0] // v.shape[0], 1) if v.dim() == 2 else v[None]
+    return value, v.reshape(*v.shape, *[1] * (value.dim() - 2))
 
 
 def _mean(values: Tensor) -> Tensor:
@@ -253,15 +238,10 @@ def is_lucent(value: Any) -> bool:
 
 
 def from_lucent(objective: Callable[[Any], Any], rows: int) -> Objective:
-    """Return an objective of Lucent as an :class:`Objective`.
+    """Return an objective of Lucent, which returns one loss for a batch of images, as an :class:`Objective`.
 
-    Lucent's objectives return one loss for a batch of images, which is minimised. Here their batch is the images of one
-    view (so that ``diversity`` and ``alignment`` compare images, not views), and the negative loss is the score of
-    every row: the rows are not independent.
-
-    Args:
-        objective: ``lucent.optvis.objectives.channel("layer4", 3)``, a sum of such objectives, ...
-        rows: number of images that are optimised together.
+    Its batch is the ``rows`` images of one view, so that ``diversity`` and ``alignment`` compare images, not views. The
+    negative loss is the score of every row: the rows are not independent.
     """
 
     def score(activations: Activations) -> Tensor:
@@ -269,8 +249,7 @@ def from_lucent(objective: Callable[[Any], Any], rows: int) -> Objective:
         losses = [objective(_select_for_lucent(activations, slice(start, start + rows))) for start in starts]
         return -torch.stack([torch.as_tensor(loss) for loss in losses]).repeat_interleave(rows)
 
-    name = getattr(objective, "name", "") or "objective"
-    return Objective(score, f"lucent {name}")
+    return Objective(score, f"lucent {getattr(objective, 'name', '') or 'objective'}")
 
 
 def _select_for_lucent(activations: Activations, rows: slice) -> Callable[[Layer], Tensor]:
@@ -291,15 +270,7 @@ def _select_for_lucent(activations: Activations, rows: slice) -> Callable[[Layer
 
 
 def from_string(text: str) -> Objective:
-    """Return the objective of "layer:unit", a channel's mean.
-
-    Raises:
-        ValueError: no colon, or no integer after it.
-
-    Example:
-        >>> from_string("layer4.1.conv2:13")
-        Objective(layer4.1.conv2:13)
-    """
+    """Return the objective of "layer:unit", a channel's mean."""
     layer, colon, unit = text.rpartition(":")
     if not colon or not layer or not unit.strip().isdigit():
         raise ValueError(
@@ -330,11 +301,7 @@ class Feature(Protocol):
 
 @dataclass(frozen=True)
 class OutputFeature:
-    """An output, or any objective.
-
-    Attributes:
-        target: a Captum target, an objective, a function of the layers, "layer:unit", or a Lucent objective.
-    """
+    """An output or any objective: a Captum target, a function of the layers, "layer:unit", or a Lucent objective."""
 
     target: Any
 
@@ -360,8 +327,8 @@ class OutputFeature:
             return from_string(target)
         if callable(target):
             return Objective(target, getattr(target, "__name__", "a function"))
-        count = len(target) if isinstance(target, list) or (isinstance(target, Tensor) and target.dim() == 1) else rows
-        if count != rows and not (isinstance(target, Tensor) and count == 1):
+        count = _entries(target)
+        if count not in (None, rows) and not (isinstance(target, Tensor) and count == 1):
             raise ValueError(
                 f"target has {count} entries, but there are {rows} images; give one target for each row, or a single "
                 "one for all."
@@ -381,12 +348,7 @@ class OutputFeature:
 
 @dataclass(frozen=True)
 class UnitFeature:
-    """A unit, channel, direction or position of a layer.
-
-    Attributes:
-        layer: the module.
-        selector: int, tuple, function, float tensor (channels,), objective, or a list with one for each row.
-    """
+    """A unit of a layer: int, tuple, function, float tensor (channels,), objective, or a list with one for each row."""
 
     layer: nn.Module
     selector: Any
@@ -452,7 +414,7 @@ def _each_row(objectives: list[Objective]) -> Objective:
 
     def score(activations: Activations) -> Tensor:
         rows = len(objectives)
-        scores: list[Tensor] = [
+        scores = [
             one(activations.select(slice(row, None, rows))) for row, one in enumerate(objectives)
         ]  # each (views,)
         return torch.stack(scores, 1).flatten()
@@ -460,11 +422,59 @@ def _each_row(objectives: list[Objective]) -> Objective:
     return Objective(score, " | ".join(one.name for one in objectives))
 
 
+def _entries(target: Any) -> int | None:
+    """Return the length of a list or 1-D tensor, which holds one target for each row."""
+    return len(target) if isinstance(target, list) or (isinstance(target, Tensor) and target.dim() == 1) else None
+
+
 def _is_per_row(chosen: Any, rows: int) -> bool:
-    if isinstance(chosen, Tensor):
-        return not chosen.is_floating_point() and chosen.dim() == 1 and chosen.numel() == rows
-    return isinstance(chosen, list) and len(chosen) == rows
+    return _entries(chosen) == rows and not (isinstance(chosen, Tensor) and chosen.is_floating_point())
 
 
 def _deviation(peers: Tensor) -> Tensor:
     return peers.detach().float().std(1) if peers.shape[1] > 1 else peers.detach().float().abs()[:, 0]
+
+
+def resolve_contrast(
+    model: ImageModel, feature: Feature, contrast: Any, batch: Batch
+) -> tuple[ImageModel, Feature] | None:
+    """Return the model and feature of ``contrast=``: the same feature in another model, or another feature in this."""
+    if contrast is None:
+        return None
+
+    def sample() -> tuple[Tensor, tuple[Any, ...]]:
+        one = batch.cut(0, 1)
+        return model.resize(one.inputs[0]), one.args
+
+    if is_model(contrast, feature, sample):
+        call = as_called(differentiable(contrast), batch.inputs[0].device.type)
+        second = model.with_forward_func(contrast, call)
+        return second, feature.in_model(model, second)
+    return model, replace(feature, **{"target" if isinstance(feature, OutputFeature) else "selector": contrast})  # type: ignore[type-var]
+
+
+def is_model(value: Any, feature: Any, sample: Callable[[], tuple[Tensor, tuple[Any, ...]]]) -> bool:
+    """Return whether ``contrast=`` is a second model, and not an objective, a target or a selector.
+
+    Modules, zoo classifiers, and methods and partials of modules are models. Any other function is a model where it
+    accepts images, ``sample()``: functions of the layers and of an activation fail on them. For a unit's feature it
+    must also hold a module, in which the unit's layer is looked up.
+    """
+    if isinstance(value, nn.Module) or preprocesses(value):
+        return True
+    if not callable(value) or isinstance(value, Objective) or is_lucent(value):
+        return False
+    owner = value.func if isinstance(value, functools.partial) else getattr(value, "__self__", None)
+    if isinstance(owner, nn.Module):
+        return True
+    if isinstance(feature, UnitFeature) and not modules_behind(value):
+        return False
+    images, args = sample()
+    try:
+        with torch.no_grad():
+            output = value(images, *args)
+    except (TypeError, AttributeError):
+        return False
+    except Exception:  # a model that cannot process the image: running it later raises the error that says so
+        return True
+    return not (isinstance(feature, UnitFeature) and isinstance(output, Tensor) and output.dim() < 2)

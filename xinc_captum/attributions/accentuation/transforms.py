@@ -26,21 +26,8 @@ _LONGEST = 1000  # longer containers hold data
 def same_draws(seed: int, generators: Iterable[Any] = (), like: Tensor | None = None) -> Iterator[None]:
     """Seed all generators for the length of the block, and restore their states afterwards.
 
-    The generators are the global ones of PyTorch, NumPy and Python's ``random``, and ``generators``. Two blocks with
-    one seed draw the same numbers.
-
-    Args:
-        seed: any int.
-        generators: further generators, as :func:`generators_in` returns them.
-        like: a tensor on the device whose generator is seeded too.
-
-    Example:
-        >>> numbers = []
-        >>> for _ in range(2):
-        ...     with same_draws(3):
-        ...         numbers.append((float(torch.rand(())), np.random.rand(), random.random()))
-        >>> numbers[0] == numbers[1]
-        True
+    The generators are the global ones of PyTorch (also on the device of ``like``), NumPy and Python's ``random``, and
+    ``generators``. Two blocks with one seed draw the same numbers.
     """
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng([like.device] if like is not None and like.is_cuda else []))
@@ -66,11 +53,6 @@ def generators_in(*things: Any) -> list[Any]:
 
     Closures, default arguments, the globals that a function names, partials, bound methods, attributes and containers
     are searched; functions of numerical libraries are not.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> generators_in(lambda images: images + rng.random()) == [rng]
-        True
     """
     generators: list[Any] = []
     visited: set[int] = set()
@@ -273,27 +255,20 @@ def view(
     generator: torch.Generator,
     noise_generator: torch.Generator | None = None,
 ) -> View:
-    """Draw one set of views; return a function that makes the same views of any images.
+    """Draw one set of views; return a function from any images (N, C, H, W) to the same views of them, (K, N, C, h, w).
+
+    Geometric transforms are composed and resampled once; then Noise and functions of images (n, C, h, w) are applied in
+    their order. A function is called with the views of one image at a time and the same random numbers for every image,
+    from the global generators of PyTorch, NumPy and ``random`` and from generators that it refers to; where it changes
+    the size, its result is resized to ``out``.
 
     Args:
-        transforms: Crops, Jitter, Rotation (composed, resampled once), Noise, and functions of images
-            (n, C, h, w), applied in this order; the number of views is that of Crops, else one. A function is called
-            with the views of one image at a time and the same random numbers for every image, from the global
-            generators of PyTorch, NumPy and ``random`` and from generators that it refers to; where it changes the
-            size, its result is resized to ``out``.
+        transforms: the number of views is that of Crops, else one.
         canvas: height and width of the images.
         out: height and width of the views.
         progress: fraction of the steps that is done, for schedules.
         generator: on the CPU, so that boxes are the same on every device.
         noise_generator: for Noise; on the images' device (default: ``generator``).
-
-    Returns:
-        a function from (N, C, H, W) to (K, N, C, h, w), differentiable, without a loop over views.
-
-    Example:
-        >>> show = view([Crops(3)], (20, 30), (8, 8), generator=torch.Generator().manual_seed(0))
-        >>> show(torch.rand(2, 3, 20, 30)).shape
-        torch.Size([3, 2, 3, 8, 8])
     """
     count = max((t.count for t in transforms if isinstance(t, Crops)), default=1)
     geometry = [t for t in transforms if isinstance(t, Geometry)]
@@ -337,8 +312,7 @@ def resample(images: Tensor, maps: Tensor, out: Size) -> Tensor:
     views: Tensor = grid_sample(stacked, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
     if finer > 1:
         views = avg_pool2d(views, finer)
-    split: Tensor = views.unflatten(1, (rows, images.shape[1]))
-    return split
+    return views.unflatten(1, (rows, images.shape[1]))
 
 
 def _apply(transform: Callable[[Tensor], Tensor], views: Tensor, seed: int, generators: list[Any]) -> Tensor:
@@ -357,12 +331,7 @@ def _apply(transform: Callable[[Tensor], Tensor], views: Tensor, seed: int, gene
 
 
 def _check_images(transform: Callable[[Tensor], Tensor], value: Any, inputs: Tensor, requires_grad: bool) -> Tensor:
-    """Check the result of a user's function; return it in the dtype of its input.
-
-    Raises:
-        TypeError: it is not a tensor of floats.
-        ValueError: another number of images, an empty tensor, another device, or no gradient to the input.
-    """
+    """Check the result of a user's function; return it in the dtype of its input."""
     name, expectation = _name(transform), f"expected float images ({inputs.shape[0]}, C, h, w) on {inputs.device}"
     if not isinstance(value, Tensor):
         raise TypeError(f"transform {name} returned a {type(value).__name__}; {expectation}, computed from its input.")
