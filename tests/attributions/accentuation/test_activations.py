@@ -195,8 +195,8 @@ def test_late_layers_are_evenly_spaced(resnet):
     order = [one.module for one in image_layers(model, PHOTO, ())]
     indices = [order.index(module) for module in late_layers(model, PHOTO, ())]
     assert len(indices) == 4 and indices == sorted(indices) and indices[-1] > 0.7 * len(order)
-    until = late_layers(model, PHOTO, (), (resnet.layer2,), count=2)
-    assert len(until) == 2 and all(order.index(layer) < order.index(resnet.layer2) for layer in until)
+    until = late_layers(model, PHOTO, (), (resnet.layer2,))
+    assert len(until) == 4 and all(order.index(layer) < order.index(resnet.layer2) for layer in until)
 
 
 def test_only_modules_that_run_once_with_float_rows(conv):

@@ -6,9 +6,8 @@ from xinc_captum import FeatureAccentuation, LayerError
 from xinc_captum.attributions.accentuation import Crops, Fourier
 from xinc_captum.attributions.accentuation.activations import ImageModel
 from xinc_captum.attributions.accentuation.objectives import (
+    Feature,
     Objective,
-    OutputFeature,
-    UnitFeature,
     at_position,
     channel,
     cosine,
@@ -341,17 +340,17 @@ def feature_activations(images=X):
 
 
 def feature_unit(selector):
-    return UnitFeature(FEATURE_NET[0], selector)
+    return Feature(selector, FEATURE_NET[0])
 
 
 @pytest.mark.parametrize("target", [[5, 0], torch.tensor([5, 0])])
 def test_one_target_for_each_row(target):
-    feature = OutputFeature(target)
-    assert feature.is_per_row(2) and not feature.is_per_row(3) and not OutputFeature(5).is_per_row(2)
+    feature = Feature(target)
+    assert feature.is_per_row(2) and not feature.is_per_row(3) and not Feature(5).is_per_row(2)
     assert feature.objective(2)(feature_activations()).tolist() == [5.0, 12.0]
     one = feature.cut(1, 2, 2)
     assert one.objective(1)(feature_activations(X[1:])).tolist() == [12.0]
-    assert OutputFeature((5,)).cut(0, 1, 2) == OutputFeature((5,))
+    assert Feature((5,)).cut(0, 1, 2) == Feature((5,))
 
 
 def test_every_kind_of_target():
@@ -360,10 +359,10 @@ def test_every_kind_of_target():
         ("0:1", "0:1"),
         (lambda activations: activations("0")[:, 1].mean((1, 2)), "<lambda>"),
     ):
-        objective = OutputFeature(target).objective(2)
+        objective = Feature(target).objective(2)
         assert objective.name == name
         assert objective(feature_activations()).tolist() == [8.5, 20.5]
-        assert OutputFeature(target).peer_deviation(feature_activations()) is None
+        assert Feature(target).peer_deviation(feature_activations()) is None
 
 
 @pytest.mark.parametrize(
@@ -392,7 +391,7 @@ def test_a_list_holds_one_selector_for_each_row_of_a_view():
 
 
 def test_standard_deviation_of_peers():
-    assert OutputFeature(1).peer_deviation(feature_activations()).tolist() == pytest.approx(
+    assert Feature(1).peer_deviation(feature_activations()).tolist() == pytest.approx(
         [float(torch.arange(12.0).std())] * 2
     )
     assert feature_unit(1).peer_deviation(feature_activations()).tolist() == pytest.approx(
@@ -402,7 +401,7 @@ def test_standard_deviation_of_peers():
     assert feature_unit((1, 0, 0)).peer_deviation(feature_activations()) is None
     alone = nn.Sequential(nn.Identity(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     outputs = ImageModel(alone).run(-X[:, :1], (), [], to_output=True)
-    assert OutputFeature(0).peer_deviation(outputs).tolist() == [2.5, 14.5], "a single output has its size for a scale"
+    assert Feature(0).peer_deviation(outputs).tolist() == [2.5, 14.5], "a single output has its size for a scale"
 
 
 def test_a_wrong_number_of_targets_raises():
@@ -410,8 +409,8 @@ def test_a_wrong_number_of_targets_raises():
         with pytest.raises(
             ValueError, match="target has . entries, but there are 2 images; give one target for each row"
         ):
-            OutputFeature(wrong).objective(2)
-    assert OutputFeature(torch.tensor([5])).objective(2)(feature_activations()).tolist() == [5.0, 17.0], "as in Captum"
+            Feature(wrong).objective(2)
+    assert Feature(torch.tensor([5])).objective(2)(feature_activations()).tolist() == [5.0, 17.0], "as in Captum"
 
 
 def test_invalid_selectors_raise():

@@ -100,10 +100,6 @@ class ImageModel:
         """Return the layer's dotted name."""
         return layer_name(self.forward_func, layer).strip("'")
 
-    def has_layer(self, name: str) -> bool:
-        """Return whether a module has exactly this name."""
-        return any(name == module for root in modules_behind(self.forward_func) for module, _ in root.named_modules())
-
     def with_forward_func(self, forward_func: ForwardFunc, call: ForwardFunc | None = None) -> "ImageModel":
         """Return the same for a second model, without ``preprocess`` where that model has its own."""
         preprocess = None if preprocesses(forward_func) else self.preprocess
@@ -129,12 +125,7 @@ class Activations:
     """
 
     def __init__(
-        self,
-        model: ImageModel,
-        images: Tensor,
-        captured: Captured | None,
-        output: Any,
-        input_shape: tuple[int, ...] = (),
+        self, model: ImageModel, images: Tensor, captured: Captured | None, output: Any, input_shape: tuple[int, ...]
     ) -> None:
         self.model, self.images, self.input_shape, self.output_read = model, images, input_shape, False
         self._captured, self._output = captured, output
@@ -202,7 +193,9 @@ class Activations:
             return unit_axis(shape, module, forward_func, requested=model.unit_axis)
 
     def _is_output(self, layer: Layer) -> bool:
-        return layer == OUTPUT and not self.model.has_layer(OUTPUT)
+        return layer == OUTPUT and not any(
+            OUTPUT in dict(root.named_modules()) for root in modules_behind(self.model.forward_func)
+        )
 
     @property
     def output(self) -> Any:
@@ -277,15 +270,15 @@ def early_layer(
 
 
 def late_layers(
-    model: ImageModel, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = (), count: int = 4
+    model: ImageModel, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = ()
 ) -> list[nn.Module]:
-    """Return up to ``count`` modules with at least four units, evenly over the second half of the pass.
+    """Return up to four modules with at least four units, evenly over the second half of the pass.
 
     Early activations depend on the image more than on the feature; late ones differ between features.
     """
     modules = [one.module for one in image_layers(model, images, args, before) if max(one.shape[1:]) >= 4]
     half = len(modules) / 2
-    positions = {int(half + half * (i + 1) / count) - 1 for i in range(count)}
+    positions = {int(half + half * (i + 1) / 4) - 1 for i in range(4)}
     return [modules[position] for position in sorted(positions) if position >= 0]
 
 
@@ -315,11 +308,11 @@ def image_layers(
         calls, input_shape = _calls_by_change(model, images, args, modules)
     first = min((i for i, call in enumerate(calls) if call.module in before), default=len(calls))
     counts = Counter(call.module for call in calls)
-    around = {call.module for call in calls if any(b in set(call.module.modules()) for b in before)}
     outputs = []
     for call in calls[:first]:
         rows_first = len(call.shape) >= 2 and call.shape[0] == images.shape[0]
-        if counts[call.module] > 1 or not call.depends or not rows_first or call.module in around:
+        around = not set(before).isdisjoint(call.module.modules())
+        if counts[call.module] > 1 or not call.depends or not rows_first or around:
             continue
         try:
             axis = unit_axis(call.shape, call.module, model.forward_func, entered=input_shape, loose=True)

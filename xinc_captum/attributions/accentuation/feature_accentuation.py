@@ -19,7 +19,7 @@ from ...selectors import python_index
 from ..base import attribution_context, captum_method
 from .activations import ImageModel
 from .evidence import assess, target_levels
-from .objectives import Feature, OutputFeature, UnitFeature
+from .objectives import Feature
 from .optimization import Images, Problem, StopAtLevel, Trajectory, balance, optimize
 from .parameterizations import ImageParameters, is_lucent_param_f, start_from_images, start_from_noise
 from .result import Accentuation
@@ -79,10 +79,7 @@ class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[mi
     def attribute(
         self, inputs: Images, target: Any = None, additional_forward_args: Any = None, **options: Unpack[Options]
     ) -> Images:
-        """Return where the output is sensitive to the image: Σ of |∂f/∂x| over every ``mask_every``-th step.
-
-        Inputs (N, C, H, W) lie in [0, 1]; the other arguments are those of :meth:`accentuate`.
-        """
+        """Return where the output is sensitive to the image: Σ of |∂f/∂x| over every ``mask_every``-th step."""
         return _match_container(inputs, self.accentuate(inputs, target, additional_forward_args, **options).masks)
 
     def perturb(
@@ -113,7 +110,7 @@ class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[mi
             shape: (N, C, H, W) of the images where ``inputs`` is None.
             **options: n_steps, lr, regularizer, dose, seed, ... (:class:`.Settings` describes each).
         """
-        return _accentuate(self.model, OutputFeature(target), inputs, additional_forward_args, shape, options)
+        return _accentuate(self.model, Feature(target), inputs, additional_forward_args, shape, options)
 
 
 class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturbation):  # type: ignore[misc]
@@ -196,18 +193,13 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
         shape: tuple[int, ...] | None = None,
         **options: Unpack[Options],
     ) -> Accentuation:
-        """Return images, masks, and the record of the optimization.
+        """Return images, masks, and the record of the optimization; see :meth:`FeatureAccentuation.accentuate`.
 
-        Args:
-            inputs: as for :meth:`FeatureAccentuation.accentuate`.
-            neuron_selector: an int is a channel's mean over positions (of a flat layer, the unit); a tuple indexes
-                the dims after the rows, slices are summed, as in Captum; a function maps the activation to one number
-                for each row; a float tensor (channels,) is a direction; a list holds one of these for each row.
-            additional_forward_args: likewise.
-            shape: likewise.
-            **options: likewise.
+        A ``neuron_selector`` that is an int is a channel's mean over positions (of a flat layer, the unit); a tuple
+        indexes the dims after the rows, slices are summed, as in Captum; a function maps the activation to one number
+        for each row; a float tensor (channels,) is a direction; a list holds one of these for each row.
         """
-        feature = UnitFeature(self.layer, neuron_selector)
+        feature = Feature(neuron_selector, self.layer)
         return _accentuate(self.model, feature, inputs, additional_forward_args, shape, options)
 
 

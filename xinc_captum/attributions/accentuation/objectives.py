@@ -1,9 +1,9 @@
 """Objectives: scores to raise, from targets, units, directions and Lucent, and the features that they belong to."""
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +120,7 @@ def neuron(layer: Layer, unit: int, position: tuple[int, ...] | None = None) -> 
 
 
 def unit(layer: Layer, selector: OneUnit) -> Objective:
-    """Return the objective of a Captum selector: a function, or a tuple of indices after the rows (slices are summed)."""
+    """Return the objective of a Captum selector: a function, or a tuple of indices after the rows (slices are sums)."""
 
     def score(activations: Activations) -> Tensor:
         return select(activations(layer), selector)[:, 0]
@@ -246,27 +246,23 @@ def from_lucent(objective: Callable[[Any], Any], rows: int) -> Objective:
 
     def score(activations: Activations) -> Tensor:
         starts = range(0, activations.rows, rows)
-        losses = [objective(_select_for_lucent(activations, slice(start, start + rows))) for start in starts]
+        losses = [objective(partial(_rows_for_lucent, activations, slice(start, start + rows))) for start in starts]
         return -torch.stack([torch.as_tensor(loss) for loss in losses]).repeat_interleave(rows)
 
     return Objective(score, f"lucent {getattr(objective, 'name', '') or 'objective'}")
 
 
-def _select_for_lucent(activations: Activations, rows: slice) -> Callable[[Layer], Tensor]:
-    """Return the layers' activations of some rows as Lucent's objectives index them, with units on axis 1."""
-
-    def layer_of(layer: Layer) -> Tensor:
-        chosen = activations.model.unit_axis is not None or activations.model.layer_to_grid is not None
-        original, value = activations(layer), activations.grid(layer)
-        if not chosen and (value.shape, value.stride()) != (original.shape, original.stride()):
-            raise LayerError(
-                f"layer {layer!r} returns shape {tuple(original.shape)} with its units on the last axis; Lucent's "
-                "objectives expect them on axis 1. Give unit_axis=-1 to move them there, or unit_axis=1 for "
-                "an objective of your own that expects the layer's own axes."
-            )
-        return value[rows]
-
-    return layer_of
+def _rows_for_lucent(activations: Activations, rows: slice, layer: Layer) -> Tensor:
+    """Return a layer's activation of some rows as Lucent's objectives index it, with units on axis 1."""
+    chosen = activations.model.unit_axis is not None or activations.model.layer_to_grid is not None
+    original, value = activations(layer), activations.grid(layer)
+    if not chosen and (value.shape, value.stride()) != (original.shape, original.stride()):
+        raise LayerError(
+            f"layer {layer!r} returns shape {tuple(original.shape)} with its units on the last axis; Lucent's "
+            "objectives expect them on axis 1. Give unit_axis=-1 to move them there, or unit_axis=1 for "
+            "an objective of your own that expects the layer's own axes."
+        )
+    return value[rows]
 
 
 def from_string(text: str) -> Objective:
@@ -280,116 +276,81 @@ def from_string(text: str) -> Objective:
     return channel(layer, int(unit))
 
 
-class Feature(Protocol):
-    """The feature whose score is raised in each row."""
-
-    def cut(self, start: int, stop: int, rows: int) -> "Feature":
-        """Return the feature of some of ``rows`` rows."""
-
-    def is_per_row(self, rows: int) -> bool:
-        """Return whether each of ``rows`` rows has a feature of its own."""
-
-    def objective(self, rows: int) -> Objective:
-        """Return the objective for ``rows`` images, or for several views of each."""
-
-    def peer_deviation(self, activations: Activations) -> Tensor | None:
-        """Return the standard deviation over the feature's peers in the same layer, (rows,), or None without peers."""
-
-    def in_model(self, model: ImageModel, second: ImageModel) -> "Feature":
-        """Return the same feature of a second model."""
-
-
 @dataclass(frozen=True)
-class OutputFeature:
-    """An output or any objective: a Captum target, a function of the layers, "layer:unit", or a Lucent objective."""
+class Feature:
+    """The feature whose score is raised: a target of the output, or a selector of the units of a layer.
 
-    target: Any
+    Attributes:
+        selector: a Captum target, a function of the layers, "layer:unit", an objective, also Lucent's; of a layer an
+            int, tuple, function, float tensor (channels,), objective, or a list with one of these for each row.
+        layer: None is the output.
+    """
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "target", python_index(self.target))
-
-    def cut(self, start: int, stop: int, rows: int) -> "OutputFeature":
-        """Return the feature of some rows."""
-        return OutputFeature(self.target[start:stop]) if self.is_per_row(rows) else self
-
-    def is_per_row(self, rows: int) -> bool:
-        """Return whether the target is a list or 1-D tensor of that length."""
-        return _is_per_row(self.target, rows)
-
-    def objective(self, rows: int) -> Objective:
-        """Return the objective of the target."""
-        target = self.target
-        if isinstance(target, Objective):
-            return target
-        if is_lucent(target):
-            return from_lucent(target, rows)
-        if isinstance(target, str):
-            return from_string(target)
-        if callable(target):
-            return Objective(target, getattr(target, "__name__", "a function"))
-        count = _entries(target)
-        if count not in (None, rows) and not (isinstance(target, Tensor) and count == 1):
-            raise ValueError(
-                f"target has {count} entries, but there are {rows} images; give one target for each row, or a single "
-                "one for all."
-            )
-        return logit(target)
-
-    def peer_deviation(self, activations: Activations) -> Tensor | None:
-        """Return the standard deviation over all outputs of a row."""
-        if callable(self.target) or isinstance(self.target, str):
-            return None
-        return _deviation(activations.output.flatten(1))
-
-    def in_model(self, model: ImageModel, second: ImageModel) -> "OutputFeature":
-        """Return the same feature: names and targets apply to both models."""
-        return self
-
-
-@dataclass(frozen=True)
-class UnitFeature:
-    """A unit of a layer: int, tuple, function, float tensor (channels,), objective, or a list with one for each row."""
-
-    layer: nn.Module
     selector: Any
+    layer: nn.Module | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "selector", python_index(self.selector))
 
-    def cut(self, start: int, stop: int, rows: int) -> "UnitFeature":
-        """Return the feature of some rows."""
-        return UnitFeature(self.layer, self.selector[start:stop]) if self.is_per_row(rows) else self
+    def cut(self, start: int, stop: int, rows: int) -> "Feature":
+        """Return the feature of some of ``rows`` rows."""
+        return replace(self, selector=self.selector[start:stop]) if self.is_per_row(rows) else self
 
     def is_per_row(self, rows: int) -> bool:
-        """Return whether the selector is a list of that length, or that number of directions."""
+        """Return whether each of ``rows`` rows has a selector or direction of its own."""
         chosen = self.selector
-        directions = isinstance(chosen, Tensor) and chosen.is_floating_point() and chosen.dim() == 2
-        return (directions and len(chosen) == rows) or _is_per_row(chosen, rows)
+        if isinstance(chosen, Tensor) and chosen.is_floating_point():
+            return self.layer is not None and chosen.dim() == 2 and len(chosen) == rows
+        return _entries(chosen) == rows
 
     def objective(self, rows: int) -> Objective:
-        """Return the objective of the selected unit, one for each row where there is a list."""
-        if isinstance(self.selector, list):
-            if len(self.selector) != rows:
-                raise ValueError(
-                    f"neuron_selector is a list of {len(self.selector)}, but there are {rows} images; give one "
-                    "selector for each row, or a single one for all."
-                )
-            return _each_row([_unit(self.layer, one) for one in self.selector])
-        if isinstance(self.selector, Tensor) and not self.selector.is_floating_point() and self.selector.dim() == 1:
-            return UnitFeature(self.layer, self.selector.tolist()).objective(rows)
-        return _unit(self.layer, self.selector)
+        """Return the objective for ``rows`` images, or for several views of each."""
+        selector = self.selector
+        if self.layer is None:
+            return _of_target(selector, rows)
+        if isinstance(selector, Tensor) and not selector.is_floating_point() and selector.dim() == 1:
+            selector = selector.tolist()
+        if not isinstance(selector, list):
+            return _unit(self.layer, selector)
+        if len(selector) != rows:
+            raise ValueError(
+                f"neuron_selector is a list of {len(selector)}, but there are {rows} images; give one "
+                "selector for each row, or a single one for all."
+            )
+        return _each_row([_unit(self.layer, one) for one in selector])
 
     def peer_deviation(self, activations: Activations) -> Tensor | None:
-        """Return the standard deviation over all channels of the layer, for a channel."""
-        first = self.selector[0] if isinstance(self.selector, list) else self.selector
-        if not isinstance(first, int):
+        """Return the standard deviation over all outputs or channels of a row, (rows,), or None without such peers."""
+        selector = self.selector
+        if self.layer is None:
+            has_peers = not callable(selector) and not isinstance(selector, str)
+            return _deviation(activations.output.flatten(1)) if has_peers else None
+        if not isinstance(selector[0] if isinstance(selector, list) else selector, int):
             return None
         value = activations.grid(self.layer)
         return _deviation(value.flatten(2).mean(2) if value.dim() > 2 else value)
 
-    def in_model(self, model: ImageModel, second: ImageModel) -> "UnitFeature":
-        """Return the same selector in the second model's layer of the same name."""
-        return UnitFeature(second.module(model.name_of(self.layer)), self.selector)
+    def in_model(self, model: ImageModel, second: ImageModel) -> "Feature":
+        """Return the same feature of a second model, in the layer of the same name."""
+        return self if self.layer is None else replace(self, layer=second.module(model.name_of(self.layer)))
+
+
+def _of_target(target: Any, rows: int) -> Objective:
+    if isinstance(target, Objective):
+        return target
+    if is_lucent(target):
+        return from_lucent(target, rows)
+    if isinstance(target, str):
+        return from_string(target)
+    if callable(target):
+        return Objective(target, getattr(target, "__name__", "a function"))
+    count = _entries(target)
+    if count not in (None, rows) and not (isinstance(target, Tensor) and count == 1):
+        raise ValueError(
+            f"target has {count} entries, but there are {rows} images; give one target for each row, or a single "
+            "one for all."
+        )
+    return logit(target)
 
 
 def _unit(layer: nn.Module, selector: Any) -> Objective:
@@ -427,10 +388,6 @@ def _entries(target: Any) -> int | None:
     return len(target) if isinstance(target, list) or (isinstance(target, Tensor) and target.dim() == 1) else None
 
 
-def _is_per_row(chosen: Any, rows: int) -> bool:
-    return _entries(chosen) == rows and not (isinstance(chosen, Tensor) and chosen.is_floating_point())
-
-
 def _deviation(peers: Tensor) -> Tensor:
     return peers.detach().float().std(1) if peers.shape[1] > 1 else peers.detach().float().abs()[:, 0]
 
@@ -441,40 +398,35 @@ def resolve_contrast(
     """Return the model and feature of ``contrast=``: the same feature in another model, or another feature in this."""
     if contrast is None:
         return None
-
-    def sample() -> tuple[Tensor, tuple[Any, ...]]:
-        one = batch.cut(0, 1)
-        return model.resize(one.inputs[0]), one.args
-
-    if is_model(contrast, feature, sample):
+    first = batch.cut(0, 1)
+    if is_model(contrast, feature, model.resize(first.inputs[0]), first.args):
         call = as_called(differentiable(contrast), batch.inputs[0].device.type)
         second = model.with_forward_func(contrast, call)
         return second, feature.in_model(model, second)
-    return model, replace(feature, **{"target" if isinstance(feature, OutputFeature) else "selector": contrast})  # type: ignore[type-var]
+    return model, replace(feature, selector=contrast)
 
 
-def is_model(value: Any, feature: Any, sample: Callable[[], tuple[Tensor, tuple[Any, ...]]]) -> bool:
+def is_model(value: Any, feature: Feature, image: Tensor, args: tuple[Any, ...]) -> bool:
     """Return whether ``contrast=`` is a second model, and not an objective, a target or a selector.
 
     Modules, zoo classifiers, and methods and partials of modules are models. Any other function is a model where it
-    accepts images, ``sample()``: functions of the layers and of an activation fail on them. For a unit's feature it
-    must also hold a module, in which the unit's layer is looked up.
+    accepts an image: functions of the layers and of an activation fail on it. For a unit's feature it must also hold a
+    module, in which the unit's layer is looked up.
     """
     if isinstance(value, nn.Module) or preprocesses(value):
         return True
     if not callable(value) or isinstance(value, Objective) or is_lucent(value):
         return False
-    owner = value.func if isinstance(value, functools.partial) else getattr(value, "__self__", None)
+    owner = value.func if isinstance(value, partial) else getattr(value, "__self__", None)
     if isinstance(owner, nn.Module):
         return True
-    if isinstance(feature, UnitFeature) and not modules_behind(value):
+    if feature.layer is not None and not modules_behind(value):
         return False
-    images, args = sample()
     try:
         with torch.no_grad():
-            output = value(images, *args)
+            output = value(image, *args)
     except (TypeError, AttributeError):
         return False
     except Exception:  # a model that cannot process the image: running it later raises the error that says so
         return True
-    return not (isinstance(feature, UnitFeature) and isinstance(output, Tensor) and output.dim() < 2)
+    return feature.layer is None or not isinstance(output, Tensor) or output.dim() >= 2

@@ -15,10 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate
 
+Size = tuple[int, int]
+View = Callable[[Tensor], Tensor]  # (N, C, H, W) -> (K, N, C, h, w)
+
+_GLOBAL: tuple[Any, ...] = (np.random, random)  # besides PyTorch's
 _KINDS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 # Packages whose functions draw from the global generators, or from generators in their arguments.
 _LIBRARIES = {"torch", "torchvision", "numpy", "scipy", "skimage", "PIL", "cv2", "kornia", "builtins", "random"}
-
 _LONGEST = 1000  # longer containers hold data
 
 
@@ -29,23 +32,33 @@ def same_draws(seed: int, generators: Iterable[Any] = (), like: Tensor | None = 
     The generators are the global ones of PyTorch (also on the device of ``like``), NumPy and Python's ``random``, and
     ``generators``. Two blocks with one seed draw the same numbers.
     """
+    generators = tuple(generators)
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng([like.device] if like is not None and like.is_cuda else []))
-        stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002  # users' code draws from it
-        stack.callback(random.setstate, random.getstate())
-        for generator in generators:
+        for generator in (*_GLOBAL, *generators):
             stack.callback(_restorer(generator))
-        seed_all(seed)
-        for generator in generators:
-            _seed(generator, seed)
+        seed_all(seed, *generators)
         yield
 
 
-def seed_all(seed: int) -> None:
-    """Seed the global generators of PyTorch, NumPy and Python's ``random``."""
+def seed_all(seed: int, *generators: Any) -> None:
+    """Seed the global generators of PyTorch, NumPy and Python's ``random``, and further ones."""
     torch.manual_seed(seed)
-    np.random.seed(seed % (1 << 32))  # noqa: NPY002  # the legacy generator takes 32 bits
-    random.seed(seed)
+    for generator in (*_GLOBAL, *generators):
+        if isinstance(generator, torch.Generator):
+            generator.manual_seed(seed)
+        elif isinstance(generator, np.random.Generator):
+            generator.bit_generator.state = type(generator.bit_generator)(seed % (1 << 64)).state
+        else:  # NumPy's legacy generators take 32 bits
+            generator.seed(seed if hasattr(generator, "setstate") else seed % (1 << 32))
+
+
+def _restorer(generator: Any) -> Callable[[], Any]:
+    if isinstance(generator, np.random.Generator):
+        return functools.partial(setattr, generator.bit_generator, "state", generator.bit_generator.state)
+    if hasattr(generator, "setstate"):
+        return functools.partial(generator.setstate, generator.getstate())
+    return functools.partial(generator.set_state, generator.get_state())
 
 
 def generators_in(*things: Any) -> list[Any]:
@@ -104,31 +117,6 @@ def _names(code: types.CodeType) -> set[str]:
     return set(code.co_names).union(*map(_names, inner))
 
 
-def _seed(generator: Any, seed: int) -> None:
-    if isinstance(generator, torch.Generator):
-        generator.manual_seed(seed)
-    elif isinstance(generator, np.random.Generator):
-        generator.bit_generator.state = type(generator.bit_generator)(seed % (1 << 64)).state
-    elif isinstance(generator, np.random.RandomState):
-        generator.seed(seed % (1 << 32))
-    else:
-        generator.seed(seed)
-
-
-def _restorer(generator: Any) -> Any:
-    if isinstance(generator, torch.Generator):
-        return functools.partial(generator.set_state, generator.get_state())
-    if isinstance(generator, np.random.RandomState):
-        return functools.partial(generator.set_state, generator.get_state())
-    if isinstance(generator, np.random.Generator):
-        return functools.partial(setattr, generator.bit_generator, "state", generator.bit_generator.state)
-    return functools.partial(generator.setstate, generator.getstate())
-
-
-Size = tuple[int, int]
-View = Callable[[Tensor], Tensor]  # (N, C, H, W) -> (K, N, C, h, w)
-
-
 @dataclass(frozen=True)
 class Schedule:
     """A number that changes linearly from ``start`` at the first step to ``stop`` at the last."""
@@ -159,12 +147,10 @@ class Geometry(Protocol):
 class Crops:
     r"""Random boxes of the image, each resized to the model's input.
 
-    Sides are fractions of the largest box with the model's aspect that fits; they are stratified over the views
-    of one step, so that every step has small and large boxes.
-
     Args:
         count: number of views of a step.
-        side: smallest and largest side; each a number or a :class:`Schedule`.
+        side: smallest and largest side, as fractions of the largest box with the model's aspect that fits; each a
+            number or a :class:`Schedule`. Sides are stratified over the views of a step.
         edge: fraction by which centres are drawn beyond the range where boxes fit, and then moved back, so that edges
             and corners of the image are in as many views as its middle.
 
@@ -223,11 +209,9 @@ class Rotation:
 
 @dataclass(frozen=True)
 class Noise:
-    """Normal noise on every value of a view, and one uniform shift of its brightness.
+    """Normal noise on every value of a view, of standard deviation ``std``, and a uniform shift of its brightness.
 
-    Args:
-        std: standard deviation of the noise, in units of [0, 1].
-        shift: width of the uniform shift.
+    ``shift`` is the width of the uniform distribution; both are in units of [0, 1].
     """
 
     std: Number = 0.02
