@@ -100,7 +100,7 @@ def layer_to_grid(
             f"skip={skip} leaves {count - skip} of {count} tokens, which do not make "
             f"{shape}{'; give size=' if size is None else ''}."
         )
-    return tokens[:, :, skip:].unflatten(2, sides)
+    return tokens[:, :, skip:].reshape(*tokens.shape[:2], *sides)
 
 
 def _sides(count: int, size: tuple[int, int] | None, image: tuple[int, int] | None) -> tuple[int, int] | None:

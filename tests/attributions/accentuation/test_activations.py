@@ -9,7 +9,6 @@ from xinc_captum.attributions.accentuation.activations import (
     ImageModel,
     MissingError,
     early_layer,
-    find_required_layers,
     image_layers,
     late_layers,
 )
@@ -88,44 +87,6 @@ def test_tokens_without_a_unit_axis_raise():
         read(ImageModel(net), "1").grid("1")
     laid = ImageModel(net, layer_to_grid=lambda a: layer_to_grid(a, token_axis=2, channel_axis=1))
     assert torch.equal(read(laid, "1").grid("1"), X)
-
-
-@pytest.mark.parametrize(
-    ("objective", "layers", "to_output"),
-    [
-        (lambda activations: activations.output[:, 0], [], True),
-        (lambda activations: activations("norm").mean((1, 2, 3)), ["norm"], False),
-        (
-            lambda activations: activations("norm").mean((1, 2, 3)) + activations("pool").sum((1, 2, 3)),
-            ["norm", "pool"],
-            False,
-        ),
-        (lambda activations: activations("norm").mean((1, 2, 3)) * activations("labels")[:, 1], ["norm"], True),
-        (lambda activations: -activations("input").mean((1, 2, 3)), [], True),
-    ],
-)
-def test_required_layers_are_determined_by_a_trial_run(conv, objective, layers, to_output):
-    model = ImageModel(conv)
-    assert find_required_layers(model, X, (), objective) == (
-        tuple(conv.get_submodule(name) for name in layers),
-        to_output,
-    )
-
-
-def test_layers_that_run_twice_or_never_raise(conv):
-    conv.idle = nn.Linear(2, 2)
-    twice = nn.Sequential(conv.conv, conv.relu, nn.Conv2d(4, 4, 1), conv.relu)
-    with pytest.raises(LayerError, match="layer 'idle' never ran"):
-        find_required_layers(ImageModel(conv), X, (), lambda activations: activations("idle"))
-    with pytest.raises(LayerError, match="layer '1' runs more than once"):
-        find_required_layers(ImageModel(twice), X, (), lambda activations: activations("1"))
-
-
-def test_images_that_the_model_cannot_process_raise(conv):
-    with pytest.raises(
-        ValueError, match=r"the model cannot process images of shape \(2, 1, 6, 6\): .*channels.*preprocess="
-    ):
-        find_required_layers(ImageModel(conv), X[:, :1], (), lambda activations: activations.output)
 
 
 @pytest.mark.parametrize("error", [AssertionError, ValueError, RuntimeError])

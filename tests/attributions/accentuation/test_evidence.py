@@ -13,6 +13,7 @@ from xinc_captum import FeatureAccentuation, NeuronFeatureAccentuation
 from xinc_captum.attributions.accentuation.activations import ImageModel, late_layers
 from xinc_captum.attributions.accentuation.evidence import path_of
 from xinc_captum.attributions.accentuation.objectives import Feature, channel, is_model, logit
+from xinc_captum.batch import Batch
 from xinc_captum.metrics.trust import high_frequency_energy
 from xinc_captum.zoo import Classifier, Normalise
 
@@ -131,7 +132,7 @@ CALM = {"n_steps": 4, "lr": 0.05, "optimizer": torch.optim.Adam, "transforms": (
 def test_a_path_by_hand(hand_net):
     """x=(2,1) → a=(3,4) → y0 = 5·3 − 1·4 + 7: activation times gradient is (15, −4)."""
     net, x = hand_net
-    (first, second) = path_of(ImageModel(net), Feature(0), [net[0], net[1]], x, lambda count: ())
+    (first, second) = path_of(ImageModel(net), Feature(0), [net[0], net[1]], x, Batch.of(x[:1]))
     assert first.tolist() == second.tolist() == [[15.0, -4.0]]
 
 

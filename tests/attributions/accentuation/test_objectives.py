@@ -8,6 +8,7 @@ from xinc_captum.attributions.accentuation.activations import ImageModel
 from xinc_captum.attributions.accentuation.objectives import (
     Feature,
     Objective,
+    ScoredModel,
     at_position,
     channel,
     cosine,
@@ -423,3 +424,42 @@ def test_invalid_selectors_raise():
             feature_unit(wrong).objective(2)
     with pytest.raises(TypeError, match="is a str; expected an int"):
         feature_unit("fc").objective(2)(feature_activations())
+
+
+SQUARES = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("objective", "layers", "to_output"),
+    [
+        (lambda activations: activations.output[:, 0], [], True),
+        (lambda activations: activations("norm").mean((1, 2, 3)), ["norm"], False),
+        (
+            lambda activations: activations("norm").mean((1, 2, 3)) + activations("pool").sum((1, 2, 3)),
+            ["norm", "pool"],
+            False,
+        ),
+        (lambda activations: activations("norm").mean((1, 2, 3)) * activations("labels")[:, 1], ["norm"], True),
+        (lambda activations: -activations("input").mean((1, 2, 3)), [], True),
+    ],
+)
+def test_required_layers_are_determined_by_a_trial_run(conv, objective, layers, to_output):
+    model = ImageModel(conv)
+    scored = ScoredModel.of(model, objective, SQUARES, ())
+    assert scored.layers == tuple(conv.get_submodule(name) for name in layers) and scored.to_output == to_output
+
+
+def test_layers_that_run_twice_or_never_raise(conv):
+    conv.idle = nn.Linear(2, 2)
+    twice = nn.Sequential(conv.conv, conv.relu, nn.Conv2d(4, 4, 1), conv.relu)
+    with pytest.raises(LayerError, match="layer 'idle' never ran"):
+        ScoredModel.of(ImageModel(conv), lambda activations: activations("idle"), SQUARES, ())
+    with pytest.raises(LayerError, match="layer '1' runs more than once"):
+        ScoredModel.of(ImageModel(twice), lambda activations: activations("1"), SQUARES, ())
+
+
+def test_images_that_the_model_cannot_process_raise(conv):
+    with pytest.raises(
+        ValueError, match=r"the model cannot process images of shape \(2, 1, 6, 6\): .*channels.*preprocess="
+    ):
+        ScoredModel.of(ImageModel(conv), lambda activations: activations.output, SQUARES[:, :1], ())

@@ -123,7 +123,7 @@ def test_noise_depends_on_the_generator_alone(kind):
     like = torch.zeros(2, 3, 7, 9, dtype=torch.float64)
     draws = []
     for seed in (0, 0, 1):
-        params, draw = start_from_noise(kind, like, torch.Generator().manual_seed(seed))
+        params, draw = start_from_noise(kind, like, torch.Generator().manual_seed(seed), 0, len(like))
         assert params[0].dtype == torch.float64 and params[0].is_leaf and params[0].requires_grad
         draws.append(draw())
         torch.rand(1)
@@ -216,7 +216,7 @@ def test_a_resized_magnitude_has_the_same_contrast(size):
     assert resized.shape == (3, size[0], size[1] // 2 + 1)
     if size == (16, 16):
         torch.testing.assert_close(resized, magnitude, atol=1e-3, rtol=1e-4)
-    _, draw = start_from_noise(Phase(magnitude), torch.zeros(2, 3, *size), torch.Generator().manual_seed(0))
+    _, draw = start_from_noise(Phase(magnitude), torch.zeros(2, 3, *size), torch.Generator().manual_seed(0), 0, 2)
     assert draw().shape == (2, 3, *size)
     assert 0.5 < float(torch.logit(draw().detach()).std() / torch.logit(photos).std()) < 2
 

@@ -208,39 +208,6 @@ class Activations:
         return self.model.output_fn(self._output) if self.model.output_fn else self._output
 
 
-def find_required_layers(
-    model: ImageModel, images: Tensor, args: tuple[Any, ...], objective: Callable[[Activations], Any]
-) -> tuple[tuple[nn.Module, ...], bool]:
-    """Return the layers that an objective reads, and whether it reads the output, by evaluating it on ``images``."""
-    layers: list[nn.Module] = []
-    while True:
-        with torch.no_grad():
-            activations = _run_checked(model, images, args, layers)
-            try:
-                objective(activations)
-            except MissingError as missing:
-                layers.append(model.module(missing.layer))
-                continue
-        return tuple(layers), activations.output_read or not layers
-
-
-def _run_checked(model: ImageModel, images: Tensor, args: tuple[Any, ...], layers: list[nn.Module]) -> Activations:
-    """Run the model; where it does not accept the images, name their shape in the error."""
-    try:
-        return model.run(images, args, layers, to_output=True)
-    except (torch.OutOfMemoryError, LayerError):
-        raise
-    except (RuntimeError, AssertionError, ValueError) as error:
-        height, width = images.shape[-2:]
-        raise ValueError(
-            f"the model cannot process images of shape {tuple(images.shape)}: {error}. It receives them at "
-            f"{height} x {width} pixels: the size= of FeatureAccentuation, or the images' own size without size=. "
-            "If the model has a fixed input size (a vision transformer, a Linear layer after Flatten), give it: "
-            "size=224. Otherwise check the channels, dtype and device of the images, and give the model's "
-            "normalisation of images in [0, 1] as preprocess=."
-        ) from error
-
-
 def early_layer(
     model: ImageModel, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = ()
 ) -> nn.Module | None:

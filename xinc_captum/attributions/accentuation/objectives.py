@@ -1,4 +1,4 @@
-"""Objectives: scores to raise, from targets, units, directions and Lucent, and the features that they belong to."""
+"""Objectives: scores to raise, from targets, units, directions and Lucent, and the models that compute them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from ...batch import Batch, one_score_a_row, select_output
 from ...hooks import LayerError, modules_behind, preprocesses
 from ...selectors import OneUnit, python_index, select
 from ..base import as_called, differentiable
-from .activations import Activations, ImageModel, Layer
+from .activations import Activations, ImageModel, Layer, MissingError
 
 Score = Callable[[Activations], Tensor]
 
@@ -274,6 +274,56 @@ def from_string(text: str) -> Objective:
             "function of the layers, or an objective."
         )
     return channel(layer, int(unit))
+
+
+@dataclass(frozen=True)
+class ScoredModel:
+    """A model, an objective, and what the objective reads: modules, and perhaps the output."""
+
+    model: ImageModel
+    objective: Objective
+    layers: tuple[nn.Module, ...]
+    to_output: bool
+
+    @classmethod
+    def of(cls, model: ImageModel, objective: Objective, images: Tensor, args: tuple[Any, ...]) -> "ScoredModel":
+        """Determine what the objective reads, by evaluating it on ``images``."""
+        layers: list[nn.Module] = []
+        while True:
+            with torch.no_grad():
+                activations = _run_checked(model, images, args, layers)
+                try:
+                    objective(activations)
+                except MissingError as missing:
+                    layers.append(model.module(missing.layer))
+                    continue
+            return cls(model, objective, tuple(layers), activations.output_read or not layers)
+
+    def run(self, images: Tensor, args: tuple[Any, ...], *layers: nn.Module) -> Activations:
+        """Run the model as far as the objective needs, and record its layers and further ones."""
+        recorded = (*layers, *(layer for layer in self.layers if layer not in layers))
+        return self.model.run(images, args, recorded, to_output=self.to_output)
+
+    def score(self, images: Tensor, args: tuple[Any, ...]) -> Tensor:
+        """Return one number for each image, (rows,)."""
+        return self.objective(self.run(images, args))
+
+
+def _run_checked(model: ImageModel, images: Tensor, args: tuple[Any, ...], layers: list[nn.Module]) -> Activations:
+    """Run the model; where it does not accept the images, name their shape in the error."""
+    try:
+        return model.run(images, args, layers, to_output=True)
+    except (torch.OutOfMemoryError, LayerError):
+        raise
+    except (RuntimeError, AssertionError, ValueError) as error:
+        height, width = images.shape[-2:]
+        raise ValueError(
+            f"the model cannot process images of shape {tuple(images.shape)}: {error}. It receives them at "
+            f"{height} x {width} pixels: the size= of FeatureAccentuation, or the images' own size without size=. "
+            "If the model has a fixed input size (a vision transformer, a Linear layer after Flatten), give it: "
+            "size=224. Otherwise check the channels, dtype and device of the images, and give the model's "
+            "normalisation of images in [0, 1] as preprocess=."
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -14,37 +14,13 @@ from ...hooks import GradientError, layer_name, leads_to, modules_behind, no_gra
 from ...images import check_images
 from ...progress import progress
 from ..base import as_called, differentiable
-from .activations import Activations, ImageModel, early_layer, find_required_layers
-from .objectives import Feature, Objective, resolve_contrast
+from .activations import Activations, ImageModel, early_layer
+from .objectives import Feature, ScoredModel, resolve_contrast
 from .parameterizations import ImageParameters, Params, is_lucent_param_f
 from .settings import FeatureDistance, Settings
 from .transforms import Crops, Geometry, Noise, Schedule, Size, Transform, View, generators_in, same_draws, view
 
 Images = Tensor | tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class ScoredModel:
-    """A model, an objective, and what the objective reads: modules, and perhaps the output."""
-
-    model: ImageModel
-    objective: Objective
-    layers: tuple[nn.Module, ...]
-    to_output: bool
-
-    @classmethod
-    def of(cls, model: ImageModel, objective: Objective, images: Tensor, args: tuple[Any, ...]) -> "ScoredModel":
-        """Determine what the objective reads, by evaluating it on ``images``."""
-        return cls(model, objective, *find_required_layers(model, images, args, objective))
-
-    def run(self, images: Tensor, args: tuple[Any, ...], *layers: nn.Module) -> Activations:
-        """Run the model as far as the objective needs, and record its layers and further ones."""
-        recorded = (*layers, *(layer for layer in self.layers if layer not in layers))
-        return self.model.run(images, args, recorded, to_output=self.to_output)
-
-    def score(self, images: Tensor, args: tuple[Any, ...]) -> Tensor:
-        """Return one number for each image, (rows,)."""
-        return self.objective(self.run(images, args))
 
 
 @dataclass(eq=False)

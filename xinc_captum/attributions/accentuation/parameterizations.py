@@ -82,20 +82,15 @@ def _clamp(values: Tensor) -> Tensor:
 
 
 def start_from_noise(
-    parameterization: Parameterization,
-    like: Tensor,
-    generator: torch.Generator,
-    start: int = 0,
-    total: int | None = None,
+    parameterization: Parameterization, like: Tensor, generator: torch.Generator, start: int, total: int
 ) -> ImageParameters:
     """Return random parameters of images with the shape, dtype and device of ``like``, and their images' function.
 
     Parameters of ``total`` images are drawn, and those of ``like`` begin at ``start``, so that cutting a batch does not
     change them.
     """
-    rows = like.shape[0]
-    params, decode = parameterization.random((total or rows, *like.shape[1:]), generator)
-    leaves = tuple(p[start : start + rows].to(like, copy=True).requires_grad_() for p in params)
+    params, decode = parameterization.random((total, *like.shape[1:]), generator)
+    leaves = tuple(p[start : start + len(like)].to(like, copy=True).requires_grad_() for p in params)
     return leaves, lambda: decode(leaves)
 
 
@@ -193,14 +188,12 @@ def frequency_scale(like: Tensor, decay: float, size: tuple[int, int] | None = N
     """Return Fourier's s_k, (H, W//2+1), for images of ``size`` (default: that of ``like``), in its dtype."""
     height, width = size or (like.shape[-2], like.shape[-1])
     scale: Tensor = frequencies((height, width)).clamp_min(1 / max(height, width)) ** -decay
-    scale = scale.to(like.dtype)
-    return scale.to(like.device, non_blocking=True)
+    return scale.to(like.dtype).to(like.device, non_blocking=True)
 
 
 def to_logits(images: Tensor, margin: float) -> Tensor:
     """Return the logits of images clamped to [margin, 1 - margin], where they are finite."""
-    logits: Tensor = torch.logit(images.clamp(margin, 1 - margin))
-    return logits
+    return torch.logit(images.clamp(margin, 1 - margin))
 
 
 _PHOTOS, _WRITER = Path(__file__).with_name("natural_magnitude.safetensors"), "docs/make_natural_magnitude.py"
@@ -285,8 +278,7 @@ def natural_magnitude(photos: Tensor, margin: float = 0.02) -> Tensor:
         >>> natural_magnitude(torch.rand(4, 3, 8, 8)).shape
         torch.Size([3, 8, 5])
     """
-    magnitudes: Tensor = torch.fft.rfft2(decorrelate(to_logits(photos, margin))).abs()
-    return magnitudes.mean(0)
+    return torch.fft.rfft2(decorrelate(to_logits(photos, margin))).abs().mean(0)
 
 
 def resize_magnitude(magnitude: Tensor, size: tuple[int, int]) -> Tensor:

@@ -144,7 +144,7 @@ class Ball:
         change = images - seeds
         if self.norm == "Linf":
             return seeds + change.clamp(-self.radius, self.radius)
-        length = change.flatten(1).norm(dim=1).clamp_min(torch.finfo(change.dtype).tiny)
+        length: Tensor = change.flatten(1).norm(dim=1).clamp_min(torch.finfo(change.dtype).tiny)
         share = (self.radius / length).clamp_max(1)
         return seeds + change * share.reshape(-1, *[1] * (change.dim() - 1))
 

@@ -296,7 +296,7 @@ def resample(images: Tensor, maps: Tensor, out: Size) -> Tensor:
     views: Tensor = grid_sample(stacked, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
     if finer > 1:
         views = avg_pool2d(views, finer)
-    return views.unflatten(1, (rows, images.shape[1]))
+    return views.reshape(count, rows, images.shape[1], *out)
 
 
 def _apply(transform: Callable[[Tensor], Tensor], views: Tensor, seed: int, generators: list[Any]) -> Tensor:
