@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from .._compat import LayerAttribution
 from ..batch import Batch, chunks, settle_arguments
@@ -31,12 +32,11 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
         device_ids: unused, part of Captum's signature.
         layer_to_grid: rearranges the activation to (rows, channels, h, w); vision transformers need
             :func:`xinc_captum.layer_to_grid`.
-        unit_axis: axis of the channels in a map: 1 for (rows, channels, h, w), -1 for (rows, h, w, channels).
-            None determines it from the layer's class, the input's height and width, and the modules inside.
+        unit_axis: axis of the channels in a map, 1 or -1. None determines it from the layer's class, the input's height
+            and width, and the modules inside.
 
     Raises:
-        LayerError: a layer that is missing, never runs, folds several maps into the rows of one sample, or whose
-            channel axis cannot be determined.
+        LayerError: a layer that is missing, never runs, folds several maps into one sample, or an unknown channel axis.
         ValueError: a layer without a map, references with other channels, or a target that is not one of them.
 
     Example:
@@ -45,9 +45,8 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
         >>> method.attribute(torch.rand(5, 3, 8, 8), target=1).shape
         torch.Size([5, 1, 6, 6])
 
-    Source: Liao et al., "Feature Activation Map" (arXiv 2307.05017), abstract: normalised weights from the
-    similarity of two embeddings, times the activation maps. The terms of the cosine are this package's
-    interpretation; the sign is an addition.
+    Source: Liao et al., "Feature Activation Map" (arXiv 2307.05017), abstract. The terms of the cosine are this
+    package's interpretation of "normalised weights from the similarity of two embeddings"; the sign is an addition.
     """
 
     def __init__(
@@ -119,8 +118,7 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
                 f"layer has {maps.shape[1]} channels; expected references with as many channels, and the index of one, "
                 "or of one for each row."
             )
-        vectors = (maps.mean((2, 3)), references.to(maps))
-        f, g = (v / v.norm(dim=1, keepdim=True).clamp_min(1e-12) for v in vectors)
+        f, g = normalize(maps.mean((2, 3))), normalize(references.to(maps))
         return maps, f, g[index.expand(len(maps))]
 
     def _maps(self, inputs: Any, args: Any, batch_size: int | None) -> Tensor:

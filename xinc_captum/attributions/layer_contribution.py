@@ -38,8 +38,7 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
-        >>> contribution = LayerContribution(model, "1")
-        >>> contribution.attribute(torch.rand(5, 2), target=0).shape
+        >>> LayerContribution(model, "1").attribute(torch.rand(5, 2), target=0).shape
         torch.Size([5, 4])
 
     Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024): their last-layer map without

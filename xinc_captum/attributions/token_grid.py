@@ -64,8 +64,7 @@ def layer_to_grid(
         activation: (rows, tokens, channels), or with these axes in another order.
         token_axis: axis of the tokens.
         channel_axis: axis of the channels.
-        skip: number of tokens before the first patch (class and register tokens); None takes none or one, whichever
-            leaves a square number of patches.
+        skip: number of tokens before the first patch (class and register tokens); None takes none or one.
         size: (h, w) of the patches. None takes the height : width of the model's input where a class of this package
             calls this function, and a square where you call it yourself.
 

@@ -176,7 +176,7 @@ def test_adams_first_step_by_hand():
     result = run(p, lambda x, _: (3 * x.sum((1, 2, 3)), None), lr=0.1, stop=stop)
     assert p.flatten().tolist() == pytest.approx([0.6, 0.4], abs=1e-6)
     assert result.scores.tolist() == [[1.5, 1.5]]
-    assert result.mask.flatten().tolist() == [3, 3]
+    assert result.masks.flatten().tolist() == [3, 3]
     assert (result.steps, result.interrupted, result.distances) == (1, False, None)
 
 
@@ -185,7 +185,7 @@ def test_the_distance_is_subtracted_and_not_part_of_the_mask():
     evaluate = lambda x, _: (2 * x.sum((1, 2, 3)), 5 * x.square().sum((1, 2, 3)))
     result = run(p, evaluate, n_steps=3, weight=1.0, mask_every=2, distance=True)
     assert p.item() < 1
-    assert result.mask.item() == 4, "steps 0 and 2"
+    assert result.masks.item() == 4, "steps 0 and 2"
     assert result.distances.shape == (3, 1) and result.distances[0].item() == 5
 
 
@@ -197,7 +197,7 @@ def test_rows_at_their_level_do_not_enter_the_mask():
 
     stop = SimpleNamespace(sign=1.0, live=lambda: live[0], after=after)
     result = run(leaf(0.0, 0.0), total, n_steps=3, stop=stop)
-    assert result.mask.flatten().tolist() == [3, 1]
+    assert result.masks.flatten().tolist() == [3, 1]
     assert result.scores[1:, 1].isnan().all() and result.scores[:, 0].isfinite().all()
 
 
@@ -251,7 +251,7 @@ def test_recorded_trajectories(recorded, tiny, name):
         torch.cat(images)[recorded["traj_steps"]], recorded[f"traj_{name}_noreg_images"], **CLOSE
     )
     alpha = recorded[f"traj_{name}_noreg_alpha"]
-    assert (result.mask - alpha).abs().max() <= 1e-4 * alpha.abs().max()
+    assert (result.masks - alpha).abs().max() <= 1e-4 * alpha.abs().max()
     torch.testing.assert_close(result.scores[:, 0].double(), recorded[f"traj_{name}_noreg_loss"], atol=0, rtol=1e-5)
 
 
@@ -270,7 +270,7 @@ def test_recorded_trajectory_with_a_distance(recorded, tiny):
     result = optimize(problem, (leaves, lambda: Fourier().decode(leaves, (64, 64))), weight=weight)
     torch.testing.assert_close(torch.cat(images)[recorded["traj_steps"]], recorded["traj_fixedreg_images"], **CLOSE)
     alpha = recorded["traj_fixedreg_alpha"]
-    assert (result.mask - alpha).abs().max() <= 1e-4 * alpha.abs().max()
+    assert (result.masks - alpha).abs().max() <= 1e-4 * alpha.abs().max()
     losses = result.scores.double() - weight * result.distances.double()
     torch.testing.assert_close(result.scores[:, 0].double(), recorded["traj_fixedreg_target_loss"], atol=0, rtol=1e-5)
     torch.testing.assert_close(losses[:, 0], recorded["traj_fixedreg_loss"], atol=0, rtol=1e-5)

@@ -190,7 +190,7 @@ def test_recorded_trajectory_to_its_end(recorded, tiny):
     torch.testing.assert_close(images[[1, 2, 5]], recorded["traj_phase_noreg_images"], atol=1e-5, rtol=0)
     torch.testing.assert_close(trajectory.scores[:, 0].double(), recorded["traj_phase_noreg_loss"], atol=0, rtol=1e-5)
     alpha = recorded["traj_phase_noreg_alpha"]
-    assert (trajectory.mask - alpha).abs().max() <= 1e-4 * alpha.abs().max()
+    assert (trajectory.masks - alpha).abs().max() <= 1e-4 * alpha.abs().max()
 
 
 def test_magnitudes_do_not_depend_on_the_phases():

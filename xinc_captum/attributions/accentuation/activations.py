@@ -107,11 +107,7 @@ class ImageModel:
 
 
 class MissingError(LookupError):
-    """An objective reads a layer that this pass did not record."""
-
-    def __init__(self, layer: Layer) -> None:
-        super().__init__(str(layer))
-        self.layer = layer
+    """An objective reads a layer, the first argument, that this pass did not record."""
 
 
 class Activations:
@@ -214,8 +210,7 @@ def early_layer(
     """Return the last outer module whose output is the coarsest map of at least 1/8 of the images' size, or None.
 
     In a ResNet that is ``layer2``. In models without such maps (vision transformers) it is the module that ends after
-    two fifths of all modules. Modules that end after those in ``before``, or do not respond to the images, are left
-    out.
+    two fifths of all modules. It responds to the images, and ends before the modules in ``before``.
     """
     outputs = image_layers(model, images, args, before)
     if not outputs:

@@ -118,8 +118,8 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
 
     .. math:: x^* = \arg\max_x \; \mathrm{E}_\tau\, u(a(\tau(x))) - w B\, \mathrm{E}_\tau\, d(\tau(x), \tau(x_0))
 
-    Symbols: a the layer's activation, u the unit in it; the others as in :class:`FeatureAccentuation`, which describes
-    the other arguments and errors too.
+    Symbols: a the layer's activation, u the unit in it; all else, arguments and errors too, as in
+    :class:`FeatureAccentuation`. LayerError is also raised where it cannot be determined which axis holds the units.
 
     Args:
         layer: a module or dotted name.
@@ -131,13 +131,9 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
             axes also from the input's height and width and the modules inside the layer. Tuples and functions refer
             to the layer's own axes.
 
-    Raises:
-        LayerError: also where it cannot be determined which axis holds the layer's units.
-
     Example:
         >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3))
-        >>> accentuation = NeuronFeatureAccentuation(net, "1")
-        >>> accentuation.attribute(torch.rand(2, 3, 28, 28), neuron_selector=5, n_steps=3).shape
+        >>> NeuronFeatureAccentuation(net, "1").attribute(torch.rand(2, 3, 28, 28), 5, n_steps=3).shape
         torch.Size([2, 3, 28, 28])
 
     Source: as :class:`FeatureAccentuation`.
@@ -288,16 +284,12 @@ def _solve(problem: Problem, judge: Callable[[Accentuation], Trust]) -> Accentua
         dose = (after - stop.start) / span
     return Accentuation(
         images=images,
-        masks=trajectory.mask,
         seeds=seeds,
-        scores=trajectory.scores,
-        distances=trajectory.distances,
         before=before,
         after=after,
         dose=dose,
         level=None if stop is None else stop.level,
-        steps=trajectory.steps,
-        interrupted=trajectory.interrupted,
+        **vars(trajectory),
         feature=problem.target_score.objective.name,
         layer=None if distance is None else problem.model.name_of(distance[1]),
         settings=_describe(settings),

@@ -295,7 +295,7 @@ class ScoredModel:
                 try:
                     objective(activations)
                 except MissingError as missing:
-                    layers.append(model.module(missing.layer))
+                    layers.append(model.module(missing.args[0]))
                     continue
             return cls(model, objective, tuple(layers), activations.output_read or not layers)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -41,16 +41,15 @@ class Problem:
     from_noise: bool = False
     contrast: tuple[ImageModel, Feature] | None = None
     total: int = -1
-    _views: dict[int, View] = field(default_factory=dict, init=False)
-    _seed_features: dict[int, Tensor] = field(default_factory=dict, init=False)
-    _draws_checked: bool = field(default=False, init=False)
-    _graphs_checked: bool = field(default=False, init=False)
-    _distance_axis: int | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if self.total < 0:
             self.total = self.batch.rows
+        self._views: dict[int, View] = {}
+        self._seed_features: dict[int, Tensor] = {}
         self._draws_checked = all(isinstance(t, Geometry | Noise) for t in self.settings.transforms)
+        self._graphs_checked = False
+        self._distance_axis: int | None = None
 
     @classmethod
     def of(
@@ -290,7 +289,7 @@ class Trajectory:
 
     scores: Tensor
     distances: Tensor | None
-    mask: Tensor
+    masks: Tensor
     steps: int
     interrupted: bool = False
 

@@ -278,7 +278,7 @@ def natural_magnitude(photos: Tensor, margin: float = 0.02) -> Tensor:
         >>> natural_magnitude(torch.rand(4, 3, 8, 8)).shape
         torch.Size([3, 8, 5])
     """
-    return torch.fft.rfft2(decorrelate(to_logits(photos, margin))).abs().mean(0)
+    return torch.mean(torch.fft.rfft2(decorrelate(to_logits(photos, margin))).abs(), 0)
 
 
 def resize_magnitude(magnitude: Tensor, size: tuple[int, int]) -> Tensor:

@@ -131,14 +131,9 @@ class Accentuation:
 
         The folder is new or empty, or holds an earlier result, which is replaced; else :class:`.StoreError` is raised.
         """
-        note = {
-            "feature": self.feature,
-            "layer": self.layer,
-            "steps": self.steps,
-            "interrupted": self.interrupted,
-            "trust": {"verdict": self.trust.verdict, "because": self.trust.because},
-            "settings": self.settings,
-        }
+        note: dict[str, Any] = {name: getattr(self, name) for name in ("feature", "layer", "steps", "interrupted")}
+        note["trust"] = {"verdict": self.trust.verdict, "because": self.trust.because}
+        note["settings"] = self.settings
         with bundle(path, note) as folder:
             tensors = {name: value for name in _TENSORS if (value := getattr(self, name)) is not None}
             write_tensors(folder / "accentuation.safetensors", tensors, kind="accentuation")

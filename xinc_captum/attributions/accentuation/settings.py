@@ -263,14 +263,13 @@ def faccent(layer: Layer | None = None, weight: float = 1.0) -> Options:
     Differences from the original, measured on six photos of scikit-image, in units of [0, 1]:
 
     - The original's antialiased resizing shifts a crop by (s - 1) / 2 pixels of the image, where s is the number of
-      image pixels per view pixel; here crops keep their corners. The mean difference of a pixel is .011 for images of
-      224 and .008 for images of 512 pixels in views of 224.
-    - Apart from that shift and the edges, crops agree within .00004 where the image is not larger than the view. Crops
-      that are shrunk are averaged over whole pixels here and with a triangle filter there: .005 for images of 512, and
-      .008 for images of 1024 pixels.
+      image pixels per view pixel: .011 a pixel for images of 224 and .008 for images of 512 pixels in views of 224.
+    - Apart from that and the edges, crops agree within .00004 where the image is not larger than the view. Crops that
+      are shrunk are averaged over whole pixels here, and with a triangle filter there: .005 for images of 512, and .008
+      for images of 1024 pixels.
     - Boxes have the model's aspect, lie at fractions of a pixel and are stratified over the crops of a step; the
-      original's have the image's aspect and whole pixels. Noise is added to the views, and not to the crops before
-      they are resized, with the standard deviation of the original's two kinds of noise together.
+      original's have the image's aspect and whole pixels. Noise is added to the views, not to the crops before they
+      are resized, with the standard deviation of the original's two kinds of noise together.
 
     Example:
         >>> faccent("layer2")["n_steps"]

@@ -244,15 +244,11 @@ def view(
     Geometric transforms are composed and resampled once; then Noise and functions of images (n, C, h, w) are applied in
     their order. A function is called with the views of one image at a time and the same random numbers for every image,
     from the global generators of PyTorch, NumPy and ``random`` and from generators that it refers to; where it changes
-    the size, its result is resized to ``out``.
+    the size, its result is resized to ``out``. The number of views is that of Crops, else one.
 
-    Args:
-        transforms: the number of views is that of Crops, else one.
-        canvas: height and width of the images.
-        out: height and width of the views.
-        progress: fraction of the steps that is done, for schedules.
-        generator: on the CPU, so that boxes are the same on every device.
-        noise_generator: for Noise; on the images' device (default: ``generator``).
+    ``canvas`` and ``out`` are height and width of images and views; ``progress`` is the fraction of the steps that is
+    done, for schedules; ``generator`` is on the CPU, so that boxes are the same on every device, ``noise_generator``
+    (default: the same) on the images' device.
     """
     count = max((t.count for t in transforms if isinstance(t, Crops)), default=1)
     geometry = [t for t in transforms if isinstance(t, Geometry)]
