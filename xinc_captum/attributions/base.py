@@ -9,16 +9,7 @@ import torch
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from ..hooks import (
-    ForwardFunc,
-    LayerError,
-    eager,
-    exclusive,
-    gradient_errors,
-    modules_behind,
-    protect,
-    snapshot,
-)
+from ..hooks import ForwardFunc, LayerError, eager, exclusive, gradient_errors, modules_behind, protect, snapshot
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -373,14 +373,14 @@ def _calls_by_change(
     for inputs in (images, noise):
         torch.set_rng_state(state)
         with torch.no_grad():
-            passes.append(_calls(model, inputs, args, modules, _sums))
+            passes.append(_calls(model, inputs, args, modules, _moments))
     (calls, before, _), (_, after, input_shape) = passes
     for call, one, other in zip(calls, before, after, strict=False):
         call.depends = one is not None and other is not None and not torch.equal(one, other)
     return calls, input_shape
 
 
-def _sums(value: Tensor) -> Tensor:
+def _moments(value: Tensor) -> Tensor:
     return torch.stack([value.double().sum(), value.double().square().sum()])
 
 

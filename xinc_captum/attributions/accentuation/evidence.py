@@ -25,9 +25,7 @@ from .optimization import Problem
 if TYPE_CHECKING:
     from .result import Accentuation
 
-MULTIPLE = 5.0
 QUANTILE = 0.98
-TOP = 8
 
 
 def target_levels(problem: Problem, before: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,7 +79,7 @@ def reference_level(problem: Problem, before: Tensor) -> Tensor:
             "output nor a channel. Give natural= images (dose 1 is the .98 quantile of their scores), or activation= "
             "as an absolute level."
         )
-    return before + MULTIPLE * deviation.to(before)
+    return before + 5.0 * deviation.to(before)
 
 
 def natural_scores(problem: Problem, model: ImageModel, feature: Feature) -> list[Tensor]:
@@ -147,7 +145,7 @@ def _path_evidence(problem: Problem, image: Tensor, seed: Tensor | None) -> dict
     model, feature, one = problem.model, problem.feature, problem.batch
     pool = model.resize(check_images(problem.settings.natural).to(image))
     scores = score_images(model, feature, pool, one)
-    top = pool[scores.topk(min(TOP, len(pool))).indices]
+    top = pool[scores.topk(min(8, len(pool))).indices]
     resized = model.resize(image)
     scored = ScoredModel.of(model, feature.objective(1), resized, one.args)
     layers = late_layers(model, resized, one.args, scored.layers)

@@ -55,8 +55,7 @@ class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[mi
         >>> result.images.shape, result.masks.shape
         (torch.Size([2, 3, 28, 28]), torch.Size([2, 3, 28, 28]))
 
-    Source: Hamblin et al., "Feature accentuation: revealing 'what' features respond to in natural images"
-    (arXiv 2402.10039).
+    Source: Hamblin et al., "Feature accentuation" (arXiv 2402.10039).
     """
 
     def __init__(
@@ -70,10 +69,7 @@ class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[mi
         unit_axis: int | None = None,
     ) -> None:
         GradientAttribution.__init__(self, forward_func)
-        check_preprocess(forward_func, preprocess)
-        self.model = ImageModel(
-            forward_func, preprocess, output_fn, layer_to_grid, unit_axis=unit_axis, size=_check_size(size)
-        )
+        self.model = _image_model(forward_func, preprocess, size, layer_to_grid, unit_axis, output_fn)
 
     @captum_method
     def attribute(
@@ -152,10 +148,7 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
     ) -> None:
         NeuronAttribution.__init__(self, forward_func, find_layer(forward_func, layer), device_ids)
         GradientAttribution.__init__(self, forward_func)
-        check_preprocess(forward_func, preprocess)
-        self.model = ImageModel(
-            forward_func, preprocess, layer_to_grid=layer_to_grid, unit_axis=unit_axis, size=_check_size(size)
-        )
+        self.model = _image_model(forward_func, preprocess, size, layer_to_grid, unit_axis)
 
     @captum_method
     def attribute(
@@ -199,15 +192,24 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
         return _accentuate(self.model, feature, inputs, additional_forward_args, shape, options)
 
 
-def _check_size(size: int | Size | None) -> Size | None:
-    """Check a size; return height and width."""
+def _image_model(
+    forward_func: ForwardFunc,
+    preprocess: Preprocess | None,
+    size: int | Size | None,
+    layer_to_grid: Callable[[Tensor], Tensor] | None,
+    unit_axis: int | None,
+    output_fn: OutputFn | None = None,
+) -> ImageModel:
+    """Check preprocessing and size; return how images go through the model."""
+    check_preprocess(forward_func, preprocess)
     size = python_index(size)
     both = size if isinstance(size, tuple | list | None) else (size, size)
     if both is not None and (len(both) != 2 or not all(isinstance(side, int) and side > 0 for side in both)):
         raise ValueError(
             f"size is {size!r}; expected the height and width of the model's input, such as 224 or (224, 160)."
         )
-    return both if both is None else (both[0], both[1])
+    sides = both if both is None else (both[0], both[1])
+    return ImageModel(forward_func, preprocess, output_fn, layer_to_grid, unit_axis=unit_axis, size=sides)
 
 
 def _match_container(inputs: Images, result: Tensor) -> Images:
@@ -361,14 +363,12 @@ def _projection(problem: Problem, parameters: ImageParameters) -> Callable[[], N
 
 
 def _final_images(problem: Problem, draw: Callable[[], Tensor], stop: StopAtLevel | None) -> Tensor:
-    regularizer, seeds = problem.settings.regularizer, problem.seeds
+    ball, seeds = problem.settings.regularizer, problem.seeds
     with torch.no_grad():
         images = draw().detach()
-        if seeds is None:
-            return images
-        if isinstance(regularizer, Ball):
-            images = regularizer.project(images, seeds).clamp(0, 1)
-        if stop is not None:  # a dose of 0 is the seed itself, bit-identical
+        if seeds is not None and isinstance(ball, Ball):
+            images = ball.project(images, seeds).clamp(0, 1)
+        if seeds is not None and stop is not None:  # a dose of 0 is the seed itself, bit-identical
             images = torch.where((stop.level == stop.start).reshape(-1, 1, 1, 1), seeds, images)
         return images
 
@@ -395,10 +395,7 @@ def _join(problem: Problem, parts: list[Accentuation]) -> Accentuation:
         seeds=None if problem.seeds is None else problem.seeds.detach().to(dtype),
         scores=cat_steps([part.scores for part in parts]),
         distances=None if distances is None else cat_steps(distances),
-        before=cat("before"),
-        after=cat("after"),
-        dose=cat("dose"),
-        level=cat("level"),
+        **{name: cat(name) for name in ("before", "after", "dose", "level")},
         steps=max(part.steps for part in parts),
         interrupted=any(part.interrupted for part in parts),
         layer=parts[-1].layer,

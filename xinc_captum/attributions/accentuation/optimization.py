@@ -62,16 +62,14 @@ class Problem:
         settings: Settings,
     ) -> "Problem":
         """Check the arguments of a call, and switch off gradients of the weights (``attribution_context`` restores)."""
-        _check_start(inputs, shape, settings)
+        images = _start_images(model, inputs, shape, settings)
         for function in filter(callable, (model.forward_func, settings.contrast)):
             for weight in (p for root in modules_behind(function) for p in root.parameters() if not p.is_inference()):
                 weight.requires_grad_(False)
-        images = _images_from_noise(model, shape) if inputs is None else check_images(inputs)
-        model = replace(model, call=as_called(differentiable(model.forward_func), images.device.type))
+        call = as_called(differentiable(model.forward_func), images.device.type)
+        model = replace(model, call=call, size=model.size or _size(images))
         if images.dtype in (torch.bfloat16, torch.float16):  # spectra and distances need more digits
-            model = replace(model, dtype=images.dtype)
-            images = images.float()
-        model = replace(model, size=model.size or _size(images))
+            model, images = replace(model, dtype=images.dtype), images.float()
         batch = settle_arguments(Batch.of(images, args), partial(_output, model))
         warn_of_crop(model.preprocess, model.resize(images[:1]))
         contrast = resolve_contrast(model, feature, settings.contrast, batch)
@@ -258,22 +256,22 @@ def _output(model: ImageModel, batch: Batch) -> Any:
     return model.run(model.resize(batch.inputs[0]), batch.args, (), to_output=True).output
 
 
-def _check_start(inputs: Images | None, shape: tuple[int, ...] | None, settings: Settings) -> None:
-    """Raise for arguments that would have no effect."""
-    if inputs is not None and shape is not None:
-        raise ValueError(
-            f"inputs and shape={shape} are both given; expected shape= only for images from noise (inputs=None)."
-        )
+def _start_images(
+    model: ImageModel, inputs: Images | None, shape: tuple[int, ...] | None, settings: Settings
+) -> Tensor:
+    """Check the inputs, and raise for arguments without effect; without inputs return grey images of the shape."""
+    if inputs is not None:
+        if shape is not None:
+            raise ValueError(
+                f"inputs and shape={shape} are both given; expected shape= only for images from noise (inputs=None)."
+            )
+        return check_images(inputs)
     for name in ("dose", "activation"):
-        if inputs is None and getattr(settings, name) is not None:
+        if getattr(settings, name) is not None:
             raise ValueError(
                 f"{name}= is a target level relative to a seed image, and inputs is None; give inputs, or stop with "
                 "on_step=."
             )
-
-
-def _images_from_noise(model: ImageModel, shape: tuple[int, ...] | None) -> Tensor:
-    """Return grey images with the dtype and device of the model."""
     if shape is None or len(shape) != 4 or min(shape) < 1:
         raise ValueError(
             f"inputs is None and shape is {shape}; to start from noise, give the shape of the images: shape=(rows, "

@@ -143,8 +143,7 @@ class Fourier:
         >>> Fourier().encode(torch.rand(1, 3, 5, 7))[0].shape
         torch.Size([1, 3, 5, 4, 2])
 
-    Source: Olah et al., "Feature Visualization" (Distill, 2017); Hamblin et al., "Feature accentuation"
-    (arXiv 2402.10039), the default there.
+    Source: Olah et al., "Feature Visualization" (Distill, 2017); the default of Hamblin et al. (arXiv 2402.10039).
     """
 
     decay: float = 1.0
@@ -221,8 +220,7 @@ class Phase:
         >>> phases.shape
         torch.Size([1, 3, 4, 3])
 
-    Source: Fel et al., "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization"
-    (NeurIPS 2023).
+    Source: Fel et al., "Unlocking Feature Visualization [...] with MAgnitude Constrained Optimization" (NeurIPS 2023).
     """
 
     magnitude: Tensor | None = None

@@ -111,13 +111,13 @@ class Accentuation:
         """The verdict (holds, weak or fails) and its reasons; computed once, with the model's state at first access."""
         cache = vars(self)
         with exclusive():
-            if _TRUST not in cache:
-                cache[_TRUST] = self._assess(self)
-            trust: Trust = cache[_TRUST]
+            if "_trust" not in cache:
+                cache["_trust"] = self._assess(self)
+            trust: Trust = cache["_trust"]
             return trust
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {_TRUST: self.trust, "_assess": _without_model}
+        return vars(self) | {"_trust": self.trust, "_assess": _without_model}
 
     def __copy__(self) -> "Accentuation":
         return _from_state(vars(self))
@@ -142,9 +142,6 @@ class Accentuation:
                     _write(folder / f"row{row}_accentuated.png", image)
                     _write(folder / f"row{row}_through_mask.png", image, alpha)
         return Path(path)
-
-
-_TRUST = "_trust"
 
 
 def _from_state(state: dict[str, Any]) -> Accentuation:
