@@ -155,14 +155,7 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
                 f"layer {self._name()} returns shape {shape}; expected maps (rows, channels, h, w). Give "
                 f"layer_to_grid{advice}"
             )
-        maps = units_second(
-            activation,
-            self.layer,
-            self.forward_func,
-            input_shape=input_shape,
-            rearrange=self.layer_to_grid,
-            axis=self.unit_axis,
-        )
+        maps = units_second(activation, self.layer, self.forward_func, input_shape, self.layer_to_grid, self.unit_axis)
         if maps.dim() != 4 or len(maps) != len(activation):
             grid = "" if self.layer_to_grid is None else f", and layer_to_grid returns {tuple(maps.shape)}"
             raise ValueError(

@@ -30,10 +30,9 @@ def units_second(
     activation: Tensor,
     layer: nn.Module,
     forward_func: ForwardFunc,
-    *,
     input_shape: Sequence[int],
-    rearrange: Callable[[Tensor], Tensor] | None = None,
-    axis: int | None = None,
+    rearrange: Callable[[Tensor], Tensor] | None,
+    axis: int | None,
 ) -> Tensor:
     """Return a layer's activation (rows, ...) as (rows, units), or as (rows, units, *positions).
 

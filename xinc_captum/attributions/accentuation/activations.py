@@ -166,14 +166,8 @@ class Activations:
             return value
         if layer == INPUT or self._is_output(layer):
             return value if model.layer_to_grid is None else model.layer_to_grid(value)
-        return units_second(
-            value,
-            model.module(layer),
-            model.forward_func,
-            input_shape=self.input_shape,
-            rearrange=model.layer_to_grid,
-            axis=model.unit_axis,
-        )
+        module = model.module(layer)
+        return units_second(value, module, model.forward_func, self.input_shape, model.layer_to_grid, model.unit_axis)
 
     def unit_axis(self, layer: Layer) -> int:
         """Return the axis of a layer's units, for distances: it may also be determined by the modules around it."""
