@@ -27,17 +27,16 @@ def recorrelate(values: Tensor) -> Tensor:
 
     Source: Olah et al., "Feature Visualization" (Distill, 2017), preconditioning; the matrix C is Lucid's and Lucent's.
     """
-    return _mix(values, torch.tensor(_AXES, dtype=values.dtype))
+    return values if values.shape[1] != 3 else _mix(values, torch.tensor(_AXES, dtype=values.dtype))
 
 
 def decorrelate(values: Tensor) -> Tensor:
     """Invert :func:`recorrelate`."""
-    return _mix(values, torch.linalg.inv(torch.tensor(_AXES, dtype=torch.float64)).to(values.dtype))
+    inverse = torch.linalg.inv(torch.tensor(_AXES, dtype=torch.float64))
+    return values if values.shape[1] != 3 else _mix(values, inverse.to(values.dtype))
 
 
 def _mix(values: Tensor, columns: Tensor) -> Tensor:
-    if values.shape[1] != 3:
-        return values
     return torch.einsum("nihw,ij->njhw", values, columns.to(values.device, non_blocking=True))
 
 
