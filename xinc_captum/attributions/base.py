@@ -9,21 +9,12 @@ import torch
 from captum.log import log_usage
 from torch import Tensor, nn
 
-from ..hooks import (
-    ForwardFunc,
-    LayerError,
-    eager,
-    exclusive,
-    gradient_errors,
-    modules_behind,
-    protect,
-    snapshot,
-)
+from ..hooks import ForwardFunc, LayerError, eager, exclusive, gradient_errors, modules_behind, protect, snapshot
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_BATCH_OR_RANDOM = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+_BATCH_NORM, _DROPOUT = nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd
 
 
 def captum_method(method: Callable[P, R]) -> Callable[P, R]:
@@ -37,19 +28,41 @@ def captum_method(method: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def attribution_context(forward_func: ForwardFunc, *other_modules: nn.Module) -> Iterator[None]:
-    """Prepare model and process for an attribution, and restore their state on exit.
+    """Enable gradients, run compiled models eagerly (else hooks would be skipped), and restore all state on exit.
 
-    Gradients are enabled, whatever the caller's mode. Compiled models run eagerly, because their hooks would be
-    skipped. Model, flags and random states are restored on exit. Attributions in other threads wait.
-
-    Raises:
-        GradientError: part of the forward pass records no gradient where one is needed.
+    The state is that of model, flags and random generators. Attributions in other threads wait. A
+    :class:`~xinc_captum.hooks.GradientError` is raised where a part of the forward pass records no gradient.
     """
-    _refuse_scripted(forward_func)
-    _warn_if_training(forward_func, other_modules)
+    if isinstance(forward_func, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+        raise LayerError(
+            f"forward_func is a {type(forward_func).__name__}: scripted and traced models run no Python hooks, so "
+            "their layers cannot be read. Give the original torch.nn.Module."
+        )
+    for name, module in _in_training(forward_func, other_modules, _BATCH_NORM, _DROPOUT):
+        warnings.warn(
+            f"{type(module).__name__} {name!r} is in training mode, so the explanation depends on the batch "
+            "or on random numbers; call model.eval() first unless this is intended.",
+            stacklevel=4,
+        )
+        break
     errors = gradient_errors(forward_func, *other_modules)
     with errors, torch.inference_mode(False), protect(forward_func, *other_modules), torch.enable_grad(), eager():
         yield
+
+
+def _in_training(
+    forward_func: ForwardFunc, other_modules: tuple[nn.Module, ...], *kinds: type[nn.Module]
+) -> Iterator[tuple[str, nn.Module]]:
+    """Yield names and modules of some classes that are in training mode."""
+    for root in (*modules_behind(forward_func), *other_modules):
+        for name, module in root.named_modules():
+            if module.training and isinstance(module, kinds):
+                yield name, module
+
+
+def shares_statistics(forward_func: ForwardFunc, *other_modules: nn.Module) -> bool:
+    """Return whether rows of a batch influence one another: a batch norm in training mode."""
+    return any(True for _ in _in_training(forward_func, other_modules, _BATCH_NORM))
 
 
 def differentiable(forward_func: ForwardFunc, *other_modules: nn.Module) -> ForwardFunc:
@@ -73,32 +86,6 @@ def as_called(forward_func: ForwardFunc, device: str) -> ForwardFunc:
     return call
 
 
-def _refuse_scripted(forward_func: ForwardFunc) -> None:
-    if isinstance(forward_func, torch.jit.ScriptModule | torch.jit.ScriptFunction):
-        raise LayerError(
-            f"forward_func is a {type(forward_func).__name__}: scripted and traced models run no Python hooks, so "
-            "their layers cannot be read. Give the original torch.nn.Module."
-        )
-
-
-def _warn_if_training(forward_func: ForwardFunc, other_modules: tuple[nn.Module, ...]) -> None:
-    for root in (*modules_behind(forward_func), *other_modules):
-        for name, module in root.named_modules():
-            if module.training and isinstance(module, _BATCH_OR_RANDOM):
-                warnings.warn(
-                    f"{type(module).__name__} {name!r} is in training mode, so the explanation depends on the batch "
-                    "or on random numbers; call model.eval() first unless this is intended.",
-                    stacklevel=5,
-                )
-                return
-
-
-def shares_statistics(forward_func: ForwardFunc, *other_modules: nn.Module) -> bool:
-    """Return whether rows of a batch influence one another: a batch norm in training mode."""
-    roots = (*modules_behind(forward_func), *other_modules)
-    return any(m.training and isinstance(m, _BATCH_OR_RANDOM[1]) for root in roots for m in root.modules())
-
-
 def plain(tensor: Tensor) -> Tensor:
     """Return a tensor detached, contiguous, and in float32 where autocast reduced its precision."""
     if torch.is_autocast_enabled(tensor.device.type) and tensor.dtype in (torch.bfloat16, torch.float16):
@@ -107,23 +94,16 @@ def plain(tensor: Tensor) -> Tensor:
 
 
 def as_explanation(method: Any) -> Callable[..., Any]:
-    """Adapt a layer method to Captum's metrics, which pass inputs as a tuple and expect a tuple.
+    """Adapt the ``attribute`` of a layer method, also Captum's, to ``captum.metrics.sensitivity_max`` and the like.
 
-    ``f(inputs, **kwargs) = method.attribute(inputs, **kwargs)``, as a tuple whenever ``inputs`` is one; a tuple of one
-    input is passed to the method as a tensor.
-
-    Args:
-        method: an object with ``attribute``, of this package or of Captum (whose layer methods need this too).
-
-    Returns:
-        a function for ``captum.metrics.sensitivity_max`` and the like.
+    ``f(inputs, **kwargs) = method.attribute(inputs, **kwargs)``, as a tuple whenever ``inputs`` is one, as Captum's
+    metrics expect; a tuple of one input is passed to the method as a tensor.
 
     Example:
         >>> from captum.metrics import sensitivity_max
-        >>> from xinc_captum import LayerContribution, as_explanation
+        >>> from xinc_captum import LayerContribution
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
-        >>> explain = as_explanation(LayerContribution(model, "1"))
-        >>> sensitivity_max(explain, torch.rand(5, 2), target=0, n_perturb_samples=2).shape
+        >>> sensitivity_max(as_explanation(LayerContribution(model, "1")), torch.rand(5, 2), target=0).shape
         torch.Size([5])
 
     Source: Yeh et al. 2019 for the metrics; Captum's own adapters do not cover layers.

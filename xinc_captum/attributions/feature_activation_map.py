@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from .._compat import LayerAttribution
 from ..batch import Batch, chunks, settle_arguments
@@ -20,24 +21,22 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
     .. math:: M = \mathrm{relu}\Bigl(\Sigma_k \alpha_k\, \mathrm{sign}(f_k) A_k\Bigr), \qquad
         \alpha_k = \frac{f_k\, g_k}{\lVert f \rVert\, \lVert g \rVert}, \qquad \Sigma_k \alpha_k = \cos(f, g)
 
-    Symbols: A_k a channel of the layer, f its mean over positions, g the same for the reference; g may also be any
-    vector, such as the prototype of a class. The sign is 1 after a ReLU; in a vision transformer it makes the map
-    independent of the sign of each channel. The method needs neither labels nor gradients: it suits self-supervised
-    networks, few-shot classes and retrieval.
+    Symbols: A_k a channel of the layer, f its mean over positions, g the same for the reference. The sign is 1 after a
+    ReLU; in a vision transformer it makes the map independent of the sign of each channel. The method needs neither
+    labels nor gradients: it suits self-supervised networks, few-shot classes and retrieval.
 
     Args:
         forward_func: the network, or any function around it.
         layer: a module or dotted name whose output is a map.
-        references: images, as ``forward_func`` takes them, or vectors (M, channels).
+        references: images, as ``forward_func`` takes them, or vectors (M, channels), such as prototypes of classes.
         device_ids: unused, part of Captum's signature.
         layer_to_grid: rearranges the activation to (rows, channels, h, w); vision transformers need
             :func:`xinc_captum.layer_to_grid`.
-        unit_axis: axis of the channels in a map: 1 for (rows, channels, h, w), -1 for (rows, h, w, channels).
-            None determines it from the layer's class, the input's height and width, and the modules inside.
+        unit_axis: axis of the channels in a map, 1 or -1. None determines it from the layer's class, the input's height
+            and width, and the modules inside.
 
     Raises:
-        LayerError: the layer is not in the model, never runs, folds several maps into the rows of one sample, or which
-            axis holds its channels cannot be determined.
+        LayerError: a layer that is missing, never runs, folds several maps into one sample, or an unknown channel axis.
         ValueError: a layer without a map, references with other channels, or a target that is not one of them.
 
     Example:
@@ -46,9 +45,8 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
         >>> method.attribute(torch.rand(5, 3, 8, 8), target=1).shape
         torch.Size([5, 1, 6, 6])
 
-    Source: Liao et al., "Feature Activation Map" (arXiv 2307.05017), abstract: normalised weights from the
-    similarity of two embeddings, times the activation maps. The terms of the cosine are this package's
-    interpretation; the sign is an addition.
+    Source: Liao et al., "Feature Activation Map" (arXiv 2307.05017), abstract. The terms of the cosine are this
+    package's interpretation of "normalised weights from the similarity of two embeddings"; the sign is an addition.
     """
 
     def __init__(
@@ -77,10 +75,10 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
         additional_forward_args: Any = None,
         internal_batch_size: int | None = None,
     ) -> Tensor:
-        """Return maps of the size of the layer's: (rows, 1, h, w), >= 0.
+        """Return maps of the size of the layer's, (rows, 1, h, w), >= 0, of inputs (rows, …) or a tuple of such.
 
         Args:
-            inputs: (rows, …) or a tuple of such.
+            inputs: as the model takes them.
             target: index of the reference, or one for each row; None where there is only one.
             additional_forward_args: passed on to the model, also for references that are images.
             internal_batch_size: maximum number of rows in one forward pass.
@@ -120,15 +118,14 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
                 f"layer has {maps.shape[1]} channels; expected references with as many channels, and the index of one, "
                 "or of one for each row."
             )
-        vectors = (maps.mean((2, 3)), references.to(maps))
-        f, g = (v / v.norm(dim=1, keepdim=True).clamp_min(1e-12) for v in vectors)
+        f, g = normalize(maps.mean((2, 3))), normalize(references.to(maps))
         return maps, f, g[index.expand(len(maps))]
 
     def _maps(self, inputs: Any, args: Any, batch_size: int | None) -> Tensor:
         maps = []
         with attribution_context(self.forward_func, self.layer), torch.no_grad():
             call = differentiable(self.forward_func, self.layer)
-            batch = Batch.of(inputs, args, None)
+            batch = Batch.of(inputs, args)
             pieces = chunks(batch.rows, batch_size or batch.rows)
             if len(pieces) > 1:
                 batch = settle_arguments(batch, partial(self._forward, call))
@@ -147,26 +144,18 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
     def _map(self, activation: Tensor, input_shape: tuple[int, ...]) -> Tensor:
         """Return an activation as (rows, channels, h, w)."""
         shape = tuple(activation.shape)
-        if len(shape) > 4 and self.layer_to_grid is None:
+        if self.layer_to_grid is None and (len(shape) == 3 or len(shape) > 4):
+            advice = (
+                "=xinc_captum.layer_to_grid for the tokens of a vision transformer, or a function of your own."
+                if len(shape) == 3
+                else "= a function to that shape, for example lambda a: a.mean(2) for the mean over the first axis of "
+                "positions."
+            )
             raise ValueError(
                 f"layer {self._name()} returns shape {shape}; expected maps (rows, channels, h, w). Give "
-                "layer_to_grid= a function to that shape, for example lambda a: a.mean(2) for the mean over the first "
-                "axis of positions."
+                f"layer_to_grid{advice}"
             )
-        if len(shape) == 3 and self.layer_to_grid is None:
-            raise ValueError(
-                f"layer {self._name()} returns shape {shape}; expected maps (rows, channels, h, w). Give "
-                "layer_to_grid=xinc_captum.layer_to_grid for the tokens of a vision transformer, or a function of your "
-                "own."
-            )
-        maps = units_second(
-            activation,
-            self.layer,
-            self.forward_func,
-            input_shape=input_shape,
-            rearrange=self.layer_to_grid,
-            axis=self.unit_axis,
-        )
+        maps = units_second(activation, self.layer, self.forward_func, input_shape, self.layer_to_grid, self.unit_axis)
         if maps.dim() != 4 or len(maps) != len(activation):
             grid = "" if self.layer_to_grid is None else f", and layer_to_grid returns {tuple(maps.shape)}"
             raise ValueError(
@@ -174,12 +163,8 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
                 f"{len(activation)} rows. Choose a layer whose output is a map, or give layer_to_grid=."
             )
         image, chosen = image_size(input_shape), self.layer_to_grid is not None or self.unit_axis is not None
-        if (
-            not chosen
-            and maps.stride() != activation.stride()
-            and image is not None
-            and not fits(maps.shape[2:], image)
-        ):
+        moved = not chosen and maps.stride() != activation.stride()
+        if moved and image is not None and not fits(maps.shape[2:], image):
             raise LayerError(
                 f"layer {self._name()} returns shape {shape} with its channels on the last axis, and its positions "
                 f"{maps.shape[2]} x {maps.shape[3]} are not a map of the {image[0]} x {image[1]} input. Give "

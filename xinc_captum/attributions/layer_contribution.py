@@ -6,24 +6,12 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from .._compat import GradientAttribution, LayerAttribution
-from ..batch import (
-    Batch,
-    OutputFn,
-    call_model,
-    chunks,
-    one_score_a_row,
-    select_output,
-    settle_arguments,
-)
+from ..batch import Batch, OutputFn, call_model, chunks, one_score_a_row, select_output, settle_arguments
 from ..hooks import ForwardFunc, GradientError, LayerError, capture, find_layer, layer_name, no_gradient, patch
-from .base import (
-    attribution_context,
-    captum_method,
-    differentiable,
-    plain,
-)
+from .base import attribution_context, captum_method, differentiable, plain
 
 Layer = nn.Module | str
 Attributions = Tensor | tuple[Tensor, ...] | list[Tensor | tuple[Tensor, ...]]
@@ -35,7 +23,7 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
     .. math:: c_u = a_u \, \partial y_t / \partial a_u
 
     Symbols: a_u an element of the layer's output (or input), y_t the selected output. The result equals Captum's
-    LayerGradientXActivation. Dotted names, dict outputs, compiled models and inference mode are supported too.
+    LayerGradientXActivation; dotted names, dict outputs, compiled models and inference mode are supported too.
 
     Args:
         forward_func: the model, or any function around it.
@@ -50,8 +38,7 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
-        >>> contribution = LayerContribution(model, "1")
-        >>> contribution.attribute(torch.rand(5, 2), target=0).shape
+        >>> LayerContribution(model, "1").attribute(torch.rand(5, 2), target=0).shape
         torch.Size([5, 4])
 
     Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024): their last-layer map without
@@ -123,7 +110,7 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
         return_convergence_delta: bool = False,
         grad_kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Return contributions with the shape of the layer's output.
+        """Return contributions like the layer's output: a tensor, or a tuple of tensors; a list where ``layer`` is one.
 
         Args:
             inputs: (rows, ...) or a tuple of such.
@@ -134,10 +121,6 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
             internal_batch_size: maximum number of rows in one forward pass.
             return_convergence_delta: also return Σ c − (F(x) − F(x with the layer at zero)), (rows,).
             grad_kwargs: for ``torch.autograd.grad``.
-
-        Returns:
-            a tensor like the layer's output; a tuple where the layer returns several float tensors (zeros for one that
-            the output does not depend on); a list where ``layer`` is one.
         """
         if return_convergence_delta and not self._multiply_by_inputs:
             raise ValueError(
@@ -156,7 +139,7 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
             ]
             if len(pieces) > 1:
                 self._check_rows(call, batch, pieces, parts, attribute_to_layer_input)
-            result = _join(parts)
+            result = parts[0] if len(parts) == 1 else tree_map(lambda *rows: torch.cat(rows), *parts)
             if not return_convergence_delta:
                 return result if self._several else result[0]
             deltas = [
@@ -170,23 +153,23 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
             output = select_output(batch.through(call), batch, self.output_fn)
         score = one_score_a_row(output)
         values = [captured.per_device(layer) for layer in self._layers]
-        flat = [tensor for replicas in values for tensors in replicas for tensor in tensors]
-        counts = [len(tensors) for replicas in values for tensors in replicas]
-        options = {"allow_unused": max(counts) > 1, **grad_kwargs}  # as of the last state of a GRU
+        groups = [tensors for replicas in values for tensors in replicas]
+        flat = [tensor for tensors in groups for tensor in tensors]
+        options = {"allow_unused": max(map(len, groups)) > 1, **grad_kwargs}  # as of the last state of a GRU
         try:
-            all_gradients = torch.autograd.grad(score, flat, torch.ones_like(score), **options)
+            gradients = iter(torch.autograd.grad(score, flat, torch.ones_like(score), **options))
         except RuntimeError as error:
             if "does not require grad" not in str(error) and "not have been used" not in str(error):
                 raise
             raise self._no_path_error() from error
-        gradients = iter(all_gradients)
-        used = [sum(next(gradients) is not None for _ in range(n)) for n in counts]
-        if "allow_unused" not in grad_kwargs and not all(used):
-            raise self._no_path_error()
-        gradients = iter(all_gradients)
         results = []
         for replicas in values:
-            parts = [tuple(self._contribution(tensor, next(gradients)) for tensor in tensors) for tensors in replicas]
+            parts = []
+            for tensors in replicas:
+                slopes = [next(gradients) for _ in tensors]
+                if "allow_unused" not in grad_kwargs and all(slope is None for slope in slopes):
+                    raise self._no_path_error()
+                parts.append(tuple(map(self._contribution, tensors, slopes)))
             device = parts[0][0].device
             joined = tuple(torch.cat([t.to(device) for t in same]) for same in zip(*parts, strict=True))
             results.append(joined if len(joined) > 1 else joined[0])
@@ -204,7 +187,7 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
                 batch.cut(0, other).through(call)
             last = [captured[layer] for layer in self._layers]
         for layer, one, two in zip(self._layers, parts[0], last, strict=True):
-            for a, b in zip(*(v if isinstance(v, tuple) else (v,) for v in (one, two)), strict=True):
+            for a, b in zip(tree_leaves(one), tree_leaves(two), strict=True):
                 first, second = tuple(a.shape), tuple(b.shape)
                 if not first or not second or first[0] * other != second[0] * sizes[0] or first[1:] != second[1:]:
                     raise LayerError(
@@ -213,6 +196,11 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
                         "joined. Leave internal_batch_size out, or choose a layer with rows first."
                     )
 
+    def _contribution(self, activation: Tensor, gradient: Tensor | None) -> Tensor:
+        if gradient is None:  # one of several tensors that the output does not depend on
+            gradient = torch.zeros_like(activation)
+        return plain(activation.detach() * gradient if self._multiply_by_inputs else gradient)
+
     def _no_path_error(self) -> GradientError:
         names = ", ".join(layer_name(self.forward_func, layer) for layer in self._layers)
         return GradientError(
@@ -220,34 +208,14 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
             f"leads to the selected target. If it does, {no_gradient('back from the output', self.forward_func)}"
         )
 
-    def _contribution(self, activation: Tensor, gradient: Tensor | None) -> Tensor:
-        if gradient is None:  # one of several tensors that the output does not depend on
-            gradient = torch.zeros_like(activation)
-        return plain(activation.detach() * gradient if self._multiply_by_inputs else gradient)
-
     def _delta(self, batch: Batch, layer: nn.Module, attributions: Any, at_input: bool) -> Tensor:
-        def zero(value: Any) -> Any:
-            return tuple(map(torch.zeros_like, value)) if isinstance(value, tuple) else torch.zeros_like(value)
-
         def score() -> Tensor:
             output = batch.through(self.forward_func)
             return one_score_a_row(select_output(output, batch, self.output_fn))
 
         with torch.no_grad():
             full = score()
-            with patch(self.forward_func, layer, zero, at_input=at_input):
+            with patch(self.forward_func, layer, partial(tree_map, torch.zeros_like), at_input=at_input):
                 without = score()
-        tensors = attributions if isinstance(attributions, tuple) else (attributions,)
-        total = sum(t.flatten(1).sum(1) if t.dim() > 1 else t for t in tensors)
-        delta: Tensor = plain(total - (full - without))
-        return delta
-
-
-def _join(parts: list[list[Any]]) -> list[Any]:
-    """Concatenate the rows of every layer's tensor or tuple of tensors."""
-    if len(parts) == 1:
-        return parts[0]
-    return [
-        tuple(map(torch.cat, zip(*pieces, strict=True))) if isinstance(pieces[0], tuple) else torch.cat(pieces)
-        for pieces in zip(*parts, strict=True)
-    ]
+        total = sum(t.flatten(1).sum(1) if t.dim() > 1 else t for t in tree_leaves(attributions))
+        return plain(total - (full - without))

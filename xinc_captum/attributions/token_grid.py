@@ -30,24 +30,13 @@ def units_second(
     activation: Tensor,
     layer: nn.Module,
     forward_func: ForwardFunc,
-    *,
     input_shape: Sequence[int],
-    rearrange: Callable[[Tensor], Tensor] | None = None,
-    axis: int | None = None,
+    rearrange: Callable[[Tensor], Tensor] | None,
+    axis: int | None,
 ) -> Tensor:
-    """Return an activation as (rows, units), or as (rows, units, *positions).
+    """Return a layer's activation (rows, ...) as (rows, units), or as (rows, units, *positions).
 
-    Args:
-        activation: (rows, ...).
-        layer: the module that returned it.
-        forward_func: the model around it.
-        input_shape: shape of the model's first input.
-        rearrange: the caller's ``layer_to_grid=``, which then decides alone.
-        axis: the caller's ``unit_axis=``.
-
-    Raises:
-        LayerError: which axis holds the units cannot be determined.
-        ValueError: tokens that do not fill a map.
+    ``rearrange`` is the caller's ``layer_to_grid=``, which then decides alone; ``axis`` is the caller's ``unit_axis=``.
     """
     if activation.dim() <= 2:
         return activation
@@ -71,11 +60,10 @@ def layer_to_grid(
     ``functools.partial(layer_to_grid, skip=5)`` is the ``layer_to_grid=`` of a model with register tokens.
 
     Args:
-        activation: (rows, tokens, channels), or with the axes named below.
+        activation: (rows, tokens, channels), or with these axes in another order.
         token_axis: axis of the tokens.
         channel_axis: axis of the channels.
-        skip: number of tokens before the first patch (class and register tokens); None takes none or one, whichever
-            leaves a square number of patches.
+        skip: number of tokens before the first patch (class and register tokens); None takes none or one.
         size: (h, w) of the patches. None takes the height : width of the model's input where a class of this package
             calls this function, and a square where you call it yourself.
 
@@ -98,21 +86,19 @@ def layer_to_grid(
     shape = "a square" if image is None else f"a map with the shape of the image, {image[0]} x {image[1]}"
     shape = shape if size is None else f"a map of {size}"
     if skip is None:
-        skips = [first for first in (0, 1) if _sides(count - first, size, image) is not None]
-        if not skips:
-            raise ValueError(
-                f"the layer has {count} tokens, and neither {count} nor {count - 1} of them make {shape}; give skip= "
-                "and size=."
-            )
-        skip = skips[0]
+        skip = next((first for first in (0, 1) if _sides(count - first, size, image) is not None), None)
+    if skip is None:
+        raise ValueError(
+            f"the layer has {count} tokens, and neither {count} nor {count - 1} of them make {shape}; give skip= "
+            "and size=."
+        )
     sides = _sides(count - skip, size, image)
     if not 0 <= skip < count or sides is None:
         raise ValueError(
             f"skip={skip} leaves {count - skip} of {count} tokens, which do not make "
             f"{shape}{'; give size=' if size is None else ''}."
         )
-    grid: Tensor = tokens[:, :, skip:].unflatten(2, sides)
-    return grid
+    return tokens[:, :, skip:].reshape(*tokens.shape[:2], *sides)
 
 
 def _sides(count: int, size: tuple[int, int] | None, image: tuple[int, int] | None) -> tuple[int, int] | None:

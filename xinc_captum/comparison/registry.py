@@ -7,8 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..attributions.accentuation import FeatureAccentuation
-from ..attributions.accentuation.activations import ImageModel
-from ..attributions.accentuation.default_layers import image_layers
+from ..attributions.accentuation.activations import ImageModel, image_layers
 from ..hooks import ForwardFunc, untouched
 from .methods import (
     Explain,

@@ -17,12 +17,12 @@ from xinc_captum.attributions.accentuation import (
     Phase,
     Pixel,
     Settings,
-    accentuate,
-    optimize,
+    feature_accentuation,
+    optimization,
 )
 from xinc_captum.attributions.accentuation.activations import ImageModel
-from xinc_captum.attributions.accentuation.objectives import OutputFeature
-from xinc_captum.attributions.accentuation.problem import Problem
+from xinc_captum.attributions.accentuation.objectives import Feature
+from xinc_captum.attributions.accentuation.optimization import Problem
 from xinc_captum.batch import Batch
 
 X = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -272,7 +272,7 @@ def test_the_progress_bar_advances_with_every_step(smooth, monkeypatch):
             outputs.append((what, show, step))
             yield step
 
-    monkeypatch.setattr(optimize, "progress", bar)
+    monkeypatch.setattr(optimization, "progress", bar)
     FeatureAccentuation(smooth).attribute(X, target=1, n_steps=2, show_progress=True)
     assert outputs == [("optimization", True, 0), ("optimization", True, 1)]
     FeatureAccentuation(smooth).attribute(X, target=1, n_steps=1)
@@ -349,8 +349,8 @@ def test_every_step_begins_inside_the_ball_also_where_pixels_are_saturated(smoot
 def distance_weight(net, **regularizer):
     distance = FeatureDistance(net[1], **regularizer)
     settings = Settings(regularizer=distance, optimizer=torch.optim.Adam)
-    problem = Problem(ImageModel(net, size=(12, 12)), OutputFeature(1), settings, Batch.of(X))
-    return accentuate._distance_weight(problem, distance, accentuate._start(problem))
+    problem = Problem(ImageModel(net, size=(12, 12)), Feature(1), settings, Batch.of(X))
+    return feature_accentuation._distance_weight(problem, distance, feature_accentuation._start(problem))
 
 
 def test_the_weight_is_balanced_or_fixed(smooth):

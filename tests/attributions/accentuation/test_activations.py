@@ -1,9 +1,17 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torchvision.models import VisionTransformer, resnet18
 
 from xinc_captum import FeatureAccentuation, LayerError, layer_to_grid
-from xinc_captum.attributions.accentuation.activations import ImageModel, MissingError, find_required_layers
+from xinc_captum.attributions.accentuation.activations import (
+    ImageModel,
+    MissingError,
+    early_layer,
+    image_layers,
+    late_layers,
+)
 
 X = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -81,44 +89,6 @@ def test_tokens_without_a_unit_axis_raise():
     assert torch.equal(read(laid, "1").grid("1"), X)
 
 
-@pytest.mark.parametrize(
-    ("objective", "layers", "to_output"),
-    [
-        (lambda activations: activations.output[:, 0], [], True),
-        (lambda activations: activations("norm").mean((1, 2, 3)), ["norm"], False),
-        (
-            lambda activations: activations("norm").mean((1, 2, 3)) + activations("pool").sum((1, 2, 3)),
-            ["norm", "pool"],
-            False,
-        ),
-        (lambda activations: activations("norm").mean((1, 2, 3)) * activations("labels")[:, 1], ["norm"], True),
-        (lambda activations: -activations("input").mean((1, 2, 3)), [], True),
-    ],
-)
-def test_required_layers_are_determined_by_a_trial_run(conv, objective, layers, to_output):
-    model = ImageModel(conv)
-    assert find_required_layers(model, X, (), objective) == (
-        tuple(conv.get_submodule(name) for name in layers),
-        to_output,
-    )
-
-
-def test_layers_that_run_twice_or_never_raise(conv):
-    conv.idle = nn.Linear(2, 2)
-    twice = nn.Sequential(conv.conv, conv.relu, nn.Conv2d(4, 4, 1), conv.relu)
-    with pytest.raises(LayerError, match="layer 'idle' never ran"):
-        find_required_layers(ImageModel(conv), X, (), lambda activations: activations("idle"))
-    with pytest.raises(LayerError, match="layer '1' runs more than once"):
-        find_required_layers(ImageModel(twice), X, (), lambda activations: activations("1"))
-
-
-def test_images_that_the_model_cannot_process_raise(conv):
-    with pytest.raises(
-        ValueError, match=r"the model cannot process images of shape \(2, 1, 6, 6\): .*channels.*preprocess="
-    ):
-        find_required_layers(ImageModel(conv), X[:, :1], (), lambda activations: activations.output)
-
-
 @pytest.mark.parametrize("error", [AssertionError, ValueError, RuntimeError])
 def test_a_model_of_one_size_names_size(error):
     class Fixed(nn.Module):
@@ -146,3 +116,223 @@ def test_models_and_preprocessing_that_change_their_input_in_place():
     assert torch.equal(result.images, apart.images)
     inside = FeatureAccentuation(lambda y: net(y.sub_(0.5).mul_(2).add_(1))).accentuate(inputs, 1, **options)
     torch.testing.assert_close(inside.before, net(x * 2)[:, 1].detach())
+
+
+PHOTO = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    return resnet18().eval()
+
+
+@pytest.fixture(scope="module")
+def vit():
+    return VisionTransformer(32, 8, num_layers=5, num_heads=2, hidden_dim=16, mlp_dim=32).eval()
+
+
+def test_early_layer_of_a_resnet_is_layer2(resnet):
+    model = ImageModel(resnet)
+    assert model.name_of(early_layer(model, PHOTO, ())) == "layer2"
+    assert model.name_of(early_layer(model, PHOTO, (), (resnet.layer2[0].conv1,))) == "layer1", "before what is raised"
+
+
+def test_early_layer_of_a_transformer_ends_after_two_fifths(vit):
+    model = ImageModel(vit)
+    ended = image_layers(model, torch.rand(1, 3, 32, 32), ())
+    early = early_layer(model, torch.rand(1, 3, 32, 32), ())
+    place = [one.module for one in ended].index(early)
+    assert early is vit.conv_proj or place == 2 * len(ended) // 5
+
+
+def test_without_earlier_modules_there_is_no_early_layer():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    model = ImageModel(net)
+    assert early_layer(model, torch.rand(1, 3, 2, 2), (), (net[0],)) is None
+
+
+def test_late_layers_are_evenly_spaced(resnet):
+    model = ImageModel(resnet)
+    order = [one.module for one in image_layers(model, PHOTO, ())]
+    indices = [order.index(module) for module in late_layers(model, PHOTO, ())]
+    assert len(indices) == 4 and indices == sorted(indices) and indices[-1] > 0.7 * len(order)
+    until = late_layers(model, PHOTO, (), (resnet.layer2,))
+    assert len(until) == 4 and all(order.index(layer) < order.index(resnet.layer2) for layer in until)
+
+
+def test_only_modules_that_run_once_with_float_rows(conv):
+    conv.again = nn.Sequential(conv.relu, nn.Flatten(0), nn.Identity())
+    forward = lambda x: (conv.again(conv.conv(x)), conv(x))
+    order = [one.module for one in image_layers(ImageModel(forward), torch.rand(2, 3, 6, 6), ())]
+    assert conv.relu not in order and conv.conv not in order and conv.again not in order
+    assert order == [conv.norm, conv.pool, conv.drop, conv.fc]
+    assert not any(module._forward_hooks for module in conv.modules())
+
+
+class Beside(nn.Module):
+    """Two modules that pass for layers of one picture: a table with one row, and a branch for another input."""
+
+    def __init__(self, detached=False):
+        super().__init__()
+        self.image, self.depth = nn.Sequential(nn.Conv2d(3, 4, 3, 8), nn.ReLU()), nn.Sequential(nn.Conv2d(1, 4, 3, 8))
+        self.table, self.head, self.detached = nn.Sequential(nn.Linear(2, 4)), nn.Linear(4, 3), detached
+
+    def forward(self, x, depth):
+        with torch.set_grad_enabled(not self.detached):
+            calls = self.image(x)
+        bias = self.table(torch.ones(1, 7, 7, 2)).mean((1, 2))
+        return self.head((calls + self.depth(depth)).mean((2, 3)) + bias)
+
+
+def test_modules_independent_of_the_images_are_excluded():
+    net, x, depth = Beside().eval(), torch.rand(1, 3, 64, 64), torch.rand(1, 1, 64, 64)
+    reached = [one.module for one in image_layers(ImageModel(net), x, (depth,))]
+    assert reached == [net.image[0], net.image[1], net.image, net.head]
+    assert early_layer(ImageModel(net), x, (depth,)) is net.image
+    assert all(layer in reached for layer in late_layers(ImageModel(net), x, (depth,)))
+    with torch.no_grad():
+        assert [one.module for one in image_layers(ImageModel(net), x, (depth,))] == reached, (
+            "whatever the caller switched off"
+        )
+    for p in net.parameters():
+        p.requires_grad_(False)
+    assert [one.module for one in image_layers(ImageModel(net), x, (depth,))] == reached, (
+        "frozen weights change nothing"
+    )
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_without_gradients_other_images_decide():
+    net, x, depth = Beside(detached=True).eval(), torch.rand(1, 3, 64, 64), torch.rand(1, 1, 64, 64)
+    model = ImageModel(lambda x, d: net(x, d))
+    assert [one.module for one in image_layers(model, x, (depth,))] == [net.image[0], net.image[1], net.image, net.head]
+    assert early_layer(model, x, (depth,)) is None, "nothing there moves an image"
+
+
+def test_a_layer_without_a_gradient_is_skipped():
+    class Silent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.silent, self.head = nn.Conv2d(3, 4, 3, 8), nn.Conv2d(4, 4, 1), nn.Linear(4, 2)
+            nn.init.zeros_(self.silent.weight)
+
+        def forward(self, x):
+            a = self.first(x)
+            return self.head((a + self.silent(a)).mean((2, 3)))
+
+    net = Silent().eval()
+    assert early_layer(ImageModel(net), torch.rand(1, 3, 64, 64), ()) is net.first
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_scripted_modules_are_skipped():
+    net = nn.Sequential(torch.jit.script(nn.Sequential(nn.Conv2d(3, 3, 1))), nn.Conv2d(3, 4, 3, 8), nn.Flatten())
+    assert [one.module for one in image_layers(ImageModel(net), PHOTO, ())] == [net[1], net[2]]
+    assert early_layer(ImageModel(net), PHOTO, ()) is net[1]
+
+
+def test_inputs_that_the_model_writes_into_and_tuples_between_layers():
+    class Writing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part, self.act = Part(), nn.ReLU(inplace=True)
+
+        def forward(self, x):
+            x -= 0.5
+            return self.act(self.part(x)[0]).mean((2, 3))
+
+    class Part(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3, 8)
+
+        def forward(self, x):
+            return self.conv(x), None
+
+    net = Writing()
+    assert [one.module for one in image_layers(ImageModel(lambda x: net(x.clone())), PHOTO, ())] == [
+        net.part.conv,
+        net.part,
+        net.act,
+    ]
+
+
+def test_unit_axis_and_map_size():
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 3, 8), nn.LayerNorm(4)
+
+        def forward(self, x):
+            return self.norm(self.conv(F.interpolate(x, (32, 64))).permute(0, 2, 3, 1)).mean((1, 2))
+
+    first, last = image_layers(ImageModel(Last(), lambda x: F.interpolate(x, (32, 64))), PHOTO, ())
+    assert (first.unit_axis, first.map_size) == (1, (4, 8)) and (last.unit_axis, last.map_size) == (3, (4, 8))
+
+
+class Attending(nn.Module):
+    """A block that computes its attention weights by a module: (rows, heads, tokens, tokens)."""
+
+    def __init__(self, heads=2, width=8):
+        super().__init__()
+        self.heads, self.norm, self.qkv = heads, nn.LayerNorm(width), nn.Linear(width, 3 * width)
+        self.soft, self.drop, self.proj = nn.Softmax(-1), nn.Dropout(), nn.Linear(width, width)
+
+    def forward(self, x):
+        q, k, v = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in self.qkv(self.norm(x)).chunk(3, 2))
+        weights = self.drop(self.soft(q @ k.mT))
+        return x + self.proj((weights @ v).transpose(1, 2).flatten(2))
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches, self.blocks = nn.Conv2d(3, 8, 16, 16), nn.Sequential(*[Attending() for _ in range(3)])
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.head(self.blocks(self.patches(x).flatten(2).mT).mean(1))
+
+
+def test_attention_weights_are_no_map_of_the_image():
+    net = Attention().eval()
+    model = ImageModel(net)
+    ended = {one.module: one for one in image_layers(model, PHOTO, ())}
+    weights = [m for block in net.blocks for m in (block.soft, block.drop)]
+    assert all(ended[m].shape == (1, 2, 16, 16) and ended[m].map_size == () for m in weights)
+    assert ended[net.patches].map_size == (4, 4)
+    assert early_layer(model, PHOTO, ()) not in weights
+
+
+def test_mixed_heads_of_attention_weights_are_no_map_of_the_image():
+    class Talking(Attending):
+        def __init__(self):
+            super().__init__()
+            self.mix = nn.Linear(self.heads, self.heads)
+
+        def forward(self, x):
+            q, k, v = (t.unflatten(2, (self.heads, -1)).transpose(1, 2) for t in self.qkv(self.norm(x)).chunk(3, 2))
+            weights = self.mix((q @ k.mT).softmax(-1).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            return x + self.proj((weights @ v).transpose(1, 2).flatten(2))
+
+    net = Attention()
+    net.blocks = nn.Sequential(Talking(), Talking())
+    ended = {one.module: one for one in image_layers(ImageModel(net.eval()), PHOTO, ())}
+    assert ended[net.blocks[0].mix].shape == (1, 16, 16, 2) and ended[net.blocks[0].mix].map_size == ()
+    assert early_layer(ImageModel(net), PHOTO, ()) not in [block.mix for block in net.blocks]
+
+
+def test_attention_weights_are_no_map_where_blocks_also_have_convolutions():
+    class Mixed(Attending):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv1d(8, 8, 3, padding=1)
+
+        def forward(self, x):
+            return super().forward(self.conv(x.mT).mT)
+
+    net = Attention()
+    net.blocks = nn.Sequential(Mixed(), Mixed())
+    ended = {one.module: one for one in image_layers(ImageModel(net.eval()), PHOTO, ())}
+    assert ended[net.blocks[0].soft].map_size == () and ended[net.blocks[1].drop].map_size == ()
+    assert ended[net.patches].map_size == (4, 4)

@@ -10,11 +10,10 @@ import torch
 from torch import nn
 
 from xinc_captum import FeatureAccentuation, NeuronFeatureAccentuation
-from xinc_captum.attributions.accentuation.activations import ImageModel
-from xinc_captum.attributions.accentuation.default_layers import late_layers
+from xinc_captum.attributions.accentuation.activations import ImageModel, late_layers
 from xinc_captum.attributions.accentuation.evidence import path_of
-from xinc_captum.attributions.accentuation.objectives import OutputFeature, UnitFeature, channel, logit
-from xinc_captum.attributions.accentuation.problem import is_model
+from xinc_captum.attributions.accentuation.objectives import Feature, channel, is_model, logit
+from xinc_captum.batch import Batch
 from xinc_captum.metrics.trust import high_frequency_energy
 from xinc_captum.zoo import Classifier, Normalise
 
@@ -133,7 +132,7 @@ CALM = {"n_steps": 4, "lr": 0.05, "optimizer": torch.optim.Adam, "transforms": (
 def test_a_path_by_hand(hand_net):
     """x=(2,1) → a=(3,4) → y0 = 5·3 − 1·4 + 7: activation times gradient is (15, −4)."""
     net, x = hand_net
-    (first, second) = path_of(ImageModel(net), OutputFeature(0), [net[0], net[1]], x, lambda count: ())
+    (first, second) = path_of(ImageModel(net), Feature(0), [net[0], net[1]], x, Batch.of(x[:1]))
     assert first.tolist() == second.tolist() == [[15.0, -4.0]]
 
 
@@ -277,7 +276,7 @@ def test_the_contrast_of_a_unit_is_in_the_same_layer(kind):
 
 
 def test_functions_of_layers_and_of_an_activation_are_no_models():
-    probe = lambda: (SECOND_X[:1], ())
+    probe = SECOND_X[:1], ()
     for thing in (
         lambda seen: seen("1")[:, 0].mean((1, 2)),
         lambda seen: seen.output[:, 0],
@@ -286,13 +285,11 @@ def test_functions_of_layers_and_of_an_activation_are_no_models():
         3,
         [1, 2],
     ):
-        assert not is_model(thing, OutputFeature(1), probe)
+        assert not is_model(thing, Feature(1), *probe)
     for thing in (lambda a: a[:, 2].mean((1, 2)), lambda a: FIRST[1](a)[:, 0].sum((1, 2)), (1, 2, 2)):
-        assert not is_model(thing, UnitFeature(FIRST[1], 1), probe)
-    assert all(is_model(model, OutputFeature(1), probe) for model in MODELS.values())
-    assert is_model(lambda images: OTHER(images[..., 1:]), OutputFeature(1), probe), (
-        "its own error comes when it is read"
-    )
+        assert not is_model(thing, Feature(1, FIRST[1]), *probe)
+    assert all(is_model(model, Feature(1), *probe) for model in MODELS.values())
+    assert is_model(lambda images: OTHER(images[..., 1:]), Feature(1), *probe), "its own error comes when it is read"
 
 
 def test_functions_of_layers_are_contrasts():

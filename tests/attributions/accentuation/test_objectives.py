@@ -6,9 +6,9 @@ from xinc_captum import FeatureAccentuation, LayerError
 from xinc_captum.attributions.accentuation import Crops, Fourier
 from xinc_captum.attributions.accentuation.activations import ImageModel
 from xinc_captum.attributions.accentuation.objectives import (
+    Feature,
     Objective,
-    OutputFeature,
-    UnitFeature,
+    ScoredModel,
     at_position,
     channel,
     cosine,
@@ -341,17 +341,17 @@ def feature_activations(images=X):
 
 
 def feature_unit(selector):
-    return UnitFeature(FEATURE_NET[0], selector)
+    return Feature(selector, FEATURE_NET[0])
 
 
 @pytest.mark.parametrize("target", [[5, 0], torch.tensor([5, 0])])
 def test_one_target_for_each_row(target):
-    feature = OutputFeature(target)
-    assert feature.is_per_row(2) and not feature.is_per_row(3) and not OutputFeature(5).is_per_row(2)
+    feature = Feature(target)
+    assert feature.is_per_row(2) and not feature.is_per_row(3) and not Feature(5).is_per_row(2)
     assert feature.objective(2)(feature_activations()).tolist() == [5.0, 12.0]
     one = feature.cut(1, 2, 2)
     assert one.objective(1)(feature_activations(X[1:])).tolist() == [12.0]
-    assert OutputFeature((5,)).cut(0, 1, 2) == OutputFeature((5,))
+    assert Feature((5,)).cut(0, 1, 2) == Feature((5,))
 
 
 def test_every_kind_of_target():
@@ -360,10 +360,10 @@ def test_every_kind_of_target():
         ("0:1", "0:1"),
         (lambda activations: activations("0")[:, 1].mean((1, 2)), "<lambda>"),
     ):
-        objective = OutputFeature(target).objective(2)
+        objective = Feature(target).objective(2)
         assert objective.name == name
         assert objective(feature_activations()).tolist() == [8.5, 20.5]
-        assert OutputFeature(target).peer_deviation(feature_activations()) is None
+        assert Feature(target).peer_deviation(feature_activations()) is None
 
 
 @pytest.mark.parametrize(
@@ -392,7 +392,7 @@ def test_a_list_holds_one_selector_for_each_row_of_a_view():
 
 
 def test_standard_deviation_of_peers():
-    assert OutputFeature(1).peer_deviation(feature_activations()).tolist() == pytest.approx(
+    assert Feature(1).peer_deviation(feature_activations()).tolist() == pytest.approx(
         [float(torch.arange(12.0).std())] * 2
     )
     assert feature_unit(1).peer_deviation(feature_activations()).tolist() == pytest.approx(
@@ -402,7 +402,7 @@ def test_standard_deviation_of_peers():
     assert feature_unit((1, 0, 0)).peer_deviation(feature_activations()) is None
     alone = nn.Sequential(nn.Identity(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     outputs = ImageModel(alone).run(-X[:, :1], (), [], to_output=True)
-    assert OutputFeature(0).peer_deviation(outputs).tolist() == [2.5, 14.5], "a single output has its size for a scale"
+    assert Feature(0).peer_deviation(outputs).tolist() == [2.5, 14.5], "a single output has its size for a scale"
 
 
 def test_a_wrong_number_of_targets_raises():
@@ -410,8 +410,8 @@ def test_a_wrong_number_of_targets_raises():
         with pytest.raises(
             ValueError, match="target has . entries, but there are 2 images; give one target for each row"
         ):
-            OutputFeature(wrong).objective(2)
-    assert OutputFeature(torch.tensor([5])).objective(2)(feature_activations()).tolist() == [5.0, 17.0], "as in Captum"
+            Feature(wrong).objective(2)
+    assert Feature(torch.tensor([5])).objective(2)(feature_activations()).tolist() == [5.0, 17.0], "as in Captum"
 
 
 def test_invalid_selectors_raise():
@@ -424,3 +424,42 @@ def test_invalid_selectors_raise():
             feature_unit(wrong).objective(2)
     with pytest.raises(TypeError, match="is a str; expected an int"):
         feature_unit("fc").objective(2)(feature_activations())
+
+
+SQUARES = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("objective", "layers", "to_output"),
+    [
+        (lambda activations: activations.output[:, 0], [], True),
+        (lambda activations: activations("norm").mean((1, 2, 3)), ["norm"], False),
+        (
+            lambda activations: activations("norm").mean((1, 2, 3)) + activations("pool").sum((1, 2, 3)),
+            ["norm", "pool"],
+            False,
+        ),
+        (lambda activations: activations("norm").mean((1, 2, 3)) * activations("labels")[:, 1], ["norm"], True),
+        (lambda activations: -activations("input").mean((1, 2, 3)), [], True),
+    ],
+)
+def test_required_layers_are_determined_by_a_trial_run(conv, objective, layers, to_output):
+    model = ImageModel(conv)
+    scored = ScoredModel.of(model, objective, SQUARES, ())
+    assert scored.layers == tuple(conv.get_submodule(name) for name in layers) and scored.to_output == to_output
+
+
+def test_layers_that_run_twice_or_never_raise(conv):
+    conv.idle = nn.Linear(2, 2)
+    twice = nn.Sequential(conv.conv, conv.relu, nn.Conv2d(4, 4, 1), conv.relu)
+    with pytest.raises(LayerError, match="layer 'idle' never ran"):
+        ScoredModel.of(ImageModel(conv), lambda activations: activations("idle"), SQUARES, ())
+    with pytest.raises(LayerError, match="layer '1' runs more than once"):
+        ScoredModel.of(ImageModel(twice), lambda activations: activations("1"), SQUARES, ())
+
+
+def test_images_that_the_model_cannot_process_raise(conv):
+    with pytest.raises(
+        ValueError, match=r"the model cannot process images of shape \(2, 1, 6, 6\): .*channels.*preprocess="
+    ):
+        ScoredModel.of(ImageModel(conv), lambda activations: activations.output, SQUARES[:, :1], ())

@@ -1,7 +1,10 @@
-"""Forward pass of images through a model, and look-up of its layers' activations."""
+"""The layers of a model that reads images: their activations, and the default layers of distances and paths."""
 
 import copy
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,9 +16,14 @@ from ...hooks import (
     ForwardFunc,
     LayerError,
     capture,
+    eager,
     find_layer,
+    floats_of,
+    has_places,
+    is_scripted,
     layer_name,
     modules_behind,
+    of_this_thread,
     one_tensor,
     preprocesses,
     reach,
@@ -26,21 +34,17 @@ from .transforms import Size, resample
 
 Layer = nn.Module | str
 OUTPUT, INPUT = "labels", "input"  # Lucent's names for a model's two ends
+STRIDE = 8  # pixels of the image on one position of the early layer, at most
+MAX_TRIED = 8  # layers, until one responds to the images
 
 
 @dataclass(frozen=True)
 class ImageModel:
-    """A model, and how images in [0, 1] go through it.
+    """A model, and how images in [0, 1] go through it, by the arguments of :class:`.FeatureAccentuation`.
 
     Attributes:
-        forward_func: the model, or any function around it.
-        preprocess: the model's own normalisation of images in [0, 1], where ``forward_func`` does not include it.
-        output_fn: picks the tensor out of a dict or tuple output.
-        layer_to_grid: rearranges a layer's activation to (rows, channels, h, w).
         dtype: the model's dtype, where it is narrower than that of the optimization.
         call: called instead of ``forward_func``, which still names the layers: the same modules with other weights.
-        unit_axis: axis of the units in the layers that an objective reads; None determines it.
-        size: height and width of the model's input; None takes the images' own.
     """
 
     forward_func: ForwardFunc
@@ -55,20 +59,11 @@ class ImageModel:
     def run(
         self, images: Tensor, args: tuple[Any, ...], layers: Sequence[nn.Module], *, to_output: bool
     ) -> "Activations":
-        """Run the model on images and record the activations of ``layers``.
-
-        The model gets a copy of the images, because it or ``preprocess`` may change its input in place.
-
-        Args:
-            images: (N, C, H, W).
-            args: additional forward arguments.
-            layers: modules to record.
-            to_output: compute the output too; otherwise the pass may end after the last of the layers.
-        """
+        """Run the model on images (N, C, H, W); without ``to_output``, no further than the last of ``layers``."""
         shapes: list[tuple[int, ...]] = []
 
         def call() -> Any:
-            x = images.clone() if self.dtype is None else images.to(self.dtype, copy=True)
+            x = images.to(self.dtype or images.dtype, copy=True)  # preprocess and the model may change it in place
             x = self.preprocess(x) if self.preprocess else x
             shapes.append(tuple(x.shape) if isinstance(x, Tensor) else ())
             forward = self.forward_func if self.call is None else self.call  # models may have no truth value
@@ -105,10 +100,6 @@ class ImageModel:
         """Return the layer's dotted name."""
         return layer_name(self.forward_func, layer).strip("'")
 
-    def has_layer(self, name: str) -> bool:
-        """Return whether a module has exactly this name."""
-        return any(name == module for root in modules_behind(self.forward_func) for module, _ in root.named_modules())
-
     def with_forward_func(self, forward_func: ForwardFunc, call: ForwardFunc | None = None) -> "ImageModel":
         """Return the same for a second model, without ``preprocess`` where that model has its own."""
         preprocess = None if preprocesses(forward_func) else self.preprocess
@@ -116,11 +107,7 @@ class ImageModel:
 
 
 class MissingError(LookupError):
-    """An objective reads a layer that this pass did not record."""
-
-    def __init__(self, layer: Layer) -> None:
-        super().__init__(str(layer))
-        self.layer = layer
+    """An objective reads a layer, the first argument, that this pass did not record."""
 
 
 class Activations:
@@ -129,19 +116,12 @@ class Activations:
     "labels" is the output, "input" the images.
 
     Attributes:
-        model: the model that was run.
-        images: (rows, C, H, W).
         input_shape: shape of the model's input, after preprocessing.
         output_read: whether the output was accessed.
     """
 
     def __init__(
-        self,
-        model: ImageModel,
-        images: Tensor,
-        captured: Captured | None,
-        output: Any,
-        input_shape: tuple[int, ...] = (),
+        self, model: ImageModel, images: Tensor, captured: Captured | None, output: Any, input_shape: tuple[int, ...]
     ) -> None:
         self.model, self.images, self.input_shape, self.output_read = model, images, input_shape, False
         self._captured, self._output = captured, output
@@ -180,31 +160,17 @@ class Activations:
         return value
 
     def grid(self, layer: Layer) -> Tensor:
-        """Return a layer's activation with its units on axis 1: (rows, units) or (rows, units, *positions).
-
-        Raises:
-            LayerError: which axis holds the units cannot be determined.
-        """
+        """Return a layer's activation with its units on axis 1: (rows, units) or (rows, units, *positions)."""
         value, model = self(layer), self.model
         if value.dim() <= 2:
             return value
         if layer == INPUT or self._is_output(layer):
             return value if model.layer_to_grid is None else model.layer_to_grid(value)
-        return units_second(
-            value,
-            model.module(layer),
-            model.forward_func,
-            input_shape=self.input_shape,
-            rearrange=model.layer_to_grid,
-            axis=model.unit_axis,
-        )
+        module = model.module(layer)
+        return units_second(value, module, model.forward_func, self.input_shape, model.layer_to_grid, model.unit_axis)
 
     def unit_axis(self, layer: Layer) -> int:
-        """Return the axis of a layer's units, for distances, which may also be determined by the modules around it.
-
-        Raises:
-            LayerError: it cannot be determined, and no ``unit_axis=`` was given.
-        """
+        """Return the axis of a layer's units, for distances: it may also be determined by the modules around it."""
         shape, model = tuple(self(layer).shape), self.model
         if len(shape) <= 2 or layer == INPUT or self._is_output(layer):
             return 1
@@ -217,7 +183,9 @@ class Activations:
             return unit_axis(shape, module, forward_func, requested=model.unit_axis)
 
     def _is_output(self, layer: Layer) -> bool:
-        return layer == OUTPUT and not self.model.has_layer(OUTPUT)
+        return layer == OUTPUT and not any(
+            OUTPUT in dict(root.named_modules()) for root in modules_behind(self.model.forward_func)
+        )
 
     @property
     def output(self) -> Any:
@@ -230,39 +198,194 @@ class Activations:
         return self.model.output_fn(self._output) if self.model.output_fn else self._output
 
 
-def find_required_layers(
-    model: ImageModel, images: Tensor, args: tuple[Any, ...], objective: Callable[[Activations], Any]
-) -> tuple[tuple[nn.Module, ...], bool]:
-    """Return the layers that an objective reads, and whether it reads the output, by evaluating it on ``images``.
+def early_layer(
+    model: ImageModel, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = ()
+) -> nn.Module | None:
+    """Return the last outer module whose output is the coarsest map of at least 1/8 of the images' size, or None.
 
-    Raises:
-        LayerError: a layer is not in the model, runs twice, or never runs.
-        ValueError: the model does not accept such images.
+    In a ResNet that is ``layer2``. In models without such maps (vision transformers) it is the module that ends after
+    two fifths of all modules. It responds to the images, and ends before the modules in ``before``.
     """
-    layers: list[nn.Module] = []
-    while True:
+    outputs = image_layers(model, images, args, before)
+    if not outputs:
+        return None
+    order = [one.module for one in outputs]
+    area = images.shape[-1] * images.shape[-2]
+    fine = [one for one in outputs if one.map_size and math.prod(one.map_size) * STRIDE**2 * 1.2 >= area]
+    if fine:
+        roots = modules_behind(model.forward_func)
+        depth = {module: name.count(".") for root in roots for name, module in root.named_modules()}
+        coarsest = min(math.prod(one.map_size) for one in fine)
+        same_size = [one.module for one in fine if math.prod(one.map_size) == coarsest]
+        outer = min(depth[m] for m in same_size)
+        chosen = [m for m in same_size if depth[m] == outer][-1]
+    else:
+        chosen = order[2 * len(order) // 5]
+    nearest = sorted(order, key=lambda m: abs(order.index(m) - order.index(chosen)))
+    return next((module for module in nearest[:MAX_TRIED] if _responds(model, images, args, module)), None)
+
+
+def late_layers(
+    model: ImageModel, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = ()
+) -> list[nn.Module]:
+    """Return up to four modules with at least four units, evenly over the second half of the pass.
+
+    Early activations depend on the image more than on the feature; late ones differ between features.
+    """
+    modules = [one.module for one in image_layers(model, images, args, before) if max(one.shape[1:]) >= 4]
+    half = len(modules) / 2
+    positions = {int(half + half * (i + 1) / 4) - 1 for i in range(4)}
+    return [modules[position] for position in sorted(positions) if position >= 0]
+
+
+@dataclass(frozen=True)
+class LayerOutput:
+    """A module whose activation, of shape (rows, ...), depends on the images; ``map_size`` is empty if it is no map."""
+
+    module: nn.Module
+    shape: tuple[int, ...]
+    unit_axis: int
+    map_size: tuple[int, ...]
+
+
+def image_layers(
+    model: ImageModel, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = ()
+) -> list[LayerOutput]:
+    """Return the modules that run once and whose activation depends on the images, in the order in which they end.
+
+    The activation is one float tensor with a known unit axis. It depends on the images where a gradient leads from it
+    to them; if none does (the model runs under no_grad, or preprocessing leaves the graph), where another image
+    changes it.
+    """
+    roots = modules_behind(model.forward_func)
+    modules = {m for root in roots for m in root.modules() if m is not root and not is_scripted(m)}
+    calls, input_shape = _calls_by_gradient(model, images, args, modules)
+    if not any(call.depends for call in calls):
+        calls, input_shape = _calls_by_change(model, images, args, modules)
+    first = min((i for i, call in enumerate(calls) if call.module in before), default=len(calls))
+    counts = Counter(call.module for call in calls)
+    outputs = []
+    for call in calls[:first]:
+        rows_first = len(call.shape) >= 2 and call.shape[0] == images.shape[0]
+        around = not set(before).isdisjoint(call.module.modules())
+        if counts[call.module] > 1 or not call.depends or not rows_first or around:
+            continue
+        try:
+            axis = unit_axis(call.shape, call.module, model.forward_func, entered=input_shape, loose=True)
+        except LayerError:
+            continue
+        is_map = has_places(call.shape, axis, call.module, model.forward_func, input_shape)
+        map_size = call.shape[1:axis] + call.shape[axis + 1 :] if is_map else ()
+        outputs.append(LayerOutput(call.module, call.shape, axis, map_size))
+    # Attention weights between tokens are no map either: modules that drop some, or mix the heads by a Linear.
+    tokens = {(one.shape[1], one.shape[1]) for one in outputs if len(one.shape) == 3}
+    return [replace(one, map_size=()) if one.map_size in tokens and _mixes(one.module) else one for one in outputs]
+
+
+def _mixes(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or not any(True for _ in module.parameters())
+
+
+@dataclass
+class _Call:
+    """One call of a module."""
+
+    module: nn.Module
+    shape: tuple[int, ...]
+    depends: bool = False
+
+
+def _calls(
+    model: ImageModel, images: Tensor, args: tuple[Any, ...], modules: set[nn.Module], mark: Callable[[Tensor], Any]
+) -> tuple[list[_Call], list[Any], tuple[int, ...]]:
+    """Run a pass; return the modules' calls, a mark of each output that is one float tensor, and the input's shape."""
+    ours = of_this_thread()
+    calls: list[_Call] = []
+    marks: list[Any] = []
+
+    def after(module: nn.Module, _args: Any, output: Any) -> None:
+        if not ours(module):
+            return
+        try:
+            tensors, _ = floats_of(output, module, str)
+        except LayerError:
+            tensors = ()
+        value = tensors[0] if len(tensors) == 1 else None
+        calls.append(_Call(module, () if value is None else tuple(value.shape)))
+        marks.append(None if value is None else mark(value))
+
+    with ExitStack() as stack:
+        stack.enter_context(eager())
+        for module in modules:
+            stack.callback(module.register_forward_hook(after).remove)
+        return calls, marks, model.run(images, args, (), to_output=True).input_shape
+
+
+def _calls_by_gradient(
+    model: ImageModel, images: Tensor, args: tuple[Any, ...], modules: set[nn.Module]
+) -> tuple[list[_Call], tuple[int, ...]]:
+    """Return the calls of one pass; an output depends on the images where its node of the graph leads to them."""
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = images.detach().clone().requires_grad_()
+        start = leaf.clone()  # the model may write into its input, which a leaf does not allow
+        try:
+            calls, nodes, input_shape = _calls(model, start, args, modules, lambda value: value.grad_fn)
+        except RuntimeError:  # such as weights of inference mode; a fault of the model is raised by the other pass
+            return [], ()
+    goal = start.grad_fn.next_functions[0][0]  # type: ignore[union-attr]
+    leads: dict[Any, bool] = {goal: True}
+    for call, node in zip(calls, nodes, strict=True):
+        call.depends = node is not None and _leads(node, leads)
+    return calls, input_shape
+
+
+def _leads(node: Any, known: dict[Any, bool]) -> bool:
+    """Return whether a graph's node leads to one that is known to; each node is visited once over all calls."""
+    stack = [node]
+    while stack:
+        top = stack[-1]
+        if top in known:
+            stack.pop()
+            continue
+        inputs = [following for following, _ in top.next_functions if following is not None]
+        unknown = [following for following in inputs if following not in known]
+        if unknown:
+            stack += unknown
+            continue
+        known[top] = any(known[following] for following in inputs)
+        stack.pop()
+    return known[node]
+
+
+def _calls_by_change(
+    model: ImageModel, images: Tensor, args: tuple[Any, ...], modules: set[nn.Module]
+) -> tuple[list[_Call], tuple[int, ...]]:
+    """Return the calls of one pass; an output depends on the images where other images change it."""
+    state = torch.get_rng_state()
+    noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0)).to(images)
+    passes = []
+    for inputs in (images, noise):
+        torch.set_rng_state(state)
         with torch.no_grad():
-            activations = _run_checked(model, images, args, layers)
-            try:
-                objective(activations)
-            except MissingError as missing:
-                layers.append(model.module(missing.layer))
-                continue
-        return tuple(layers), activations.output_read or not layers
+            passes.append(_calls(model, inputs, args, modules, _moments))
+    (calls, before, _), (_, after, input_shape) = passes
+    for call, one, other in zip(calls, before, after, strict=False):
+        call.depends = one is not None and other is not None and not torch.equal(one, other)
+    return calls, input_shape
 
 
-def _run_checked(model: ImageModel, images: Tensor, args: tuple[Any, ...], layers: list[nn.Module]) -> Activations:
-    """Run the model; where it does not accept the images, name their shape in the error."""
-    try:
-        return model.run(images, args, layers, to_output=True)
-    except (torch.OutOfMemoryError, LayerError):
-        raise
-    except (RuntimeError, AssertionError, ValueError) as error:
-        height, width = images.shape[-2:]
-        raise ValueError(
-            f"the model cannot process images of shape {tuple(images.shape)}: {error}. It receives them at "
-            f"{height} x {width} pixels: the size= of FeatureAccentuation, or the images' own size without size=. "
-            "If the model has a fixed input size (a vision transformer, a Linear layer after Flatten), give it: "
-            "size=224. Otherwise check the channels, dtype and device of the images, and give the model's "
-            "normalisation of images in [0, 1] as preprocess=."
-        ) from error
+def _moments(value: Tensor) -> Tensor:
+    return torch.stack([value.double().sum(), value.double().square().sum()])
+
+
+def _responds(model: ImageModel, images: Tensor, args: tuple[Any, ...], module: nn.Module) -> bool:
+    """Return whether the gradient of an activation along a random direction is not zero."""
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = images.detach().clone().requires_grad_()
+        try:
+            value = model.run(leaf.clone(), args, (module,), to_output=False)(module)
+            weights = torch.randn(value.shape, generator=torch.Generator().manual_seed(0)).to(value)
+            (slope,) = torch.autograd.grad((value * weights).sum(), leaf, allow_unused=True)
+        except (LayerError, RuntimeError):
+            return False
+    return slope is not None and bool(slope.ne(0).any())

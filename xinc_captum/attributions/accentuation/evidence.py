@@ -1,13 +1,12 @@
 """Dose scale from natural images, and the evidence for ``.trust``."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from ...batch import chunks
+from ...batch import Batch, chunks
 from ...hooks import modules_behind, snapshot
 from ...images import check_images
 from ...metrics.trust import (
@@ -19,19 +18,14 @@ from ...metrics.trust import (
     path_vector,
 )
 from ..base import attribution_context
-from .activations import ImageModel, find_required_layers
-from .default_layers import late_layers
-from .objectives import Feature
-from .problem import Problem, ScoredModel
+from .activations import ImageModel, late_layers
+from .objectives import Feature, ScoredModel
+from .optimization import Problem
 
 if TYPE_CHECKING:
     from .result import Accentuation
 
-MULTIPLE = 5.0
 QUANTILE = 0.98
-TOP = 8
-
-ArgsFor = Callable[[int], tuple[Any, ...]]  # from a number of images to their additional forward arguments
 
 
 def target_levels(problem: Problem, before: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,9 +35,6 @@ def target_levels(problem: Problem, before: Tensor) -> tuple[Tensor, Tensor]:
 
     Symbols: r the reference: the .98 quantile of the scores of ``natural`` images, or else f(x_0) plus five standard
     deviations over the feature's peers in its layer.
-
-    Raises:
-        ValueError: an impossible dose, or a reference level that is not above the seed's score.
     """
     settings, n = problem.settings, problem.total
     name = "dose" if settings.dose is not None else "activation"
@@ -79,62 +70,48 @@ def reference_level(problem: Problem, before: Tensor) -> Tensor:
             contrast_scores = natural_scores(problem, *problem.contrast)
             scores = [a - b for a, b in zip(scores, contrast_scores, strict=True)]
         return torch.stack([s.float().quantile(QUANTILE) for s in scores]).to(before)
-    args, feature = problem.batch.args, problem.feature
-    scored = ScoredModel.of(problem.model, feature.objective(problem.batch.rows), problem.model_inputs, args)
+    scored = problem.scored(problem.model, problem.feature)
     with torch.no_grad():
-        deviation = feature.peer_deviation(scored.run(problem.model_inputs, args))
+        deviation = problem.feature.peer_deviation(scored.run(problem.model_inputs, problem.batch.args))
     if deviation is None:
         raise ValueError(
             "dose= needs a reference level, and none can be computed from the model: the feature is neither a single "
             "output nor a channel. Give natural= images (dose 1 is the .98 quantile of their scores), or activation= "
             "as an absolute level."
         )
-    return before + MULTIPLE * deviation.to(before)
+    return before + 5.0 * deviation.to(before)
 
 
 def natural_scores(problem: Problem, model: ImageModel, feature: Feature) -> list[Tensor]:
     """Return the scores of the natural images for each image's feature: a list of (M,)."""
     pool = model.resize(check_images(problem.settings.natural).to(problem.images))
     n = problem.batch.rows
-    scores: dict[int, Tensor] = {}
-    for row in range(n):
-        key = row if feature.is_per_row(n) else 0
-        if key not in scores:
-            scores[key] = score_images(model, feature.cut(row, row + 1, n), pool, _args_of(problem.rows(row, row + 1)))
-    return [scores[row if feature.is_per_row(n) else 0] for row in range(n)]
+    scores = [
+        score_images(model, feature.cut(row, row + 1, n), pool, problem.batch.cut(row, row + 1))
+        for row in range(n if feature.is_per_row(n) else 1)
+    ]
+    return scores if feature.is_per_row(n) else scores * n
 
 
-def score_images(model: ImageModel, feature: Feature, images: Tensor, args: ArgsFor, *, batch_size: int = 16) -> Tensor:
-    """Return the score of every image at the size of the model's input, one feature for all: (M,)."""
+def score_images(model: ImageModel, feature: Feature, images: Tensor, one: Batch) -> Tensor:
+    """Return the score of every image at the size of the model's input, all with the feature and arguments of one."""
     scores = []
     with torch.no_grad():
-        for start, stop in chunks(len(images), batch_size):
+        for start, stop in chunks(len(images), 16):
             part = images[start:stop]
-            scored = ScoredModel.of(model, feature.objective(1), part[:1], args(1))
-            scores.append(scored.score(part, args(len(part))))
+            scored = ScoredModel.of(model, feature.objective(1), part[:1], one.args)
+            scores.append(scored.score(part, one.repeat(len(part)).args))
     return torch.cat(scores)
-
-
-def _args_of(problem: Problem) -> ArgsFor:
-    """Return a function from a number of images to the additional arguments of the problem's one image, repeated."""
-    return lambda count: problem.batch.repeat(count).args
 
 
 def assess(problem: Problem, result: "Accentuation") -> Trust:
     """Collect the evidence for each image of an accentuation and judge it."""
-    transfer = problem.settings.transfer
+    transfer, device = problem.settings.transfer, result.images.device.type
     modules = modules_behind(transfer) if transfer is not None else ()
-    device = result.images.device.type
-    with (
-        attribution_context(problem.model.forward_func, *modules),
-        torch.no_grad(),
-        torch.autocast(device, enabled=False),
-    ):
-        rows = [
-            judge_accentuation(**_evidence(problem.rows(row, row + 1), result, row))
-            for row in range(problem.batch.rows)
-        ]
-    return Trust.of(rows)
+    context = attribution_context(problem.model.forward_func, *modules)
+    with context, torch.no_grad(), torch.autocast(device, enabled=False):
+        evidence = [_evidence(problem.rows(row, row + 1), result, row) for row in range(problem.batch.rows)]
+        return Trust.of([judge_accentuation(**of_row) for of_row in evidence])
 
 
 def _evidence(problem: Problem, result: "Accentuation", row: int) -> dict[str, float | None]:
@@ -158,45 +135,43 @@ def _evidence(problem: Problem, result: "Accentuation", row: int) -> dict[str, f
     if problem.settings.transfer is not None and seed is not None:
         second = model.with_forward_func(problem.settings.transfer)
         feature = problem.feature.in_model(model, second)
-        before, after = (score_images(second, feature, model.resize(x), _args_of(problem)) for x in (seed, image))
+        before, after = (score_images(second, feature, model.resize(x), problem.batch) for x in (seed, image))
         evidence["transfer"] = sign * float(after - before)
     return evidence
 
 
 def _path_evidence(problem: Problem, image: Tensor, seed: Tensor | None) -> dict[str, float | None]:
     """Compare the paths of the image, its seed and a model with shuffled weights with the highest natural images'."""
-    model, feature, args = problem.model, problem.feature, _args_of(problem)
+    model, feature, one = problem.model, problem.feature, problem.batch
     pool = model.resize(check_images(problem.settings.natural).to(image))
-    scores = score_images(model, feature, pool, args)
-    top = pool[scores.topk(min(TOP, len(pool))).indices]
+    scores = score_images(model, feature, pool, one)
+    top = pool[scores.topk(min(8, len(pool))).indices]
     resized = model.resize(image)
-    read, _ = find_required_layers(model, resized, problem.batch.args, feature.objective(1))
-    layers = late_layers(model, resized, problem.batch.args, read)
+    scored = ScoredModel.of(model, feature.objective(1), resized, one.args)
+    layers = late_layers(model, resized, one.args, scored.layers)
     if not layers or len(top) < 2:
         return {}
-    of_natural = path_of(model, feature, layers, top, args)
-    of_image = path_of(model, feature, layers, resized, args)
+    of_natural = path_of(model, feature, layers, top, one)
+    of_image = path_of(model, feature, layers, resized, one)
     evidence: dict[str, float | None] = {
         "path": float(path_similarity(of_image, of_natural)[0]),
         "natural": float(leave_one_out(of_natural).median()),
     }
     if seed is not None:
-        of_seed = path_of(model, feature, layers, model.resize(seed), args)
+        of_seed = path_of(model, feature, layers, model.resize(seed), one)
         evidence["seed"] = float(path_similarity(of_seed, of_natural)[0])
         evidence["kept"] = float(path_similarity(of_image, of_seed)[0])
     shuffled = replace(model, call=snapshot(model.forward_func, change=_shuffle))
-    of_shuffled = path_of(shuffled, feature, layers, resized, args)
+    of_shuffled = path_of(shuffled, feature, layers, resized, one)
     evidence["shuffled"] = float(path_similarity(of_shuffled, of_natural)[0])
     return evidence
 
 
-def path_of(
-    model: ImageModel, feature: Feature, layers: list[nn.Module], images: Tensor, args: ArgsFor
-) -> list[Tensor]:
-    """Return one path vector for each layer and image, a list of (M, channels), all for one feature."""
-    scored = ScoredModel.of(model, feature.objective(1), images[:1], args(1))
+def path_of(model: ImageModel, feature: Feature, layers: list[nn.Module], images: Tensor, one: Batch) -> list[Tensor]:
+    """Return one path vector for each layer and image, a list of (M, channels), all with the arguments of one image."""
+    scored = ScoredModel.of(model, feature.objective(1), images[:1], one.args)
     with torch.enable_grad():
-        result = scored.run(images, args(len(images)), *layers)
+        result = scored.run(images, one.repeat(len(images)).args, *layers)
         score = scored.objective(result)
         activations = [result(layer) for layer in layers]
         gradients = torch.autograd.grad(score.sum(), activations, allow_unused=True)

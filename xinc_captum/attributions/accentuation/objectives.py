@@ -1,17 +1,19 @@
-"""Objectives, targets and units, Lucent adapter."""
+"""Objectives: scores to raise, from targets, units, directions and Lucent, and the models that compute them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, interpolate
 
 from ...batch import Batch, one_score_a_row, select_output
-from ...hooks import LayerError
+from ...hooks import LayerError, modules_behind, preprocesses
 from ...selectors import OneUnit, python_index, select
-from .activations import Activations, ImageModel, Layer
+from ..base import as_called, differentiable
+from .activations import Activations, ImageModel, Layer, MissingError
 
 Score = Callable[[Activations], Tensor]
 
@@ -89,7 +91,7 @@ def logit(target: Any) -> Objective:
     target = python_index(target)
 
     def score(activations: Activations) -> Tensor:
-        rows = len(target) if isinstance(target, list) or (isinstance(target, Tensor) and target.dim() == 1) else 0
+        rows = _entries(target)
         batch = Batch.of(activations.images, None, target)
         if rows and activations.rows % rows == 0:  # views: the rows repeat
             batch = Batch.of(activations.images[:rows], None, target).repeat(activations.rows // rows)
@@ -118,10 +120,7 @@ def neuron(layer: Layer, unit: int, position: tuple[int, ...] | None = None) -> 
 
 
 def unit(layer: Layer, selector: OneUnit) -> Objective:
-    """Return the objective of a Captum neuron selector: a tuple or a function.
-
-    A tuple holds indices after the rows; slices are summed.
-    """
+    """Return the objective of a Captum selector: a function, or a tuple of indices after the rows (slices are sums)."""
 
     def score(activations: Activations) -> Tensor:
         return select(activations(layer), selector)[:, 0]
@@ -136,13 +135,9 @@ def direction(
 
     .. math:: \mathrm{mean}_{hw}\; \max(\cos(a_{hw}, v), 0.1)^{p}\; (a_{hw} \cdot v)
 
-    Symbols: a the activation at a position, v the vector, p the power (0: the plain product).
-
-    Args:
-        layer: module or name.
-        vector: (channels,), or (rows, channels) for one direction for each row.
-        power: a larger one prefers the pure direction to a large activation.
-        position: (row, column), instead of the mean over positions.
+    Symbols: a the activation at a position, v the vector, (channels,), or (rows, channels) with one for each row; p the
+    power: 0 is the plain product, a larger one prefers the pure direction to a large activation. ``position``, (row,
+    column), replaces the mean over positions.
     """
 
     def score(activations: Activations) -> Tensor:
@@ -166,10 +161,7 @@ def cosine(layer: Layer, vector: Tensor, *, position: tuple[int, ...] | None = N
 
 
 def positions(layer: Layer, weights: Tensor) -> Objective:
-    """Return the objective of the activation weighted by a map (channels, h, w), mean over positions.
-
-    A map of another size is resized.
-    """
+    """Return the objective of the activation weighted by a map (channels, h, w), resized to it, mean over positions."""
 
     def score(activations: Activations) -> Tensor:
         value = activations.grid(layer)
@@ -187,15 +179,9 @@ def positions(layer: Layer, weights: Tensor) -> Objective:
 
 
 def at_position(value: Tensor, position: tuple[int, ...] | None) -> Tensor:
-    """Return one position of (rows, channels, *positions); flat activations are returned unchanged.
+    """Return one position of (rows, channels, *positions), by default the middle of a map or volume.
 
-    Args:
-        value: (rows, channels) or (rows, channels, *positions).
-        position: one number for each axis of positions; None is the middle of a map or volume.
-
-    Raises:
-        ValueError: another number of axes, or tokens without a position.
-        IndexError: a position outside the layer.
+    Flat activations, (rows, channels), are returned unchanged.
     """
     if value.dim() == 2:
         return value
@@ -228,9 +214,8 @@ def _align(value: Tensor, vector: Tensor, position: tuple[int, ...] | None) -> t
         raise ValueError(
             f"there are {v.shape[0]} directions, but {value.shape[0]} views; give one for each row, or a single one."
         )
-    if v.dim() == 2:
-        v = v.repeat(value.shape[0] // v.shape[0], 1)
-    return value, v.reshape(*(v.shape if v.dim() == 2 else (1, -1)), *[1] * (value.dim() - 2))
+    v = v.repeat(value.shape[0] // v.shape[0], 1) if v.dim() == 2 else v[None]
+    return value, v.reshape(*v.shape, *[1] * (value.dim() - 2))
 
 
 def _mean(values: Tensor) -> Tensor:
@@ -253,53 +238,35 @@ def is_lucent(value: Any) -> bool:
 
 
 def from_lucent(objective: Callable[[Any], Any], rows: int) -> Objective:
-    """Return an objective of Lucent as an :class:`Objective`.
+    """Return an objective of Lucent, which returns one loss for a batch of images, as an :class:`Objective`.
 
-    Lucent's objectives return one loss for a batch of images, which is minimised. Here their batch is the images of one
-    view (so that ``diversity`` and ``alignment`` compare images, not views), and the negative loss is the score of
-    every row: the rows are not independent.
-
-    Args:
-        objective: ``lucent.optvis.objectives.channel("layer4", 3)``, a sum of such objectives, ...
-        rows: number of images that are optimised together.
+    Its batch is the ``rows`` images of one view, so that ``diversity`` and ``alignment`` compare images, not views. The
+    negative loss is the score of every row: the rows are not independent.
     """
 
     def score(activations: Activations) -> Tensor:
         starts = range(0, activations.rows, rows)
-        losses = [objective(_select_for_lucent(activations, slice(start, start + rows))) for start in starts]
+        losses = [objective(partial(_rows_for_lucent, activations, slice(start, start + rows))) for start in starts]
         return -torch.stack([torch.as_tensor(loss) for loss in losses]).repeat_interleave(rows)
 
-    name = getattr(objective, "name", "") or "objective"
-    return Objective(score, f"lucent {name}")
+    return Objective(score, f"lucent {getattr(objective, 'name', '') or 'objective'}")
 
 
-def _select_for_lucent(activations: Activations, rows: slice) -> Callable[[Layer], Tensor]:
-    """Return the layers' activations of some rows as Lucent's objectives index them, with units on axis 1."""
-
-    def layer_of(layer: Layer) -> Tensor:
-        chosen = activations.model.unit_axis is not None or activations.model.layer_to_grid is not None
-        original, value = activations(layer), activations.grid(layer)
-        if not chosen and (value.shape, value.stride()) != (original.shape, original.stride()):
-            raise LayerError(
-                f"layer {layer!r} returns shape {tuple(original.shape)} with its units on the last axis; Lucent's "
-                "objectives expect them on axis 1. Give unit_axis=-1 to move them there, or unit_axis=1 for "
-                "an objective of your own that expects the layer's own axes."
-            )
-        return value[rows]
-
-    return layer_of
+def _rows_for_lucent(activations: Activations, rows: slice, layer: Layer) -> Tensor:
+    """Return a layer's activation of some rows as Lucent's objectives index it, with units on axis 1."""
+    chosen = activations.model.unit_axis is not None or activations.model.layer_to_grid is not None
+    original, value = activations(layer), activations.grid(layer)
+    if not chosen and (value.shape, value.stride()) != (original.shape, original.stride()):
+        raise LayerError(
+            f"layer {layer!r} returns shape {tuple(original.shape)} with its units on the last axis; Lucent's "
+            "objectives expect them on axis 1. Give unit_axis=-1 to move them there, or unit_axis=1 for "
+            "an objective of your own that expects the layer's own axes."
+        )
+    return value[rows]
 
 
 def from_string(text: str) -> Objective:
-    """Return the objective of "layer:unit", a channel's mean.
-
-    Raises:
-        ValueError: no colon, or no integer after it.
-
-    Example:
-        >>> from_string("layer4.1.conv2:13")
-        Objective(layer4.1.conv2:13)
-    """
+    """Return the objective of "layer:unit", a channel's mean."""
     layer, colon, unit = text.rpartition(":")
     if not colon or not layer or not unit.strip().isdigit():
         raise ValueError(
@@ -309,125 +276,131 @@ def from_string(text: str) -> Objective:
     return channel(layer, int(unit))
 
 
-class Feature(Protocol):
-    """The feature whose score is raised in each row."""
+@dataclass(frozen=True)
+class ScoredModel:
+    """A model, an objective, and what the objective reads: modules, and perhaps the output."""
 
-    def cut(self, start: int, stop: int, rows: int) -> "Feature":
-        """Return the feature of some of ``rows`` rows."""
+    model: ImageModel
+    objective: Objective
+    layers: tuple[nn.Module, ...]
+    to_output: bool
 
-    def is_per_row(self, rows: int) -> bool:
-        """Return whether each of ``rows`` rows has a feature of its own."""
+    @classmethod
+    def of(cls, model: ImageModel, objective: Objective, images: Tensor, args: tuple[Any, ...]) -> "ScoredModel":
+        """Determine what the objective reads, by evaluating it on ``images``."""
+        layers: list[nn.Module] = []
+        while True:
+            with torch.no_grad():
+                activations = _run_checked(model, images, args, layers)
+                try:
+                    objective(activations)
+                except MissingError as missing:
+                    layers.append(model.module(missing.args[0]))
+                    continue
+            return cls(model, objective, tuple(layers), activations.output_read or not layers)
 
-    def objective(self, rows: int) -> Objective:
-        """Return the objective for ``rows`` images, or for several views of each."""
+    def run(self, images: Tensor, args: tuple[Any, ...], *layers: nn.Module) -> Activations:
+        """Run the model as far as the objective needs, and record its layers and further ones."""
+        recorded = (*layers, *(layer for layer in self.layers if layer not in layers))
+        return self.model.run(images, args, recorded, to_output=self.to_output)
 
-    def peer_deviation(self, activations: Activations) -> Tensor | None:
-        """Return the standard deviation over the feature's peers in the same layer, (rows,), or None without peers."""
+    def score(self, images: Tensor, args: tuple[Any, ...]) -> Tensor:
+        """Return one number for each image, (rows,)."""
+        return self.objective(self.run(images, args))
 
-    def in_model(self, model: ImageModel, second: ImageModel) -> "Feature":
-        """Return the same feature of a second model."""
+
+def _run_checked(model: ImageModel, images: Tensor, args: tuple[Any, ...], layers: list[nn.Module]) -> Activations:
+    """Run the model; where it does not accept the images, name their shape in the error."""
+    try:
+        return model.run(images, args, layers, to_output=True)
+    except (torch.OutOfMemoryError, LayerError):
+        raise
+    except (RuntimeError, AssertionError, ValueError) as error:
+        height, width = images.shape[-2:]
+        raise ValueError(
+            f"the model cannot process images of shape {tuple(images.shape)}: {error}. It receives them at "
+            f"{height} x {width} pixels: the size= of FeatureAccentuation, or the images' own size without size=. "
+            "If the model has a fixed input size (a vision transformer, a Linear layer after Flatten), give it: "
+            "size=224. Otherwise check the channels, dtype and device of the images, and give the model's "
+            "normalisation of images in [0, 1] as preprocess=."
+        ) from error
 
 
 @dataclass(frozen=True)
-class OutputFeature:
-    """An output, or any objective.
+class Feature:
+    """The feature whose score is raised: a target of the output, or a selector of the units of a layer.
 
     Attributes:
-        target: a Captum target, an objective, a function of the layers, "layer:unit", or a Lucent objective.
+        selector: a Captum target, a function of the layers, "layer:unit", an objective, also Lucent's; of a layer an
+            int, tuple, function, float tensor (channels,), objective, or a list with one of these for each row.
+        layer: None is the output.
     """
 
-    target: Any
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "target", python_index(self.target))
-
-    def cut(self, start: int, stop: int, rows: int) -> "OutputFeature":
-        """Return the feature of some rows."""
-        return OutputFeature(self.target[start:stop]) if self.is_per_row(rows) else self
-
-    def is_per_row(self, rows: int) -> bool:
-        """Return whether the target is a list or 1-D tensor of that length."""
-        return _is_per_row(self.target, rows)
-
-    def objective(self, rows: int) -> Objective:
-        """Return the objective of the target."""
-        target = self.target
-        if isinstance(target, Objective):
-            return target
-        if is_lucent(target):
-            return from_lucent(target, rows)
-        if isinstance(target, str):
-            return from_string(target)
-        if callable(target):
-            return Objective(target, getattr(target, "__name__", "a function"))
-        count = len(target) if isinstance(target, list) or (isinstance(target, Tensor) and target.dim() == 1) else rows
-        if count != rows and not (isinstance(target, Tensor) and count == 1):
-            raise ValueError(
-                f"target has {count} entries, but there are {rows} images; give one target for each row, or a single "
-                "one for all."
-            )
-        return logit(target)
-
-    def peer_deviation(self, activations: Activations) -> Tensor | None:
-        """Return the standard deviation over all outputs of a row."""
-        if callable(self.target) or isinstance(self.target, str):
-            return None
-        return _deviation(activations.output.flatten(1))
-
-    def in_model(self, model: ImageModel, second: ImageModel) -> "OutputFeature":
-        """Return the same feature: names and targets apply to both models."""
-        return self
-
-
-@dataclass(frozen=True)
-class UnitFeature:
-    """A unit, channel, direction or position of a layer.
-
-    Attributes:
-        layer: the module.
-        selector: int, tuple, function, float tensor (channels,), objective, or a list with one for each row.
-    """
-
-    layer: nn.Module
     selector: Any
+    layer: nn.Module | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "selector", python_index(self.selector))
 
-    def cut(self, start: int, stop: int, rows: int) -> "UnitFeature":
-        """Return the feature of some rows."""
-        return UnitFeature(self.layer, self.selector[start:stop]) if self.is_per_row(rows) else self
+    def cut(self, start: int, stop: int, rows: int) -> "Feature":
+        """Return the feature of some of ``rows`` rows."""
+        return replace(self, selector=self.selector[start:stop]) if self.is_per_row(rows) else self
 
     def is_per_row(self, rows: int) -> bool:
-        """Return whether the selector is a list of that length, or that number of directions."""
+        """Return whether each of ``rows`` rows has a selector or direction of its own."""
         chosen = self.selector
-        directions = isinstance(chosen, Tensor) and chosen.is_floating_point() and chosen.dim() == 2
-        return (directions and len(chosen) == rows) or _is_per_row(chosen, rows)
+        if isinstance(chosen, Tensor) and chosen.is_floating_point():
+            return self.layer is not None and chosen.dim() == 2 and len(chosen) == rows
+        return _entries(chosen) == rows
 
     def objective(self, rows: int) -> Objective:
-        """Return the objective of the selected unit, one for each row where there is a list."""
-        if isinstance(self.selector, list):
-            if len(self.selector) != rows:
-                raise ValueError(
-                    f"neuron_selector is a list of {len(self.selector)}, but there are {rows} images; give one "
-                    "selector for each row, or a single one for all."
-                )
-            return _each_row([_unit(self.layer, one) for one in self.selector])
-        if isinstance(self.selector, Tensor) and not self.selector.is_floating_point() and self.selector.dim() == 1:
-            return UnitFeature(self.layer, self.selector.tolist()).objective(rows)
-        return _unit(self.layer, self.selector)
+        """Return the objective for ``rows`` images, or for several views of each."""
+        selector = self.selector
+        if self.layer is None:
+            return _of_target(selector, rows)
+        if isinstance(selector, Tensor) and not selector.is_floating_point() and selector.dim() == 1:
+            selector = selector.tolist()
+        if not isinstance(selector, list):
+            return _unit(self.layer, selector)
+        if len(selector) != rows:
+            raise ValueError(
+                f"neuron_selector is a list of {len(selector)}, but there are {rows} images; give one "
+                "selector for each row, or a single one for all."
+            )
+        return _each_row([_unit(self.layer, one) for one in selector])
 
     def peer_deviation(self, activations: Activations) -> Tensor | None:
-        """Return the standard deviation over all channels of the layer, for a channel."""
-        first = self.selector[0] if isinstance(self.selector, list) else self.selector
-        if not isinstance(first, int):
+        """Return the standard deviation over all outputs or channels of a row, (rows,), or None without such peers."""
+        selector = self.selector
+        if self.layer is None:
+            has_peers = not callable(selector) and not isinstance(selector, str)
+            return _deviation(activations.output.flatten(1)) if has_peers else None
+        if not isinstance(selector[0] if isinstance(selector, list) else selector, int):
             return None
         value = activations.grid(self.layer)
         return _deviation(value.flatten(2).mean(2) if value.dim() > 2 else value)
 
-    def in_model(self, model: ImageModel, second: ImageModel) -> "UnitFeature":
-        """Return the same selector in the second model's layer of the same name."""
-        return UnitFeature(second.module(model.name_of(self.layer)), self.selector)
+    def in_model(self, model: ImageModel, second: ImageModel) -> "Feature":
+        """Return the same feature of a second model, in the layer of the same name."""
+        return self if self.layer is None else replace(self, layer=second.module(model.name_of(self.layer)))
+
+
+def _of_target(target: Any, rows: int) -> Objective:
+    if isinstance(target, Objective):
+        return target
+    if is_lucent(target):
+        return from_lucent(target, rows)
+    if isinstance(target, str):
+        return from_string(target)
+    if callable(target):
+        return Objective(target, getattr(target, "__name__", "a function"))
+    count = _entries(target)
+    if count not in (None, rows) and not (isinstance(target, Tensor) and count == 1):
+        raise ValueError(
+            f"target has {count} entries, but there are {rows} images; give one target for each row, or a single "
+            "one for all."
+        )
+    return logit(target)
 
 
 def _unit(layer: nn.Module, selector: Any) -> Objective:
@@ -452,7 +425,7 @@ def _each_row(objectives: list[Objective]) -> Objective:
 
     def score(activations: Activations) -> Tensor:
         rows = len(objectives)
-        scores: list[Tensor] = [
+        scores = [
             one(activations.select(slice(row, None, rows))) for row, one in enumerate(objectives)
         ]  # each (views,)
         return torch.stack(scores, 1).flatten()
@@ -460,11 +433,50 @@ def _each_row(objectives: list[Objective]) -> Objective:
     return Objective(score, " | ".join(one.name for one in objectives))
 
 
-def _is_per_row(chosen: Any, rows: int) -> bool:
-    if isinstance(chosen, Tensor):
-        return not chosen.is_floating_point() and chosen.dim() == 1 and chosen.numel() == rows
-    return isinstance(chosen, list) and len(chosen) == rows
+def _entries(target: Any) -> int | None:
+    """Return the length of a list or 1-D tensor, which holds one target for each row."""
+    return len(target) if isinstance(target, list) or (isinstance(target, Tensor) and target.dim() == 1) else None
 
 
 def _deviation(peers: Tensor) -> Tensor:
     return peers.detach().float().std(1) if peers.shape[1] > 1 else peers.detach().float().abs()[:, 0]
+
+
+def resolve_contrast(
+    model: ImageModel, feature: Feature, contrast: Any, batch: Batch
+) -> tuple[ImageModel, Feature] | None:
+    """Return the model and feature of ``contrast=``: the same feature in another model, or another feature in this."""
+    if contrast is None:
+        return None
+    first = batch.cut(0, 1)
+    if is_model(contrast, feature, model.resize(first.inputs[0]), first.args):
+        call = as_called(differentiable(contrast), batch.inputs[0].device.type)
+        second = model.with_forward_func(contrast, call)
+        return second, feature.in_model(model, second)
+    return model, replace(feature, selector=contrast)
+
+
+def is_model(value: Any, feature: Feature, image: Tensor, args: tuple[Any, ...]) -> bool:
+    """Return whether ``contrast=`` is a second model, and not an objective, a target or a selector.
+
+    Modules, zoo classifiers, and methods and partials of modules are models. Any other function is a model where it
+    accepts an image: functions of the layers and of an activation fail on it. For a unit's feature it must also hold a
+    module, in which the unit's layer is looked up.
+    """
+    if isinstance(value, nn.Module) or preprocesses(value):
+        return True
+    if not callable(value) or isinstance(value, Objective) or is_lucent(value):
+        return False
+    owner = value.func if isinstance(value, partial) else getattr(value, "__self__", None)
+    if isinstance(owner, nn.Module):
+        return True
+    if feature.layer is not None and not modules_behind(value):
+        return False
+    try:
+        with torch.no_grad():
+            output = value(image, *args)
+    except (TypeError, AttributeError):
+        return False
+    except Exception:  # a model that cannot process the image: running it later raises the error that says so
+        return True
+    return feature.layer is None or not isinstance(output, Tensor) or output.dim() >= 2

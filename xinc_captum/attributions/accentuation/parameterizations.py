@@ -1,4 +1,4 @@
-"""Pixel, Fourier, Phase (MACO), colour decorrelation."""
+"""Parameterizations of images: decorrelated pixels, Fourier coefficients, and phases (MACO)."""
 
 import math
 from collections.abc import Callable
@@ -20,39 +20,24 @@ _AXES = (
 )
 
 
-def color_matrix(like: Tensor) -> Tensor:
-    """Return the colour matrix C, (3, 3), with the dtype and device of ``like``; rows are the decorrelated axes."""
-    return torch.tensor(_AXES, dtype=like.dtype).to(like.device, non_blocking=True)
-
-
 def recorrelate(values: Tensor) -> Tensor:
-    r"""Return the red, green and blue values of decorrelated colours.
+    r"""Return the red, green and blue values of decorrelated colours (N, 3, H, W); other images are returned unchanged.
 
     .. math:: \mathrm{rgb}_j = \sum_i v_i C_{ij}
 
-    Args:
-        values: (N, C, H, W). Only C = 3 has colours; other channel counts are returned unchanged.
-
-    Example:
-        >>> x = torch.rand(1, 3, 4, 4)
-        >>> torch.allclose(recorrelate(decorrelate(x)), x, atol=1e-5)
-        True
-
-    Source: Olah et al., "Feature Visualization" (Distill, 2017), preconditioning; the matrix is Lucid's and Lucent's.
+    Source: Olah et al., "Feature Visualization" (Distill, 2017), preconditioning; the matrix C is Lucid's and Lucent's.
     """
-    return values if values.shape[1] != 3 else _mix(values, color_matrix(values))
+    return values if values.shape[1] != 3 else _mix(values, torch.tensor(_AXES, dtype=values.dtype))
 
 
 def decorrelate(values: Tensor) -> Tensor:
-    """Invert :func:`recorrelate`: (N, C, H, W) to the same shape."""
-    if values.shape[1] != 3:
-        return values
-    inverse = torch.linalg.inv(torch.tensor(_AXES, dtype=torch.float64)).to(values.dtype)
-    return _mix(values, inverse.to(values.device, non_blocking=True))
+    """Invert :func:`recorrelate`."""
+    inverse = torch.linalg.inv(torch.tensor(_AXES, dtype=torch.float64))
+    return values if values.shape[1] != 3 else _mix(values, inverse.to(values.dtype))
 
 
 def _mix(values: Tensor, columns: Tensor) -> Tensor:
-    return torch.einsum("nihw,ij->njhw", values, columns)
+    return torch.einsum("nihw,ij->njhw", values, columns.to(values.device, non_blocking=True))
 
 
 Params = tuple[Tensor, ...]
@@ -82,18 +67,6 @@ def start_from_images(parameterization: Parameterization, images: Tensor) -> Ima
 
     Symbols: E encode, D decode, x_0 the seed images. The constant term restores what encoding loses (saturated
     pixels, rounding, a fixed magnitude), so that the first image is the seed.
-
-    Args:
-        parameterization: Pixel, Fourier, Phase, or any object with their methods ``at`` and ``random``.
-        images: (N, C, H, W) in [0, 1].
-
-    Returns:
-        the parameters as leaves that require gradients, and a function without arguments that returns the images.
-
-    Example:
-        >>> params, draw = start_from_images(Fourier(), torch.full((1, 3, 4, 5), 0.25))
-        >>> draw().shape, round(float(draw().mean()), 6)
-        (torch.Size([1, 3, 4, 5]), 0.25)
     """
     with torch.no_grad():
         params, decode = parameterization.at(images)
@@ -108,20 +81,15 @@ def _clamp(values: Tensor) -> Tensor:
 
 
 def start_from_noise(
-    parameterization: Parameterization,
-    like: Tensor,
-    generator: torch.Generator,
-    start: int = 0,
-    total: int | None = None,
+    parameterization: Parameterization, like: Tensor, generator: torch.Generator, start: int, total: int
 ) -> ImageParameters:
     """Return random parameters of images with the shape, dtype and device of ``like``, and their images' function.
 
-    With ``total``, parameters of that many images are drawn, and those of ``like`` begin at ``start``, so that cutting
-    a batch does not change them.
+    Parameters of ``total`` images are drawn, and those of ``like`` begin at ``start``, so that cutting a batch does not
+    change them.
     """
-    rows = like.shape[0]
-    params, decode = parameterization.random((rows if total is None else total, *like.shape[1:]), generator)
-    leaves = tuple(p[start : start + rows].to(like, copy=True).requires_grad_() for p in params)
+    params, decode = parameterization.random((total, *like.shape[1:]), generator)
+    leaves = tuple(p[start : start + len(like)].to(like, copy=True).requires_grad_() for p in params)
     return leaves, lambda: decode(leaves)
 
 
@@ -131,11 +99,9 @@ class Pixel:
 
     .. math:: x = \sigma(C^\top p / d)
 
-    Symbols: p parameters (N, C, H, W), d desaturation, C the colour matrix, σ the logistic function.
-
-    Args:
-        desaturation: d; a larger one changes colours less in each step.
-        margin: images are clamped to [margin, 1 - margin], where the logit is finite and has a gradient.
+    Symbols: p parameters (N, C, H, W), d ``desaturation``: a larger one changes colours less in each step, C the colour
+    matrix, σ the logistic function. Images are clamped to [margin, 1 - margin], where the logit is finite and has a
+    gradient.
 
     Example:
         >>> pixel = Pixel()
@@ -169,20 +135,14 @@ class Fourier:
 
     .. math:: x = \sigma(C^\top\, \mathrm{irfft2}(s \odot p) / d), \quad s_k = \max(|f_k|, 1/\max(h, w))^{-\alpha}
 
-    Symbols: p coefficients (N, C, H, W//2+1, 2) as real and imaginary part, f frequency in cycles a pixel, α decay,
-    d desaturation, C the colour matrix.
-
-    Args:
-        decay: α; 0 treats all frequencies equally, 1 weights them as natural photos do.
-        desaturation: d.
-        margin: as in :class:`Pixel`.
+    Symbols: p coefficients (N, C, H, W//2+1, 2) as real and imaginary part, f frequency in cycles a pixel, α ``decay``:
+    0 treats all frequencies equally, 1 weights them as natural photos do; the others as in :class:`Pixel`.
 
     Example:
         >>> Fourier().encode(torch.rand(1, 3, 5, 7))[0].shape
         torch.Size([1, 3, 5, 4, 2])
 
-    Source: Olah et al., "Feature Visualization" (Distill, 2017); Hamblin et al., "Feature accentuation"
-    (arXiv 2402.10039), the default there.
+    Source: Olah et al., "Feature Visualization" (Distill, 2017); the default of Hamblin et al. (arXiv 2402.10039).
     """
 
     decay: float = 1.0
@@ -226,17 +186,15 @@ def frequency_scale(like: Tensor, decay: float, size: tuple[int, int] | None = N
     """Return Fourier's s_k, (H, W//2+1), for images of ``size`` (default: that of ``like``), in its dtype."""
     height, width = size or (like.shape[-2], like.shape[-1])
     scale: Tensor = frequencies((height, width)).clamp_min(1 / max(height, width)) ** -decay
-    scale = scale.to(like.dtype)
-    return scale.to(like.device, non_blocking=True)
+    return scale.to(like.dtype).to(like.device, non_blocking=True)
 
 
 def to_logits(images: Tensor, margin: float) -> Tensor:
     """Return the logits of images clamped to [margin, 1 - margin], where they are finite."""
-    logits: Tensor = torch.logit(images.clamp(margin, 1 - margin))
-    return logits
+    return torch.logit(images.clamp(margin, 1 - margin))
 
 
-_PHOTOS = Path(__file__).with_name("natural_magnitude.safetensors")  # docs/make_natural_magnitude.py wrote it
+_PHOTOS, _WRITER = Path(__file__).with_name("natural_magnitude.safetensors"), "docs/make_natural_magnitude.py"
 
 
 @dataclass(frozen=True)
@@ -245,15 +203,13 @@ class Phase:
 
     .. math:: x = \sigma(C^\top\, \mathrm{irfft2}(m \odot \sigma(g)\, e^{i \varphi}) / d)
 
-    Symbols: m the magnitude, the seed's own or ``magnitude``, φ the phases, g the gate of every frequency (without
-    gates that factor is 1), d desaturation, C the colour matrix.
+    Symbols: m the magnitude, φ the phases, g the gate of every frequency (without gates that factor is 1); the others
+    as in :class:`Pixel`.
 
     Args:
         magnitude: (C, h, w//2+1) of decorrelated logits, resized to the image, for images from noise; for seeds it is
             their own. :func:`natural_magnitude` measures one; None is that of scikit-image's photos.
         gate: the initial g; the original has 5, which reduces every magnitude by .7 %.
-        desaturation: d.
-        margin: as in Pixel.
 
     Raises:
         ValueError: a magnitude with other channels than the image, or a seed of one flat colour.
@@ -263,8 +219,7 @@ class Phase:
         >>> phases.shape
         torch.Size([1, 3, 4, 3])
 
-    Source: Fel et al., "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization"
-    (NeurIPS 2023).
+    Source: Fel et al., "Unlocking Feature Visualization [...] with MAgnitude Constrained Optimization" (NeurIPS 2023).
     """
 
     magnitude: Tensor | None = None
@@ -285,7 +240,9 @@ class Phase:
 
     def random(self, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Params, Decode]:
         """Return uniform phases on the magnitude, and the function that decodes them."""
-        magnitude = _photos() if self.magnitude is None else self.magnitude
+        magnitude = self.magnitude
+        if magnitude is None:
+            magnitude = read_tensors(_PHOTOS, kind="magnitude", writer=_WRITER).tensors["magnitude"]
         rows, channels, height, width = shape
         if magnitude.shape[0] != channels:
             raise ValueError(
@@ -309,29 +266,16 @@ class Phase:
         return (phase, *gates), decode
 
 
-def _photos() -> Tensor:
-    writer = "docs/make_natural_magnitude.py"
-    return read_tensors(_PHOTOS, kind="magnitude", writer=writer).tensors["magnitude"]
-
-
 def natural_magnitude(photos: Tensor, margin: float = 0.02) -> Tensor:
-    r"""Return the mean magnitude spectrum of photos, in decorrelated logits.
+    r"""Return the mean magnitude spectrum of photos (n, C, H, W) in decorrelated logits: (C, H, W//2+1).
 
     .. math:: m_k = \frac{1}{n} \sum_i |\mathrm{rfft2}(C^{-\top} \mathrm{logit}(x_i))_k|
-
-    Args:
-        photos: (n, C, H, W) in [0, 1].
-        margin: as in Pixel.
-
-    Returns:
-        (C, H, W//2+1).
 
     Example:
         >>> natural_magnitude(torch.rand(4, 3, 8, 8)).shape
         torch.Size([3, 8, 5])
     """
-    magnitudes: Tensor = torch.fft.rfft2(decorrelate(to_logits(photos, margin))).abs()
-    return magnitudes.mean(0)
+    return torch.mean(torch.fft.rfft2(decorrelate(to_logits(photos, margin))).abs(), 0)
 
 
 def resize_magnitude(magnitude: Tensor, size: tuple[int, int]) -> Tensor:

@@ -24,18 +24,8 @@ def opacity(masks: Tensor, percentile: float = 97.0, sigma: float = 3.0) -> Tens
 
     .. math:: o = G_\sigma * \min(m, q_p) / q_p, \qquad m = \mathrm{mean}_c |\,\mathrm{mask}_c|
 
-    Symbols: q_p the p-th percentile of m, G_σ a Gaussian with standard deviation σ pixels (mirrored at the edges).
-
-    Args:
-        masks: (N, C, H, W).
-        percentile: p in (0, 100].
-        sigma: σ; 0 does not blur.
-
-    Returns:
-        (N, 1, H, W), float32.
-
-    Raises:
-        ValueError: an impossible percentile or sigma.
+    Symbols: q_p the p-th percentile of m, p in (0, 100]; G_σ a Gaussian with standard deviation σ pixels (mirrored at
+    the edges), 0 does not blur. Masks are (N, C, H, W), the result (N, 1, H, W) in float32.
 
     Example:
         >>> float(opacity(torch.ones(1, 3, 4, 4)).min().round(decimals=5))
@@ -77,15 +67,13 @@ def _mirror(maps: Tensor, axis: int, radius: int) -> Tensor:
 class Accentuation:
     """Result of :meth:`FeatureAccentuation.accentuate`; tensors are detached.
 
-    It can be copied and pickled. Pickling computes :attr:`trust` first, as :meth:`save` does, because an unpickled
-    result has no model.
+    Pickling computes :attr:`trust` first, as :meth:`save` does, because an unpickled result has no model.
 
     Attributes:
         images: accentuated, (N, C, H, W) in [0, 1].
         masks: Σ of |∂score/∂image| over every ``mask_every``-th step, (N, C, H, W), >= 0.
         seeds: the images at the start, (N, C, H, W), or None for noise.
-        scores: mean score over the views of each step, before its update, (steps, N); NaN after
-            an image has reached its level.
+        scores: mean score over the views of each step, before its update, (steps, N); NaN after its level is reached.
         distances: mean distance to the seed likewise, or None without a feature distance.
         before: score of each seed without random views, (N,), or None.
         after: score of each image without random views, (N,).
@@ -123,13 +111,13 @@ class Accentuation:
         """The verdict (holds, weak or fails) and its reasons; computed once, with the model's state at first access."""
         cache = vars(self)
         with exclusive():
-            if _TRUST not in cache:
-                cache[_TRUST] = self._assess(self)
-            trust: Trust = cache[_TRUST]
+            if "_trust" not in cache:
+                cache["_trust"] = self._assess(self)
+            trust: Trust = cache["_trust"]
             return trust
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {_TRUST: self.trust, "_assess": _without_model}
+        return vars(self) | {"_trust": self.trust, "_assess": _without_model}
 
     def __copy__(self) -> "Accentuation":
         return _from_state(vars(self))
@@ -141,20 +129,11 @@ class Accentuation:
     def save(self, path: str | Path) -> Path:
         """Write images, masks and numbers into a folder, atomically.
 
-        Args:
-            path: a new or empty folder, or an earlier result, which is replaced.
-
-        Raises:
-            StoreError: the folder cannot be written, or holds other files.
+        The folder is new or empty, or holds an earlier result, which is replaced; else :class:`.StoreError` is raised.
         """
-        note = {
-            "feature": self.feature,
-            "layer": self.layer,
-            "steps": self.steps,
-            "interrupted": self.interrupted,
-            "trust": {"verdict": self.trust.verdict, "because": self.trust.because},
-            "settings": self.settings,
-        }
+        note: dict[str, Any] = {name: getattr(self, name) for name in ("feature", "layer", "steps", "interrupted")}
+        note["trust"] = {"verdict": self.trust.verdict, "because": self.trust.because}
+        note["settings"] = self.settings
         with bundle(path, note) as folder:
             tensors = {name: value for name in _TENSORS if (value := getattr(self, name)) is not None}
             write_tensors(folder / "accentuation.safetensors", tensors, kind="accentuation")
@@ -163,9 +142,6 @@ class Accentuation:
                     _write(folder / f"row{row}_accentuated.png", image)
                     _write(folder / f"row{row}_through_mask.png", image, alpha)
         return Path(path)
-
-
-_TRUST = "_trust"
 
 
 def _from_state(state: dict[str, Any]) -> Accentuation:

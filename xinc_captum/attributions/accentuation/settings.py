@@ -23,20 +23,16 @@ class Steepest(torch.optim.Optimizer):
 
     .. math:: m \leftarrow \beta m + g, \qquad p \leftarrow p - \eta\, m / \mathrm{rms}(m)
 
-    Symbols: g the gradient, m its running sum, β the momentum, η ``lr``: the root mean square of a step; rms is over
-    each row (first axis) of a tensor. Adam moves every single parameter equally far, also those whose gradient is only
-    noise. Steepest moves them in proportion to m, so that the change is smoother and nearer to the seed
-    (``benchmarks/cost_to_result.py``).
-
-    Leaves that all images share, such as the weights and biases of a network that generates them, have no rows: rms is
-    over the whole tensor. ``rows`` tells the two apart.
+    Symbols: g the gradient, m its running sum; rms is over each row (first axis) of a tensor. Adam moves every single
+    parameter equally far, also those whose gradient is only noise. Steepest moves them in proportion to m, so that the
+    change is smoother and nearer to the seed (``benchmarks/cost_to_result.py``).
 
     Args:
-        params: leaves of any shape; rows first, or shared.
-        lr: η.
+        params: leaves of any shape, rows first; or shared by all images, such as the weights of a network that
+            generates them, with rms over the whole tensor.
+        lr: η, the root mean square of a step.
         momentum: β in [0, 1).
-        rows: number of rows; a leaf whose first axis has another length is shared. None: the first axis of every leaf
-            is the rows.
+        rows: number of rows; a leaf whose first axis has another length is shared. None: no leaf is.
 
     Example:
         >>> p = torch.zeros(1, 4, requires_grad=True)
@@ -81,7 +77,7 @@ class FeatureDistance:
 
     Args:
         layer: whose activations are compared; None chooses one early in the model
-            (:func:`~xinc_captum.attributions.accentuation.default_layers.early_layer`).
+            (:func:`~xinc_captum.attributions.accentuation.activations.early_layer`).
         weight: 0 is no regularizer; 1 gives score and distance equal weight.
         smooth: s; 0 is the original's plain norm.
         balance: a number fixes B instead of measuring it.
@@ -104,11 +100,8 @@ class FeatureDistance:
     def distance(self, candidate: Tensor, seed: Tensor, *, unit_axis: int | None = None) -> Tensor:
         """Return d for each row of two activations: (rows,), float32 or wider.
 
-        Args:
-            candidate: (rows, units), or (rows, units, *positions).
-            seed: of the same shape.
-            unit_axis: axis of the units. None is the last of three axes, (rows, tokens, units), and axis 1
-                otherwise; an accentuation passes the axis that it determined for the layer.
+        ``unit_axis`` None is the last of three axes, (rows, tokens, units), and axis 1 otherwise, (rows, units,
+        *positions); an accentuation passes the axis that it determined for the layer.
         """
         a, b = (t if t.dtype == torch.float64 else t.float() for t in (candidate, seed))
         axis = unit_axis if unit_axis is not None else 2 if a.dim() == 3 else 1
@@ -241,56 +234,42 @@ class Settings:
             raise ValueError(f"lr is {self.lr}; expected a finite number above 0.")
         if self.dose is not None and self.activation is not None:
             raise ValueError("dose and activation are both given; expected at most one of them.")
-        if not isinstance(self.regularizer, FeatureDistance | Ball | None):
-            raise TypeError(
-                f"regularizer is {self.regularizer!r}; expected FeatureDistance(layer, weight), Ball(radius), or None."
-            )
-        if not isinstance(self.transforms, Sequence):
-            raise TypeError(
-                f"transforms is {self.transforms!r}; expected a list or tuple of transforms, such as [Crops(4)]."
-            )
-        if self.transfer is not None and not callable(self.transfer):
-            raise TypeError(
-                f"transfer is {self.transfer!r}; expected a second model: a torch.nn.Module, a function of "
-                "images, or a zoo.Classifier."
-            )
-        if not callable(self.optimizer):
-            raise TypeError(f"optimizer is {self.optimizer!r}; expected a class such as torch.optim.Adam, or Steepest.")
+        of_regularizer = "FeatureDistance(layer, weight), Ball(radius), or None"
+        of_transfer = "a second model: a torch.nn.Module, a function of images, or a zoo.Classifier"
+        for name, valid, expected in (
+            ("regularizer", isinstance(self.regularizer, FeatureDistance | Ball | None), of_regularizer),
+            ("transforms", isinstance(self.transforms, Sequence), "a list or tuple of transforms, such as [Crops(4)]"),
+            ("transfer", self.transfer is None or callable(self.transfer), of_transfer),
+            ("optimizer", callable(self.optimizer), "a class such as torch.optim.Adam, or Steepest"),
+        ):
+            if not valid:
+                raise TypeError(f"{name} is {getattr(self, name)!r}; expected {expected}.")
 
 
 def settings_of(options: Options) -> Settings:
-    """Return the settings with these options.
-
-    Raises:
-        TypeError: an unknown option, or one of another type.
-        ValueError: a number out of range.
-    """
+    """Return the settings with these options."""
     unknown = sorted(set(options) - set(Options.__annotations__))
     if unknown:
         raise TypeError(f"{unknown[0]!r} is not an option; expected some of {', '.join(Options.__annotations__)}.")
     return Settings(**options)
 
 
-_NOISE = (0.02**2 + 0.02**2 / 12) ** 0.5  # N(0, .02) and U(-.01, .01) on every value
-
-
 def faccent(layer: Layer | None = None, weight: float = 1.0) -> Options:
     """Return the settings of the paper's released library as options; without a layer there is no feature distance.
 
-    Each step takes sixteen crops with sides U(.05, .99), noise, and one step of Adam at .05 on Fourier coefficients; 99
-    steps. The distance is the plain L2 norm, whose gradient at the seed is rounding noise.
+    Adam makes 99 steps at .05 on Fourier coefficients, with sixteen crops of sides U(.05, .99) and noise. The distance
+    is the plain L2 norm, whose gradient at the seed is rounding noise.
 
     Differences from the original, measured on six photos of scikit-image, in units of [0, 1]:
 
     - The original's antialiased resizing shifts a crop by (s - 1) / 2 pixels of the image, where s is the number of
-      image pixels per view pixel; here crops keep their corners. The mean difference of a pixel is .011 for images of
-      224 and .008 for images of 512 pixels in views of 224.
-    - Apart from that shift and the edges, crops agree within .00004 where the image is not larger than the view. Crops
-      that are shrunk are averaged over whole pixels here and with a triangle filter there: .005 for images of 512, and
-      .008 for images of 1024 pixels.
+      image pixels per view pixel: .011 a pixel for images of 224 and .008 for images of 512 pixels in views of 224.
+    - Apart from that and the edges, crops agree within .00004 where the image is not larger than the view. Crops that
+      are shrunk are averaged over whole pixels here, and with a triangle filter there: .005 for images of 512, and .008
+      for images of 1024 pixels.
     - Boxes have the model's aspect, lie at fractions of a pixel and are stratified over the crops of a step; the
-      original's have the image's aspect and whole pixels. Noise is added to the views, and not to the crops before
-      they are resized, with the standard deviation of the original's two kinds of noise together.
+      original's have the image's aspect and whole pixels. Noise is added to the views, not to the crops before they
+      are resized, with the standard deviation of the original's two kinds of noise together.
 
     Example:
         >>> faccent("layer2")["n_steps"]
@@ -298,12 +277,13 @@ def faccent(layer: Layer | None = None, weight: float = 1.0) -> Options:
 
     Source: faccent 1.0.3, by Hamblin et al. (arXiv 2402.10039).
     """
+    noise = (0.02**2 + 0.02**2 / 12) ** 0.5  # N(0, .02) and U(-.01, .01) on every value
     return Options(
         n_steps=99,
         lr=0.05,
         optimizer=torch.optim.Adam,
         parameterization=Fourier(margin=1e-6),
-        transforms=(Crops(16, side=(0.05, 0.99), edge=0.0), Noise(std=_NOISE)),
+        transforms=(Crops(16, side=(0.05, 0.99), edge=0.0), Noise(std=noise)),
         regularizer=None if layer is None else FeatureDistance(layer, weight, smooth=0.0),
         n_draws=99,
         mask_every=1,

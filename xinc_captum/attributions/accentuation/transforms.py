@@ -15,10 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate
 
+Size = tuple[int, int]
+View = Callable[[Tensor], Tensor]  # (N, C, H, W) -> (K, N, C, h, w)
+
+_GLOBAL: tuple[Any, ...] = (np.random, random)  # besides PyTorch's
 _KINDS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 # Packages whose functions draw from the global generators, or from generators in their arguments.
 _LIBRARIES = {"torch", "torchvision", "numpy", "scipy", "skimage", "PIL", "cv2", "kornia", "builtins", "random"}
-
 _LONGEST = 1000  # longer containers hold data
 
 
@@ -26,39 +29,36 @@ _LONGEST = 1000  # longer containers hold data
 def same_draws(seed: int, generators: Iterable[Any] = (), like: Tensor | None = None) -> Iterator[None]:
     """Seed all generators for the length of the block, and restore their states afterwards.
 
-    The generators are the global ones of PyTorch, NumPy and Python's ``random``, and ``generators``. Two blocks with
-    one seed draw the same numbers.
-
-    Args:
-        seed: any int.
-        generators: further generators, as :func:`generators_in` returns them.
-        like: a tensor on the device whose generator is seeded too.
-
-    Example:
-        >>> numbers = []
-        >>> for _ in range(2):
-        ...     with same_draws(3):
-        ...         numbers.append((float(torch.rand(())), np.random.rand(), random.random()))
-        >>> numbers[0] == numbers[1]
-        True
+    The generators are the global ones of PyTorch (also on the device of ``like``), NumPy and Python's ``random``, and
+    ``generators``. Two blocks with one seed draw the same numbers.
     """
+    generators = tuple(generators)
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng([like.device] if like is not None and like.is_cuda else []))
-        stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002  # users' code draws from it
-        stack.callback(random.setstate, random.getstate())
-        for generator in generators:
+        for generator in (*_GLOBAL, *generators):
             stack.callback(_restorer(generator))
-        seed_all(seed)
-        for generator in generators:
-            _seed(generator, seed)
+        seed_all(seed, *generators)
         yield
 
 
-def seed_all(seed: int) -> None:
-    """Seed the global generators of PyTorch, NumPy and Python's ``random``."""
+def seed_all(seed: int, *generators: Any) -> None:
+    """Seed the global generators of PyTorch, NumPy and Python's ``random``, and further ones."""
     torch.manual_seed(seed)
-    np.random.seed(seed % (1 << 32))  # noqa: NPY002  # the legacy generator takes 32 bits
-    random.seed(seed)
+    for generator in (*_GLOBAL, *generators):
+        if isinstance(generator, torch.Generator):
+            generator.manual_seed(seed)
+        elif isinstance(generator, np.random.Generator):
+            generator.bit_generator.state = type(generator.bit_generator)(seed % (1 << 64)).state
+        else:  # NumPy's legacy generators take 32 bits
+            generator.seed(seed if hasattr(generator, "setstate") else seed % (1 << 32))
+
+
+def _restorer(generator: Any) -> Callable[[], Any]:
+    if isinstance(generator, np.random.Generator):
+        return functools.partial(setattr, generator.bit_generator, "state", generator.bit_generator.state)
+    if hasattr(generator, "setstate"):
+        return functools.partial(generator.setstate, generator.getstate())
+    return functools.partial(generator.set_state, generator.get_state())
 
 
 def generators_in(*things: Any) -> list[Any]:
@@ -66,11 +66,6 @@ def generators_in(*things: Any) -> list[Any]:
 
     Closures, default arguments, the globals that a function names, partials, bound methods, attributes and containers
     are searched; functions of numerical libraries are not.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> generators_in(lambda images: images + rng.random()) == [rng]
-        True
     """
     generators: list[Any] = []
     visited: set[int] = set()
@@ -122,31 +117,6 @@ def _names(code: types.CodeType) -> set[str]:
     return set(code.co_names).union(*map(_names, inner))
 
 
-def _seed(generator: Any, seed: int) -> None:
-    if isinstance(generator, torch.Generator):
-        generator.manual_seed(seed)
-    elif isinstance(generator, np.random.Generator):
-        generator.bit_generator.state = type(generator.bit_generator)(seed % (1 << 64)).state
-    elif isinstance(generator, np.random.RandomState):
-        generator.seed(seed % (1 << 32))
-    else:
-        generator.seed(seed)
-
-
-def _restorer(generator: Any) -> Any:
-    if isinstance(generator, torch.Generator):
-        return functools.partial(generator.set_state, generator.get_state())
-    if isinstance(generator, np.random.RandomState):
-        return functools.partial(generator.set_state, generator.get_state())
-    if isinstance(generator, np.random.Generator):
-        return functools.partial(setattr, generator.bit_generator, "state", generator.bit_generator.state)
-    return functools.partial(generator.setstate, generator.getstate())
-
-
-Size = tuple[int, int]
-View = Callable[[Tensor], Tensor]  # (N, C, H, W) -> (K, N, C, h, w)
-
-
 @dataclass(frozen=True)
 class Schedule:
     """A number that changes linearly from ``start`` at the first step to ``stop`` at the last."""
@@ -177,12 +147,10 @@ class Geometry(Protocol):
 class Crops:
     r"""Random boxes of the image, each resized to the model's input.
 
-    Sides are fractions of the largest box with the model's aspect that fits; they are stratified over the views
-    of one step, so that every step has small and large boxes.
-
     Args:
         count: number of views of a step.
-        side: smallest and largest side; each a number or a :class:`Schedule`.
+        side: smallest and largest side, as fractions of the largest box with the model's aspect that fits; each a
+            number or a :class:`Schedule`. Sides are stratified over the views of a step.
         edge: fraction by which centres are drawn beyond the range where boxes fit, and then moved back, so that edges
             and corners of the image are in as many views as its middle.
 
@@ -241,11 +209,9 @@ class Rotation:
 
 @dataclass(frozen=True)
 class Noise:
-    """Normal noise on every value of a view, and one uniform shift of its brightness.
+    """Normal noise on every value of a view, of standard deviation ``std``, and a uniform shift of its brightness.
 
-    Args:
-        std: standard deviation of the noise, in units of [0, 1].
-        shift: width of the uniform shift.
+    ``shift`` is the width of the uniform distribution; both are in units of [0, 1].
     """
 
     std: Number = 0.02
@@ -273,27 +239,16 @@ def view(
     generator: torch.Generator,
     noise_generator: torch.Generator | None = None,
 ) -> View:
-    """Draw one set of views; return a function that makes the same views of any images.
+    """Draw one set of views; return a function from any images (N, C, H, W) to the same views of them, (K, N, C, h, w).
 
-    Args:
-        transforms: Crops, Jitter, Rotation (composed, resampled once), Noise, and functions of images
-            (n, C, h, w), applied in this order; the number of views is that of Crops, else one. A function is called
-            with the views of one image at a time and the same random numbers for every image, from the global
-            generators of PyTorch, NumPy and ``random`` and from generators that it refers to; where it changes the
-            size, its result is resized to ``out``.
-        canvas: height and width of the images.
-        out: height and width of the views.
-        progress: fraction of the steps that is done, for schedules.
-        generator: on the CPU, so that boxes are the same on every device.
-        noise_generator: for Noise; on the images' device (default: ``generator``).
+    Geometric transforms are composed and resampled once; then Noise and functions of images (n, C, h, w) are applied in
+    their order. A function is called with the views of one image at a time and the same random numbers for every image,
+    from the global generators of PyTorch, NumPy and ``random`` and from generators that it refers to; where it changes
+    the size, its result is resized to ``out``. The number of views is that of Crops, else one.
 
-    Returns:
-        a function from (N, C, H, W) to (K, N, C, h, w), differentiable, without a loop over views.
-
-    Example:
-        >>> show = view([Crops(3)], (20, 30), (8, 8), generator=torch.Generator().manual_seed(0))
-        >>> show(torch.rand(2, 3, 20, 30)).shape
-        torch.Size([3, 2, 3, 8, 8])
+    ``canvas`` and ``out`` are height and width of images and views; ``progress`` is the fraction of the steps that is
+    done, for schedules; ``generator`` is on the CPU, so that boxes are the same on every device, ``noise_generator``
+    (default: the same) on the images' device.
     """
     count = max((t.count for t in transforms if isinstance(t, Crops)), default=1)
     geometry = [t for t in transforms if isinstance(t, Geometry)]
@@ -337,8 +292,7 @@ def resample(images: Tensor, maps: Tensor, out: Size) -> Tensor:
     views: Tensor = grid_sample(stacked, grid, mode="bilinear", padding_mode="reflection", align_corners=True)
     if finer > 1:
         views = avg_pool2d(views, finer)
-    split: Tensor = views.unflatten(1, (rows, images.shape[1]))
-    return split
+    return views.reshape(count, rows, images.shape[1], *out)
 
 
 def _apply(transform: Callable[[Tensor], Tensor], views: Tensor, seed: int, generators: list[Any]) -> Tensor:
@@ -357,12 +311,7 @@ def _apply(transform: Callable[[Tensor], Tensor], views: Tensor, seed: int, gene
 
 
 def _check_images(transform: Callable[[Tensor], Tensor], value: Any, inputs: Tensor, requires_grad: bool) -> Tensor:
-    """Check the result of a user's function; return it in the dtype of its input.
-
-    Raises:
-        TypeError: it is not a tensor of floats.
-        ValueError: another number of images, an empty tensor, another device, or no gradient to the input.
-    """
+    """Check the result of a user's function; return it in the dtype of its input."""
     name, expectation = _name(transform), f"expected float images ({inputs.shape[0]}, C, h, w) on {inputs.device}"
     if not isinstance(value, Tensor):
         raise TypeError(f"transform {name} returned a {type(value).__name__}; {expectation}, computed from its input.")
