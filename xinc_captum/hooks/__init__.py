@@ -1,34 +1,40 @@
 """Read and edit a model's activations and weights, and restore its state."""
 
 from .capture import Captured, capture, eager, floats_of, one_tensor, patch, reach
-from .functional import (
-    exchange,
-    is_sharded,
-    no_synchronization,
-    refuse_sharded,
-    snapshot,
+from .gradients import (
+    GradientError,
+    check_preprocess,
+    crop_of,
+    gradient_errors,
+    leads_to,
+    no_gradient,
+    preprocesses,
+    warn_of_crop,
 )
-from .gradients import GradientError, gradient_errors, leads_to, no_gradient
 from .layers import (
     ForwardFunc,
     LayerError,
-    check_preprocess,
-    crop_of,
     find_layer,
+    fits,
+    has_places,
+    image_size,
     is_scripted,
     layer_name,
     modules_behind,
-    preprocesses,
+    unit_axis,
     unwrap,
-    warn_of_crop,
 )
-from .restore import (
+from .state import (
+    exchange,
     exclusive,
+    is_sharded,
+    no_synchronization,
     of_this_thread,
     protect,
+    refuse_sharded,
+    snapshot,
     untouched,
 )
-from .unit_axis import fits, has_places, image_size, unit_axis
 
 __all__ = [
     "Captured",

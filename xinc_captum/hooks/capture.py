@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .layers import ForwardFunc, LayerError, find_layer, is_scripted, layer_name
-from .restore import of_this_thread
+from .state import of_this_thread
 
 _lock = threading.Lock()
 _blocks = 0  # torch.compile has one stance per process: the first block sets it, the last one restores it

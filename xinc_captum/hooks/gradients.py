@@ -1,6 +1,7 @@
-"""Jacobian-vector products by double backward, and the error for missing gradients."""
+"""Jacobian-vector products, the error for missing gradients, and the crop of a preprocessing by its gradients."""
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -139,3 +140,85 @@ def _name_quantized(forward_func: ForwardFunc, *also: nn.Module) -> str:
             if ".quantized" in type(module).__module__:
                 return f" Module {name!r} is a quantized {type(module).__name__}."
     return ""
+
+
+def preprocesses(model: Any) -> bool:
+    """Return whether a model has a network and its own ``preprocess``, as :class:`xinc_captum.zoo.Classifier` has."""
+    return callable(getattr(model, "preprocess", None)) and isinstance(getattr(model, "model", None), nn.Module)
+
+
+def check_preprocess(model: Any, preprocess: Callable[..., Any] | None) -> None:
+    """Raise an error if images would be normalised twice.
+
+    Raises:
+        ValueError: ``preprocess`` is given for a model that has its own.
+    """
+    if preprocess is not None and preprocesses(model):
+        name = getattr(model, "name", type(model).__name__)
+        raise ValueError(
+            f"preprocess is given, and {name} has its own preprocess, so images would be normalised twice. Give its "
+            ".model with preprocess=, or the object alone."
+        )
+
+
+Span = tuple[int, int]
+
+
+def crop_of(preprocess: Callable[[Tensor], Any], images: Tensor) -> tuple[Span, Span] | None:
+    """Return the first and last row, and the first and last column, that a cropping ``preprocess`` uses.
+
+    The result is None without a crop, and if the output has no gradient to the images. One image is processed.
+
+    Args:
+        preprocess: from images in [0, 1] to a model's inputs.
+        images: (N, C, H, W), for shape, dtype and device.
+
+    Example:
+        >>> crop_of(lambda x: x[..., 4:-4, :], torch.rand(1, 3, 20, 10))
+        ((4, 15), (0, 9))
+    """
+    generator = torch.Generator().manual_seed(0)
+    probe = (
+        (0.25 + torch.rand(images[:1].shape, generator=generator) / 2).to(images.device, images.dtype).requires_grad_()
+    )
+    output = preprocess(probe.clone())
+    if not isinstance(output, Tensor) or output.dim() != 4 or output.grad_fn is None:
+        return None
+    weights = torch.rand(output.shape, generator=generator).to(output)
+    # Zeros if preprocessing has weights and detaches the image from the graph.
+    (slope,) = torch.autograd.grad((output * weights).sum(), probe, allow_unused=True, materialize_grads=True)
+    used = slope[0].ne(0).any(0)
+    spans = [_span(used.any(1 - axis), used.shape[axis] / output.shape[2 + axis]) for axis in (0, 1)]
+    if not any(spans):
+        return None
+    rows, columns = (span or (0, side - 1) for span, side in zip(spans, used.shape, strict=True))
+    return rows, columns
+
+
+def warn_of_crop(preprocess: Callable[[Tensor], Any] | None, images: Tensor) -> None:
+    """Warn if ``preprocess`` crops the images."""
+    if preprocess is None:
+        return
+    try:
+        crop = crop_of(preprocess, images)
+    except Exception:  # the model's first forward pass raises a clearer error
+        return
+    if crop is not None:
+        (first_row, last_row), (first_column, last_column) = crop
+        height, width = images.shape[-2:]
+        warnings.warn(
+            f"preprocess uses only rows {first_row} to {last_row} and columns {first_column} to {last_column} of "
+            f"images of {width} x {height} pixels. The images and masks are correct; maps of the cropped input, such "
+            "as those of Grad-CAM, cover this part only. Crop the images first (xinc_captum.images.centre_crop) to "
+            "compare them.",
+            stacklevel=6,
+        )
+
+
+def _span(used: Tensor, scale: float) -> Span | None:
+    """Return the first and the last used position, if the margins are wider than what resampling skips."""
+    places = used.nonzero().flatten().tolist()
+    if not places:
+        return None
+    first, last = places[0], places[-1]
+    return (first, last) if max(first, len(used) - 1 - last) > max(2.0, 1.5 * scale) else None

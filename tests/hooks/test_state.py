@@ -18,7 +18,7 @@ from torch import nn
 
 from xinc_captum import LayerError, capture, patch, untouched
 from xinc_captum.hooks import exclusive, of_this_thread, protect, reach
-from xinc_captum.hooks import restore as ours
+from xinc_captum.hooks import state as ours
 
 
 def disturb(model):
