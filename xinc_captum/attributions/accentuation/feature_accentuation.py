@@ -7,9 +7,8 @@ from captum.robust import Perturbation
 from torch import Tensor, nn
 
 from ..._compat import GradientAttribution, NeuronAttribution
-from ...batch import OutputFn
+from ...batch import OutputFn, python_index
 from ...hooks import ForwardFunc, check_preprocess, find_layer
-from ...selectors import python_index
 from ..base import captum_method
 from .accentuate import accentuate, match_container
 from .activations import ImageModel
