@@ -18,9 +18,10 @@ from .methods import (
     grad_cam,
     guided_grad_cam,
     integrated_gradients,
+    pytorch_grad_cam,
     random_map,
+    torchcam_grad_cam,
 )
-from .peers import pytorch_grad_cam, torchcam_grad_cam
 
 
 def last_map(model: ForwardFunc, images: Tensor, preprocess: Preprocess | None = None) -> nn.Module | None:

@@ -14,7 +14,6 @@ from .. import store
 from ..metrics import Interval, mean_interval
 from ..visualizers import comparison_grid
 from .measures import Column
-from .runner import Counts
 
 Labels = Sequence[str] | Mapping[int, str]
 SMALL_SCORE = 0.1  # below, scores need three decimals
@@ -126,6 +125,23 @@ def _output(value: float) -> str:
 
 
 COST = {"seconds": ".3f", "forwards": "d", "backwards": "d", "peak MB": ".1f"}
+
+
+@dataclass
+class Counts:
+    """Cost of a block of code.
+
+    Attributes:
+        forwards: calls of the model; of several modules behind a function, those of the most frequent one.
+        backwards: backward passes through the outputs of these calls.
+        rows: samples in all these calls.
+        peak_bytes: largest size of all tensors that were created in the block and alive at the same time.
+    """
+
+    forwards: int = 0
+    backwards: int = 0
+    rows: int = 0
+    peak_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
+import importlib
+
 import pytest
 import torch
 from captum.attr import Saliency
 from torch import nn
 
-from xinc_captum.comparison import count_calls, runner
-from xinc_captum.comparison.runner import Runs, bind_method, run_once
+from xinc_captum.comparison import count_calls
+from xinc_captum.comparison.compare import Runs, bind_method, run_once
 
 PHOTOS = torch.rand(2, 3, 8, 8)
 
@@ -57,7 +59,7 @@ def test_slow_methods_are_timed_once(conv, monkeypatch):
         calls.append(1)
         return images
 
-    monkeypatch.setattr(runner, "MAX_SECONDS", 0.0)
+    monkeypatch.setattr(importlib.import_module("xinc_captum.comparison.compare"), "MAX_SECONDS", 0.0)
     runs = Runs(bind_method(slow, conv, None, (8, 8), 0))
     for _ in range(4):
         run_once(runs, conv, PHOTOS, 1)
