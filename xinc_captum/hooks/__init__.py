@@ -1,37 +1,38 @@
 """Read and edit a model's activations and weights, and restore its state."""
 
-from .capture import Captured, capture, eager, floats_of, one_tensor, patch, reach
-from .gradients import (
+from .capture import (
+    Captured,
     GradientError,
-    check_preprocess,
-    crop_of,
+    JacobianVectorProduct,
+    UnsupportedError,
+    capture,
+    eager,
+    floats_of,
     gradient_errors,
     leads_to,
     no_gradient,
-    preprocesses,
-    warn_of_crop,
+    one_tensor,
+    patch,
+    reach,
 )
 from .layers import (
     ForwardFunc,
     LayerError,
     find_layer,
-    fits,
-    has_places,
-    image_size,
     is_scripted,
+    is_sharded,
     layer_name,
     modules_behind,
-    unit_axis,
+    refuse_sharded,
     unwrap,
 )
+from .layout import check_preprocess, crop_of, fits, has_places, image_size, preprocesses, unit_axis, warn_of_crop
 from .state import (
     exchange,
     exclusive,
-    is_sharded,
     no_synchronization,
     of_this_thread,
     protect,
-    refuse_sharded,
     snapshot,
     untouched,
 )
@@ -40,7 +41,9 @@ __all__ = [
     "Captured",
     "ForwardFunc",
     "GradientError",
+    "JacobianVectorProduct",
     "LayerError",
+    "UnsupportedError",
     "capture",
     "check_preprocess",
     "crop_of",

@@ -1,4 +1,4 @@
-"""Find the modules behind a function, layers by their dotted names, and the axis of the units in their activations."""
+"""Find the modules behind a function, and resolve layers by their dotted names."""
 
 import contextlib
 import difflib
@@ -9,7 +9,7 @@ import itertools
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -299,6 +299,34 @@ def is_scripted(module: nn.Module) -> bool:
     return isinstance(module, torch.jit.ScriptModule) and type(module).__name__ == "RecursiveScriptModule"
 
 
+def is_sharded(roots: Iterable[nn.Module]) -> bool:
+    """Return whether FSDP splits weights between processes (``fully_shard`` or ``FullyShardedDataParallel``)."""
+    if "torch.distributed.fsdp" not in sys.modules:  # nothing was sharded; importing it is slow
+        return False
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+
+    return any(isinstance(m, FSDPModule | FullyShardedDataParallel) for root in roots for m in root.modules())
+
+
+def refuse_sharded(roots: Iterable[nn.Module], what: str) -> None:
+    """Raise an error for sharded weights before anything runs, so that all ranks raise it and none waits.
+
+    Raises:
+        LayerError: the weights are sharded.
+    """
+    if is_sharded(roots):
+        raise LayerError(
+            f"the model is sharded (torch.distributed.fsdp), and {what} needs whole weights in each process. Load the "
+            "full state dict into a model that is not sharded, and explain that one "
+            "(torch.distributed.checkpoint.state_dict.get_model_state_dict with full_state_dict=True)."
+        )
+
+
+def modules_below(roots: Iterable[nn.Module]) -> list[nn.Module]:
+    """Return the roots and all their submodules, each once."""
+    return list({id(module): module for root in roots for module in root.modules()}.values())
+
+
 def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:
     """Return the dotted name of ``layer`` for messages, or its class if it belongs to no known model."""
     for root in modules_behind(forward_func):
@@ -370,276 +398,3 @@ def _submodule(root: nn.Module, name: str) -> nn.Module | None:
 
 def _names_of(roots: list[nn.Module]) -> str:
     return " or ".join(type(root).__name__ for root in roots)
-
-
-SECOND = (
-    nn.modules.conv._ConvNd,
-    nn.modules.batchnorm._NormBase,
-    nn.GroupNorm,
-    nn.LocalResponseNorm,
-    nn.modules.pooling._MaxPoolNd,
-    nn.modules.pooling._AvgPoolNd,
-    nn.modules.pooling._AdaptiveAvgPoolNd,
-    nn.modules.pooling._AdaptiveMaxPoolNd,
-    nn.modules.pooling._LPPoolNd,
-    nn.Upsample,
-    nn.PixelShuffle,
-    nn.PixelUnshuffle,
-    nn.modules.rnn.RNNBase,  # a recurrent layer runs along its second axis, the steps
-)
-NORMS = (nn.LayerNorm, nn.RMSNorm)
-LAST = (
-    nn.Linear,
-    nn.Bilinear,
-    nn.Embedding,
-    nn.MultiheadAttention,
-    nn.Transformer,
-    nn.TransformerEncoder,
-    nn.TransformerDecoder,
-    nn.TransformerEncoderLayer,
-    nn.TransformerDecoderLayer,
-)
-KEEPING = (nn.Identity, nn.modules.dropout._DropoutNd)  # elementwise, besides activation functions
-WIDTHS = ("num_features", "num_channels", "out_channels", "out_features", "embed_dim", "in_channels", "in_features")
-NEAR = 1.0  # positions by which a map may deviate from the input's height : width, because strides round
-
-
-def unit_axis(
-    shape: Sequence[int],
-    layer: nn.Module,
-    forward_func: ForwardFunc,
-    *,
-    entered: Sequence[int] = (),
-    requested: int | None = None,
-    at_input: bool = False,
-    loose: bool = False,
-    advice: str = "unit_axis=1 for (rows, units, ...), or unit_axis=-1 for (rows, ..., units)",
-) -> int:
-    """Return the axis of an activation that holds the units, from 1 to its last.
-
-    The first of these that applies decides:
-
-    1. ``requested``, the caller's ``unit_axis=``.
-    2. Two axes are (rows, units).
-    3. The layer's class: convolutions, batch norms, pools: 1. ``Linear``, ``LayerNorm``, attention, transformer layers:
-       the last. A recurrent layer runs along axis 1, its steps. A ``Sequential`` follows its last module, and an
-       activation function in a ``Sequential`` follows the module before it.
-    4. Four axes or more: the axis for which the other axes have the height : width of the model's input; if that does
-       not decide, the modules inside the layer, and those around it.
-
-    Three axes, (rows, tokens, units) or (rows, units, length), are decided by 1 and 3 alone.
-
-    Args:
-        shape: of the activation.
-        layer: the module.
-        forward_func: the model, in which the modules around the layer are found.
-        entered: shape of the model's first input; empty if it is not an image.
-        requested: the caller's choice, negative from the end.
-        at_input: whether the activation is the layer's input.
-        loose: whether the modules inside and around the layer decide three axes too; for distances, which name no unit.
-        advice: how the caller can choose the axis, for the message.
-
-    Raises:
-        LayerError: several axes fit, or none.
-        ValueError: ``requested`` is not an axis, or is that of the samples.
-
-    Example:
-        >>> unit_axis((2, 7, 7, 96), torch.nn.LayerNorm(96), torch.nn.LayerNorm(96))
-        3
-    """
-    last = len(shape) - 1
-    if requested is not None:
-        return _check_axis(requested, shape)
-    if last <= 1:
-        return 1
-    axis = _by_class(layer, shape, at_input) or _by_neighbour(layer, shape, forward_func, at_input)
-    if axis is not None:
-        return last if axis < 0 else 1
-    if last > 2:
-        axis, why = _by_places(shape, layer, forward_func, entered)
-    else:
-        axis, why = (_by_parts(layer, forward_func) or None) if loose else None, "tokens and channels look alike"
-    if axis is None:
-        raise LayerError(
-            f"layer {layer_name(forward_func, layer)} {'takes' if at_input else 'returns'} shape {tuple(shape)}, and "
-            f"which axis holds the units cannot be determined: {why}. Give {advice}."
-        )
-    return last if axis < 0 else 1
-
-
-def _check_axis(chosen: int, shape: Sequence[int]) -> int:
-    axis = chosen + len(shape) if isinstance(chosen, int) and chosen < 0 else chosen
-    if isinstance(chosen, bool) or not isinstance(chosen, int) or not 1 <= axis < len(shape):
-        raise ValueError(
-            f"unit_axis is {chosen!r} for a layer of shape {tuple(shape)}; expected an axis behind the rows: 1 to "
-            f"{len(shape) - 1}, or -1 for the last."
-        )
-    return axis
-
-
-def _by_class(module: nn.Module, shape: Sequence[int], at_input: bool) -> int | None:
-    """Return 1 or -1 if the module's class determines the axis, else None."""
-    if type(module).forward is nn.Sequential.forward:
-        children = list(module.children())
-        for child in children if at_input else reversed(children):
-            axis = _by_class(child, shape, at_input)
-            if axis is not None or not _keeps(child):
-                return axis
-        return None
-    if isinstance(module, NORMS) and len(module.normalized_shape) > 1:
-        return None
-    known = 1 if isinstance(module, SECOND) else -1 if isinstance(module, (*NORMS, *LAST)) else None
-    if known is None or _is_torchs(module):
-        return known
-    width = _width(module)  # a subclass may move axes, as LayerNorm2d of torchvision and timm does
-    second, last = shape[1] == width, shape[-1] == width
-    return None if second == last else 1 if second else -1
-
-
-def _is_torchs(module: nn.Module) -> bool:
-    """Return whether the module's forward is that of a class of torch.nn."""
-    owner = next(kind for kind in type(module).__mro__ if "forward" in vars(kind))
-    return owner.__module__.startswith("torch.nn.")
-
-
-def _width(module: nn.Module) -> int | None:
-    if isinstance(module, NORMS):
-        return int(module.normalized_shape[-1])
-    return next((getattr(module, name) for name in WIDTHS if hasattr(module, name)), None)
-
-
-def _keeps(module: nn.Module) -> bool:
-    """Return whether a module is elementwise."""
-    activation = type(module).__module__ == "torch.nn.modules.activation"
-    return (activation and not isinstance(module, nn.MultiheadAttention)) or isinstance(module, KEEPING)
-
-
-def _by_neighbour(module: nn.Module, shape: Sequence[int], forward_func: ForwardFunc, at_input: bool) -> int | None:
-    """Return the axis of the module before this one in a Sequential, if this one is elementwise; else None."""
-    if not at_input and not _keeps(module):
-        return None
-    inner = module
-    for parent in _parents(module, forward_func):
-        if type(parent).forward is not nn.Sequential.forward:
-            return None
-        children = list(parent.children())
-        before = children[: next(i for i, child in enumerate(children) if child is inner)]
-        for child in reversed(before):
-            axis = _by_class(child, shape, at_input=False)
-            if axis is not None or not _keeps(child):
-                return axis
-        inner = parent
-    return None
-
-
-def _parents(module: nn.Module, forward_func: ForwardFunc) -> Iterator[nn.Module]:
-    """Yield the modules around a module, from the inside out."""
-    for root in modules_behind(forward_func):
-        for name, candidate in root.named_modules():
-            while candidate is module and name:
-                name = name.rpartition(".")[0]
-                yield root.get_submodule(name)
-            if candidate is module:
-                return
-
-
-def _by_places(
-    shape: Sequence[int], layer: nn.Module, forward_func: ForwardFunc, entered: Sequence[int]
-) -> tuple[int | None, str]:
-    """Return 1, -1 or None by the input's height and width and by the modules inside, and the reason for None."""
-    inside, image = _kind(layer), image_size(entered) if len(entered) == len(shape) else None
-    if image is None:
-        axis = _by_parts(layer, forward_func)
-        return (1 if axis is None else axis or None), "the modules in and around it do not decide"
-    first, last = _misfit(shape[-2:], image), _misfit(shape[-3:-1], image)
-    text = f"the input is {image[0]} pixels high and {image[1]} wide"
-    if (first <= NEAR) != (last <= NEAR):
-        fitting = 1 if first <= NEAR else -1
-        if inside == 1 and fitting == -1:
-            return None, f"{text}, which fits unit_axis=-1, but the modules inside the layer do not"
-        return fitting, ""
-    both = first <= NEAR
-    if inside:
-        return inside, ""
-    if both and (first == 0) != (last == 0):
-        return (1 if first == 0 else -1), ""
-    around = None if inside == 0 else _by_parts(layer, forward_func)
-    if around == 1 or (around and both):
-        return around, ""
-    which = "both unit_axis=1 and unit_axis=-1 leave" if both else "neither unit_axis=1 nor unit_axis=-1 leaves"
-    return None, f"{text}; {which} axes with that height : width"
-
-
-def image_size(entered: Sequence[int]) -> tuple[int, int] | None:
-    """Return height and width of an input (rows, channels, ..., H, W); None for (rows, ..., H, W, channels)."""
-    if len(entered) < 4 or (entered[-1] <= 4 < min(entered[1], entered[-2])):
-        return None
-    return entered[-2], entered[-1]
-
-
-def _misfit(places: Sequence[int], image: tuple[int, int]) -> float:
-    """Return by how many positions a map deviates from the image's height : width."""
-    return abs(places[0] * image[1] - places[1] * image[0]) / sum(image)
-
-
-def fits(places: Sequence[int], image: tuple[int, int]) -> bool:
-    """Return whether a map's height : width is the image's, up to the rounding of strides."""
-    return _misfit(places, image) <= NEAR
-
-
-def _by_parts(layer: nn.Module, forward_func: ForwardFunc) -> int | None:
-    """Return 1 or -1 by the modules inside, or by those of the nearest module around it that decides; 0 if they differ.
-
-    Around a layer, linear modules alone decide nothing, because they may be the head: 0 if there is nothing else.
-    """
-    inside = _kind(layer)
-    if inside is not None:
-        return inside
-    undecided = None
-    for module in _parents(layer, forward_func):
-        kind = _kind(module, linear=False)
-        if kind is not None:
-            return kind
-        if _kind(module) is not None:
-            undecided = 0
-    return undecided
-
-
-def _kind(module: nn.Module, *, linear: bool = True) -> int | None:
-    """Return 1 if the modules inside are those of a convolutional network, -1 of a transformer, 0 of both, else None.
-
-    Linear modules alone mean -1, or nothing without ``linear``; next to convolutions they are a head, or squeeze and
-    excitation.
-    """
-    modules = list(module.modules())
-    second = any(isinstance(m, SECOND[:3]) for m in modules)
-    # LayerNorm2d of torchvision and timm is a LayerNorm over axis 1.
-    norms = any(isinstance(m, (*NORMS, *LAST[3:])) and "2d" not in type(m).__name__.lower() for m in modules)
-    if second:
-        return 0 if norms else 1
-    return -1 if norms or (linear and any(isinstance(m, LAST) for m in modules)) else None
-
-
-def has_places(
-    shape: Sequence[int], axis: int, layer: nn.Module, forward_func: ForwardFunc, entered: Sequence[int]
-) -> bool:
-    """Return whether the axes besides rows and units are height and width.
-
-    They are if they fit the input's height : width, or if convolutions made them. The attention weights of a
-    transformer, (rows, heads, tokens, tokens), fit a square input too. They are recognised by the modules around the
-    layer: units on axis 1, and only linear modules and layer norms.
-
-    Args:
-        shape: of the activation.
-        axis: the axis of the units.
-        layer: the module.
-        forward_func: the model around it.
-        entered: shape of the model's first input.
-    """
-    places, image = [*shape[1:axis], *shape[axis + 1 :]], image_size(entered)
-    if len(places) != 2:
-        return False
-    parts = _by_parts(layer, forward_func) if axis == 1 else None
-    if parts == -1 and not isinstance(layer, SECOND):
-        return False
-    return image is None or fits(places, image) or parts == 1

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parallel.parallel_apply import parallel_apply
 from torch.nn.parameter import is_lazy
 
-from .layers import ForwardFunc, LayerError, modules_behind
+from .layers import ForwardFunc, LayerError, modules_behind, modules_below, refuse_sharded
 
 _GENERATORS = ("_checkpoint_without_reentrant_generator", "_checkpoint_without_reentrant_generator_impl")
 
@@ -445,36 +445,8 @@ def no_synchronization(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
             m.require_backward_grad_sync, m.require_forward_param_sync = backward, forward
 
 
-def is_sharded(roots: Iterable[nn.Module]) -> bool:
-    """Return whether FSDP splits weights between processes (``fully_shard`` or ``FullyShardedDataParallel``)."""
-    if "torch.distributed.fsdp" not in sys.modules:  # nothing was sharded; importing it is slow
-        return False
-    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
-
-    return any(isinstance(m, FSDPModule | FullyShardedDataParallel) for root in roots for m in root.modules())
-
-
-def refuse_sharded(roots: Iterable[nn.Module], what: str) -> None:
-    """Raise an error for sharded weights before anything runs, so that all ranks raise it and none waits.
-
-    Raises:
-        LayerError: the weights are sharded.
-    """
-    if is_sharded(roots):
-        raise LayerError(
-            f"the model is sharded (torch.distributed.fsdp), and {what} needs whole weights in each process. Load the "
-            "full state dict into a model that is not sharded, and explain that one "
-            "(torch.distributed.checkpoint.state_dict.get_model_state_dict with full_state_dict=True)."
-        )
-
-
 Place = tuple[Any, str, Any]  # a module's _parameters, _buffers, _modules or __dict__; a name in it; its value
 _ABSENT: Any = object()
-
-
-def modules_below(roots: Iterable[nn.Module]) -> list[nn.Module]:
-    """Return the roots and all their submodules, each once."""
-    return list({id(module): module for root in roots for module in root.modules()}.values())
 
 
 def tensor_places(modules: Iterable[nn.Module]) -> list[Place]:

@@ -12,8 +12,7 @@ from torch.nn.functional import interpolate
 from ..._compat import GradientAttribution, NeuronAttribution
 from ...batch import Batch, OutputFn, chunks
 from ...generators.protocol import Generator
-from ...hooks import ForwardFunc, find_layer
-from ...hooks.gradients import JacobianVectorProduct, UnsupportedError
+from ...hooks import ForwardFunc, JacobianVectorProduct, UnsupportedError, find_layer
 from ...images import check_images
 from ...metrics.probability import Probability
 from ...progress import progress

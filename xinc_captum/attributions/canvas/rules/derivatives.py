@@ -18,8 +18,7 @@ from ....batch import (
     replace_unit,
     select,
 )
-from ....hooks import LayerError
-from ....hooks.gradients import JacobianVectorProduct, UnsupportedError
+from ....hooks import JacobianVectorProduct, LayerError, UnsupportedError
 from .chain import Chain, Slope, chain
 from .secant_tensor import SecantTensor
 from .tail import GradModes, Tail
