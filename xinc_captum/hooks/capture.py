@@ -3,7 +3,7 @@
 import copy
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from functools import partial
@@ -51,13 +51,9 @@ Tensors = tuple[Tensor, ...]
 def floats_of(value: Any, module: nn.Module, name: Callable[[], str]) -> tuple[Tensors, Callable[[Tensors], Any]]:
     """Return the float tensors of a layer's output, and a function that rebuilds the output from replacements.
 
-    The output is a tensor, or a tuple, list, dict or dataclass that holds float tensors directly. Everything else in
-    it (None, integer or boolean masks, nested states) is passed on unchanged.
-
-    Args:
-        value: the output.
-        module: the layer.
-        name: returns the layer's name, for messages.
+    The output is a tensor, or a tuple, list, dict or dataclass that holds float tensors directly. Everything else in it
+    (None, integer or boolean masks, nested states) is passed on unchanged. ``name`` returns the layer's name, for
+    messages.
 
     Raises:
         LayerError: no float tensor is found at the top level, or the layer is an LSTM.
@@ -112,9 +108,8 @@ def _rebuilt(value: Any, new: dict[Any, Tensor]) -> Any:
 
 def _no_float_error(value: Any, name: str) -> LayerError:
     items = list(_items(value).values()) if not isinstance(value, Tensor) else [value]
-    kinds = ", ".join(str(t.dtype) if isinstance(t, Tensor) else type(t).__name__ for t in items)
     nested = any(isinstance(item, tuple | list | Mapping) for item in items)
-    received = f"({kinds})" if items or isinstance(value, tuple) else type(value).__name__
+    received = f"({_kinds(items)})" if items or isinstance(value, tuple) else type(value).__name__
     why = ", and tensors inside a nested container are not explained" if nested else ""
     return LayerError(
         f"layer {name} returns {received}; expected a floating-point tensor, or a tuple, list, dict or dataclass that "
@@ -123,21 +118,20 @@ def _no_float_error(value: Any, name: str) -> LayerError:
     )
 
 
+def _kinds(values: Iterable[Any]) -> str:
+    return ", ".join(str(t.dtype) if isinstance(t, Tensor) else type(t).__name__ for t in values)
+
+
 def float_arguments(
     args: tuple[Any, ...], kwargs: dict[str, Any], name: Callable[[], str]
 ) -> tuple[Tensors, Callable[[Tensors], tuple[tuple[Any, ...], dict[str, Any]]]]:
-    """Return the float tensors among a layer's arguments, and a function that rebuilds the arguments from replacements.
-
-    Raises:
-        LayerError: none of the arguments is a float tensor.
-    """
+    """Return the float tensors among a layer's arguments, and a function that builds arguments from replacements."""
     values = (*args, *kwargs.values())
     where = [i for i, v in enumerate(values) if isinstance(v, Tensor) and v.is_floating_point()]
     if not where:
-        kinds = ", ".join(str(t.dtype) if isinstance(t, Tensor) else type(t).__name__ for t in values)
         raise LayerError(
-            f"layer {name()} takes ({kinds}); expected a floating-point tensor among its arguments. Explain what "
-            "leaves the layer instead (attribute_to_layer_input=False), or choose the module before it."
+            f"layer {name()} takes ({_kinds(values)}); expected a floating-point tensor among its arguments. Explain "
+            "what leaves the layer instead (attribute_to_layer_input=False), or choose the module before it."
         )
 
     def rebuild(new: Tensors) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -150,7 +144,7 @@ def float_arguments(
 
 
 def one_tensor(value: Any, name: Callable[[], str], rows: int | None = None, *, at_input: bool = False) -> Tensor:
-    """Return a layer's output (or input) as one tensor with one entry for each sample.
+    """Return a layer's output (or input) as one tensor with one entry for each of ``rows`` samples.
 
     Args:
         value: the layer's tensor, or a tuple of its float tensors, as in :func:`xinc_captum.capture`.
@@ -224,20 +218,14 @@ class Captured:
         with self._lock:
             device = tensors[0].device
             if device in self._by_device[layer]:
-                raise LayerError(
-                    f"layer {self._names[layer]} runs more than once in a forward pass, so its calls cannot be told "
-                    "apart; hook the module around it, or give each call a module of its own."
-                )
+                raise _runs_twice_error(self._names[layer])
             self._by_device[layer][device] = tensors
 
     def per_device(self, layer: nn.Module) -> list[Tensors]:
         """Return the tensors of every replica, in the order of the devices (one entry without DataParallel)."""
         by_device = self._by_device[layer]
         if not by_device:
-            raise LayerError(
-                f"layer {self._names[layer]} never ran in the forward pass; choose a layer that this model calls for "
-                "these inputs (modules that only hold weights, such as ModuleList, are never called)."
-            )
+            raise _never_ran_error(self._names[layer])
         return [by_device[device] for device in sorted(by_device, key=self._device_order)]
 
     def _device_order(self, device: torch.device) -> int:
@@ -255,6 +243,20 @@ class Captured:
         return gathered if len(gathered) > 1 else gathered[0]
 
 
+def _runs_twice_error(name: str) -> LayerError:
+    return LayerError(
+        f"layer {name} runs more than once in a forward pass, so its calls cannot be told apart; hook the module "
+        "around it, or give each call a module of its own."
+    )
+
+
+def _never_ran_error(name: str) -> LayerError:
+    return LayerError(
+        f"layer {name} never ran in the forward pass; choose a layer that this model calls for these inputs (modules "
+        "that only hold weights, such as ModuleList, are never called)."
+    )
+
+
 @contextmanager
 def capture(
     model: ForwardFunc,
@@ -268,7 +270,6 @@ def capture(
     If a layer returns a tuple, list, dict or dataclass, its float tensors are recorded, and everything else is passed
     on unchanged. The recorded tensor is part of the graph, so ``torch.autograd.grad(y, captured[layer])`` works, also
     with frozen parameters. The model continues with a clone, so an in-place ReLU does not change the recorded tensor.
-
     Under ``torch.no_grad()`` or ``torch.inference_mode()`` the recorded tensor is an ordinary copy that does not
     require gradients, for example features to train a head on.
 
@@ -325,14 +326,9 @@ def hook_values(
 ) -> RemovableHandle:
     """Register ``edit(module, tensors) -> tensors`` on the float tensors of a module's output, or of its arguments.
 
-    Everything else that the layer returns or takes is passed on unchanged, and everything is where ``edit`` returns
-    None. ``edit`` receives the original module, also if DataParallel runs a replica of it.
-
-    The hook acts on forward passes of the thread that registers it, including replicas that DataParallel runs for that
-    thread. In other threads it does nothing.
-
-    Raises:
-        LayerError: the module is scripted; later, no float tensor is there.
+    Everything else is passed on unchanged, and everything is where ``edit`` returns None. ``edit`` receives the
+    original module, also from a replica of DataParallel. The hook acts on forward passes of the thread that registers
+    it, including replicas that DataParallel runs for that thread.
     """
     if is_scripted(module):
         raise LayerError(
@@ -374,8 +370,7 @@ def patch(
         at_input: edit the layer's input instead of its output.
 
     Raises:
-        LayerError: the layer is unknown, scripted, without a float tensor, never runs, or runs more than once in one
-            forward pass on one device.
+        LayerError: as :func:`capture`, also at the end of the block if the layer never ran.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
@@ -385,19 +380,13 @@ def patch(
         tensor(0.)
     """
     module = find_layer(model, layer)
-    runs: dict[Any, int] = {}
-
-    def name() -> str:
-        return layer_name(model, module)
+    name = partial(layer_name, model, module)
+    devices = set[torch.device]()
 
     def once(_module: nn.Module, tensors: Tensors) -> Tensors:
-        device = tensors[0].device
-        runs[device] = runs.get(device, 0) + 1
-        if runs[device] > 1:
-            raise LayerError(
-                f"layer {name()} runs more than once in a forward pass, so its calls cannot be told apart; hook the "
-                "module around it, or give each call a module of its own."
-            )
+        if tensors[0].device in devices:
+            raise _runs_twice_error(name())
+        devices.add(tensors[0].device)
         new = edit(tensors if len(tensors) > 1 else tensors[0])
         return new if isinstance(new, tuple) else (new,)
 
@@ -407,10 +396,8 @@ def patch(
             yield
     finally:
         handle.remove()
-    if not runs:
-        raise LayerError(
-            f"layer {name()} never ran in the forward pass; choose a layer that this model calls for these inputs."
-        )
+    if not devices:
+        raise _never_ran_error(name())
 
 
 class _Reached(BaseException):
@@ -418,18 +405,10 @@ class _Reached(BaseException):
 
 
 def reach(forward_func: ForwardFunc, layers: Sequence[nn.Module], call: Callable[[], Any]) -> Captured:
-    """Return the outputs of ``layers`` in ``call()``, and stop the model after the last of them.
+    """Return the outputs of ``layers`` in ``call()``, which runs ``forward_func``, and stop it after the last of them.
 
     Under DataParallel, whose threads cannot be stopped, the forward pass runs to its end. A layer that would run again
-    later in the pass is not detected; a full pass under :func:`capture` detects it.
-
-    Args:
-        forward_func: the model that ``call`` runs.
-        layers: modules whose outputs are recorded.
-        call: runs the forward pass.
-
-    Raises:
-        LayerError: as :func:`capture`.
+    later in the pass is not detected; a full pass under :func:`capture`, which raises the same errors, detects it.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(9, 9))
@@ -463,13 +442,9 @@ class JacobianVectorProduct:
 
     .. math:: J v = \partial \langle J^T w, v \rangle / \partial w
 
-    Symbols: J the derivative of the output by the activation, w a placeholder for the gradient at the output. The model
-    itself runs once, so its in-place edits, views and gradient modes work as usual. Only the recorded linear backward
-    pass is repeated, vmapped over the v.
-
-    Args:
-        activation: a leaf tensor.
-        output: a tensor of its graph, (rows, *output_shape).
+    Symbols: J the derivative of ``output``, (rows, *output_shape), by ``activation``, a leaf tensor of its graph; w a
+    placeholder for the gradient at the output. The model itself runs once, so its in-place edits, views and gradient
+    modes work as usual. Only the recorded linear backward pass is repeated, vmapped over the v.
 
     Raises:
         UnsupportedError: an operation whose backward pass is not differentiable or cannot be vmapped, or a custom
@@ -477,7 +452,7 @@ class JacobianVectorProduct:
     """
 
     def __init__(self, activation: Tensor, output: Tensor) -> None:
-        if _custom(output):
+        if any(isinstance(node, torch.autograd.function.BackwardCFunction) for node in _nodes(output)):
             raise UnsupportedError("a custom autograd Function")
         with torch.enable_grad():
             self._w = torch.zeros_like(output, requires_grad=True)
@@ -499,19 +474,17 @@ class JacobianVectorProduct:
         return pushed.detach()
 
 
-def _custom(output: Tensor) -> bool:
-    """Return whether the output's graph contains a Python autograd Function."""
-    todo: list[Any] = [output.grad_fn]
+def _nodes(output: Tensor, *, differentiable: bool = False) -> Iterator[Any]:
+    """Yield each node of a tensor's graph; those behind operations without a derivative not if ``differentiable``."""
+    waiting: list[Any] = [output.grad_fn]
     visited = set[Any]()
-    while todo:
-        node = todo.pop()
-        if node is None or node in visited:
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in visited or (differentiable and "NotImplemented" in node.name()):
             continue
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
-            return True
+        yield node
         visited.add(node)
-        todo += [following for following, _ in node.next_functions]
-    return False
+        waiting += [following for following, _ in node.next_functions]
 
 
 # Texts of PyTorch's errors for a graph that does not reach the tensor by which it is differentiated.
@@ -526,9 +499,7 @@ class GradientError(LayerError):
 def gradient_errors(forward_func: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     """Raise :class:`GradientError` in place of PyTorch's errors about missing gradients.
 
-    Args:
-        forward_func: the model, whose quantized modules the error names.
-        also: further models of the same explanation.
+    The error names quantized modules of the model and of ``also``, further models of the same explanation.
 
     Example:
         >>> with gradient_errors(torch.nn.Linear(2, 2)):
@@ -554,16 +525,7 @@ def leads_to(value: Tensor, source: Tensor) -> bool:
         >>> leads_to(x.sum(), x), leads_to(x.detach().requires_grad_().sum(), x)
         (True, False)
     """
-    waiting, visited = [value.grad_fn], set[Any]()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in visited or "NotImplemented" in node.name():  # operations without a derivative
-            continue
-        if node is source.grad_fn:
-            return True
-        visited.add(node)
-        waiting += [following for following, _ in node.next_functions]
-    return False
+    return any(node is source.grad_fn for node in _nodes(value, differentiable=True))
 
 
 def no_gradient(way: str, forward_func: ForwardFunc, *also: nn.Module) -> str:

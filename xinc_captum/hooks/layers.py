@@ -23,25 +23,13 @@ _REFERENCES = (nn.Module, functools.partial, weakref.ReferenceType, CACHE)
 _CONTAINERS = (list, tuple, set, frozenset, Mapping)
 _LIBRARIES = frozenset({"torch", "torchvision", "numpy", "captum", "builtins", "PIL", "matplotlib"})
 # Functions of these packages hold no models of the user; objects of their classes may.
-_FUNCTIONS = sys.stdlib_module_names | {
-    "scipy",
-    "sklearn",
-    "skimage",
-    "cv2",
-    "pandas",
-    "einops",
-    "timm",
-    "transformers",
-}
+_FUNCTIONS = sys.stdlib_module_names.union("scipy sklearn skimage cv2 pandas einops timm transformers".split())
 _PLAIN = frozenset({int, float, bool, str, type(None), Tensor, nn.Parameter, torch.Size, torch.dtype, torch.device})
 _OF_ANY_MODULE = frozenset(nn.Module().__dict__)
 
 
 def may_hold_models(value: Any) -> bool:
-    """Return whether a value can lead to modules: modules, containers, and the user's functions, objects and classes.
-
-    Functions of libraries hold no models of the user.
-    """
+    """Return whether a value can lead to modules of the user; functions of libraries hold none."""
     if isinstance(value, (*_REFERENCES, *_CONTAINERS)):
         return True
     if inspect.ismethod(value):
@@ -117,8 +105,7 @@ def _names_of_code(code: types.CodeType) -> tuple[Names, Names]:
 def hidden_in(root: nn.Module) -> list[tuple[Any, Names]]:
     """Return unregistered values below ``root`` that can lead to further modules, with the names that forward uses.
 
-    torch's own layers hold none, except hooks and a forward function that the user sets; for speed, their other
-    attributes are skipped.
+    Of torch's own layers only hooks and a forward function of the user are searched, for speed.
     """
     hidden: list[tuple[Any, Names]] = []
     waiting, visited = [root], {id(root)}
@@ -183,10 +170,9 @@ def modules_behind(forward_func: ForwardFunc, *, wrapped: bool = False) -> list[
 
     A module is its own root. The search follows bound methods, partials, caches, closures, default arguments and the
     globals that a function names, through lists, dicts, weak references and the attributes of objects, classes and
-    Python modules that its code uses. So ``lambda x: model(x)["rgb"]`` and ``lambda x: wrapper.nets[0](x)`` find their
-    models. Unregistered members of modules (modules in lists, objects, functions, hooks) are followed in the same way.
-    A module inside another root that is at least as near is not listed. ``wrapped`` keeps wrappers, such as
-    DataParallel.
+    Python modules that its code uses, such as ``lambda x: wrapper.nets[0](x)``. Unregistered members of modules
+    (modules in lists, objects, functions, hooks) are followed in the same way. A module inside another root that is at
+    least as near is not listed. ``wrapped`` keeps wrappers, such as DataParallel.
     """
     return [module for module, _ in modules_with_distance(forward_func, wrapped)]
 
@@ -309,11 +295,7 @@ def is_sharded(roots: Iterable[nn.Module]) -> bool:
 
 
 def refuse_sharded(roots: Iterable[nn.Module], what: str) -> None:
-    """Raise an error for sharded weights before anything runs, so that all ranks raise it and none waits.
-
-    Raises:
-        LayerError: the weights are sharded.
-    """
+    """Raise :class:`LayerError` for sharded weights before anything runs, so that all ranks raise it and none waits."""
     if is_sharded(roots):
         raise LayerError(
             f"the model is sharded (torch.distributed.fsdp), and {what} needs whole weights in each process. Load the "
@@ -337,14 +319,13 @@ def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:
 
 
 def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
-    """Return the module that ``layer`` means: a module, or a dotted name as in ``named_modules()``.
+    """Return the module that ``layer`` means: a module, or any of its dotted names in ``named_modules()``.
 
-    A module that is registered under several names is found under each of them. If several models behind the function
-    have the name, the model that the function names directly is used.
+    If several models behind the function have the name, the model that the function names directly is used.
 
     Raises:
-        LayerError: the name is not in the model (the nearest valid names are listed), the module is not
-            part of the model behind ``forward_func``, or no model is found behind it.
+        LayerError: the name is not in the model (the nearest valid names are listed), the module is not part of the
+            model behind ``forward_func``, or no model is found behind it.
         TypeError: ``layer`` is neither a module nor a string.
     """
     reachable = modules_with_distance(forward_func)
@@ -372,9 +353,8 @@ def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
     plain_name = layer.removeprefix("_orig_mod.")
     named = {name: module for root in roots for name, module in root.named_modules() if name}
     for candidate in (plain_name, plain_name.removeprefix("module.")):
-        owners = [
-            (root, module, depth) for root, depth in reachable if (module := _submodule(root, candidate)) is not None
-        ]
+        pairs = [(root, _submodule(root, candidate), depth) for root, depth in reachable]
+        owners = [(root, module, depth) for root, module, depth in pairs if module is not None]
         nearest = [(root, module) for root, module, depth in owners if depth == owners[0][2]]
         if len({id(module) for _, module in nearest}) > 1:
             several = _names_of([root for root, _ in nearest])

@@ -73,7 +73,7 @@ def unit_axis(
         entered: shape of the model's first input; empty if it is not an image.
         requested: the caller's choice, negative from the end.
         at_input: whether the activation is the layer's input.
-        loose: whether the modules inside and around the layer decide three axes too; for distances, which name no unit.
+        loose: also decide three axes by the modules in and around the layer; for distances, which name no unit.
         advice: how the caller can choose the axis, for the message.
 
     Raises:
@@ -260,18 +260,11 @@ def _kind(module: nn.Module, *, linear: bool = True) -> int | None:
 def has_places(
     shape: Sequence[int], axis: int, layer: nn.Module, forward_func: ForwardFunc, entered: Sequence[int]
 ) -> bool:
-    """Return whether the axes besides rows and units are height and width.
+    """Return whether the axes of an activation besides rows and units are height and width.
 
-    They are if they fit the input's height : width, or if convolutions made them. The attention weights of a
-    transformer, (rows, heads, tokens, tokens), fit a square input too. They are recognised by the modules around the
-    layer: units on axis 1, and only linear modules and layer norms.
-
-    Args:
-        shape: of the activation.
-        axis: the axis of the units.
-        layer: the module.
-        forward_func: the model around it.
-        entered: shape of the model's first input.
+    They are if they fit the height : width of the model's first input, of shape ``entered``, or if convolutions made
+    them. The attention weights of a transformer, (rows, heads, tokens, tokens), fit a square input too; they are
+    recognised by the modules around the layer: units on axis 1, and only linear modules and layer norms.
     """
     places, image = [*shape[1:axis], *shape[axis + 1 :]], image_size(entered)
     if len(places) != 2:
@@ -288,11 +281,7 @@ def preprocesses(model: Any) -> bool:
 
 
 def check_preprocess(model: Any, preprocess: Callable[..., Any] | None) -> None:
-    """Raise an error if images would be normalised twice.
-
-    Raises:
-        ValueError: ``preprocess`` is given for a model that has its own.
-    """
+    """Raise ValueError if ``preprocess`` is given for a model that has its own: images would be normalised twice."""
     if preprocess is not None and preprocesses(model):
         name = getattr(model, "name", type(model).__name__)
         raise ValueError(
@@ -307,11 +296,8 @@ Span = tuple[int, int]
 def crop_of(preprocess: Callable[[Tensor], Any], images: Tensor) -> tuple[Span, Span] | None:
     """Return the first and last row, and the first and last column, that a cropping ``preprocess`` uses.
 
-    The result is None without a crop, and if the output has no gradient to the images. One image is processed.
-
-    Args:
-        preprocess: from images in [0, 1] to a model's inputs.
-        images: (N, C, H, W), for shape, dtype and device.
+    ``preprocess`` maps images in [0, 1], (N, C, H, W), to a model's inputs; one image of the shape, dtype and device of
+    ``images`` is processed. The result is None without a crop, and if the output has no gradient to the images.
 
     Example:
         >>> crop_of(lambda x: x[..., 4:-4, :], torch.rand(1, 3, 20, 10))

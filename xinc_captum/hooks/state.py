@@ -30,23 +30,14 @@ def without_checkpoints() -> Iterator[None]:
 
     A checkpointed part runs twice, the second time without the hooks or the first time without gradients. Its layers
     would seem to run more than once, or not to lead to the output. Values and gradients are the same; only memory
-    differs.
-
-    The caller is inside :func:`exclusive`. Training steps of other threads keep their activations during the block.
-
-    Example:
-        >>> from torch.utils.checkpoint import checkpoint
-        >>> layer, x = torch.nn.Linear(2, 1), torch.ones(1, 2)
-        >>> with without_checkpoints():
-        ...     y = checkpoint(layer, x, use_reentrant=True)
-        >>> y.requires_grad
-        True
+    differs. The caller is inside :func:`exclusive`. Training steps of other threads keep their activations during the
+    block.
     """
     module: Any = sys.modules.get("torch.utils.checkpoint")
     places: list[tuple[Any, str, Any]] = []
     if module is not None:  # versions of torch use one or the other of the generators
         places = [(module, name, _empty_context) for name in _GENERATORS if hasattr(module, name)]
-        places.append((module.CheckpointFunction, "apply", _call))
+        places.append((module.CheckpointFunction, "apply", lambda function, _preserve, *args: function(*args)))
     before = [(owner, name, vars(owner).get(name)) for owner, name, _ in places]
     try:
         for owner, name, new in places:
@@ -58,10 +49,6 @@ def without_checkpoints() -> Iterator[None]:
                 setattr(owner, name, old)
             elif name in vars(owner):  # a method of a base class
                 delattr(owner, name)
-
-
-def _call(function: Callable[..., Any], _preserve: bool, *args: Any) -> Any:
-    return function(*args)
 
 
 def _empty_context(*_args: Any, **_options: Any) -> Iterator[None]:
@@ -92,12 +79,10 @@ def exclusive() -> Iterator[None]:
 
     Example:
         >>> model = torch.nn.Linear(2, 1)
-        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> with exclusive():  # no other thread explains the model during the block
         ...     model(torch.ones(1, 2)).sum().backward()
-        ...     optimizer.step()
     """
-    turns = _turns
+    turns = _turns  # a fork replaces it
     depth = getattr(turns.local, "depth", 0)
     if not depth:
         with turns.queue:  # a thread that releases the lock and acquires it again queues behind the waiting ones
@@ -109,17 +94,6 @@ def exclusive() -> Iterator[None]:
         turns.local.depth = depth
         if not depth:
             turns.lock.release()
-
-
-def _new_lock_after_fork() -> None:
-    """Replace the lock in a child process, in which a lock of another thread would never be released."""
-    global _turns
-    if not getattr(_turns.local, "depth", 0):
-        _turns = _Turns()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_new_lock_after_fork)
 
 
 def of_this_thread() -> Callable[[nn.Module], bool]:
@@ -155,36 +129,30 @@ Restore = Callable[[], None]
 
 
 @dataclass(eq=False)
-class Window:
-    """State that a block restores at its end.
+class _Window:
+    """State that a block of a thread restores at its end."""
 
-    Attributes:
-        places: the ids of the modules, or the name of the process state, to which the state belongs.
-        restores: functions that restore it.
-        thread: the thread of the block.
-    """
-
-    places: frozenset[int | str]
+    places: frozenset[int | str]  # the ids of the modules, or the name of the process state
     restores: list[Restore]
     thread: int = field(default_factory=threading.get_ident)
 
 
-_open: list[Window] = []  # in the order of their beginnings; read and changed inside exclusive()
+_open: list[_Window] = []  # in the order of their beginnings; read and changed inside exclusive()
 
 
-def open_window(places: Iterable[int | str], restores: Iterable[Restore]) -> Window:
+def _open_window(places: Iterable[int | str], restores: list[Restore]) -> _Window:
     """Register the start of a block. The caller is inside :func:`exclusive` and has just read the state."""
-    window = Window(frozenset(places), list(restores))
+    window = _Window(frozenset(places), restores)
     _open.append(window)
     return window
 
 
-def close_window(window: Window) -> None:
+def _close_window(window: _Window) -> None:
     """End a block and restore its state.
 
-    If a later block of another thread is still open, that block restores the state when it ends. The later block read
-    the state that the first one had changed. Restoring earlier would change the model during the later block, which
-    would then restore the changed state.
+    If a later block of another thread is still open, that block restores the state when it ends: it read the state that
+    the first one had changed. Restoring earlier would change the model during the later block, which would then restore
+    the changed state.
     """
     with exclusive():
         at = _open.index(window)
@@ -198,13 +166,16 @@ def close_window(window: Window) -> None:
                 stack.callback(restore)
 
 
-def _forget_windows_after_fork() -> None:
-    """Drop the blocks of other threads in a child process, in which they never end."""
+def _forget_other_threads_after_fork() -> None:
+    """Replace the lock, and drop the blocks, of threads that do not exist in a child process."""
+    global _turns
+    if not getattr(_turns.local, "depth", 0):
+        _turns = _Turns()
     _open[:] = [window for window in _open if window.thread == threading.get_ident()]
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_forget_windows_after_fork)
+    os.register_at_fork(after_in_child=_forget_other_threads_after_fork)
 
 
 @contextmanager
@@ -241,19 +212,15 @@ def untouched(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
         with exclusive():
             states, random_states = [_attributes(modules), _buffers(modules)], _random_states()
             states.append(_parameters(modules))  # the last, because it already changes something: it clears .grad
-            windows = open_window(map(id, modules), states), open_window(["random states"], random_states)
-            for restore in _switches():
-                stack.callback(restore)
+            windows = _open_window(map(id, modules), states), _open_window(["random states"], random_states)
+            stack.callback(_switches())
             for window in windows:
-                stack.callback(close_window, window)
+                stack.callback(_close_window, window)
         yield
 
 
 def _refuse_lazy(modules: list[nn.Module]) -> None:
-    tensors = (
-        (m, t) for m in modules for entries in (m._parameters, m._buffers) for t in entries.values() if t is not None
-    )
-    lazy = next((m for m, t in tensors if is_lazy(t)), None)
+    lazy = next((m for m in modules if any(is_lazy(t) for _, _, t in tensor_places([m]))), None)
     if lazy is not None:
         raise LayerError(
             f"{type(lazy).__name__} has parameters or buffers without a shape: a lazy module turns into another one in "
@@ -261,26 +228,29 @@ def _refuse_lazy(modules: list[nn.Module]) -> None:
         )
 
 
-def _attributes(modules: list[nn.Module]) -> Callable[[], None]:
+def _attributes(modules: list[nn.Module]) -> Restore:
     """Return a function that restores all attributes of modules besides tensors: train flags, caches, counters."""
     states = [(module, module.training, dict(module.__dict__)) for module in modules]
 
     def restore() -> None:
         for module, training, attributes in states:
-            now = module.__dict__
-            if len(now) == len(attributes) and all(map(operator.is_, now.values(), attributes.values())):
-                continue
-            for name in [name for name in now if name not in attributes]:
-                del now[name]
-            for name, value in attributes.items():
-                now[name] = value
+            _restore_entries(module.__dict__, attributes)
             if module.training is not training:  # TorchScript keeps the flag elsewhere
                 module.training = training
 
     return restore
 
 
-def _parameters(modules: list[nn.Module]) -> Callable[[], None]:
+def _restore_entries(now: dict[str, Any], before: dict[str, Any]) -> None:
+    """Make a dict hold its earlier objects again."""
+    if len(now) == len(before) and all(map(operator.is_, now.values(), before.values())):
+        return
+    for name in [name for name in now if name not in before]:
+        del now[name]
+    now.update(before)
+
+
+def _parameters(modules: list[nn.Module]) -> Restore:
     """Clear gradients, without copies, and return a function that restores them and ``requires_grad``."""
     unique = {id(p): p for module in modules for p in module._parameters.values() if p is not None}
     states = [(p, p.requires_grad, p.grad, _version(p)) for p in unique.values()]
@@ -314,7 +284,7 @@ def _version(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
 
 
-def _buffers(modules: list[nn.Module]) -> Callable[[], None]:
+def _buffers(modules: list[nn.Module]) -> Restore:
     states = [(module, dict(module._buffers.items())) for module in modules]
     unique = {id(buffer): buffer for _, buffers in states for buffer in buffers.values() if buffer is not None}
     values = [(buffer, buffer.detach().clone()) for buffer in unique.values()]
@@ -331,14 +301,8 @@ def _buffers(modules: list[nn.Module]) -> Callable[[], None]:
             if version is not None:
                 version.__exit__(None, None, None)
         for module, buffers in states:
-            now = module._buffers
-            if isinstance(module, torch.jit.ScriptModule):  # its places are fixed
-                continue
-            if len(now) == len(buffers) and all(map(operator.is_, now.values(), buffers.values())):
-                continue
-            for name in [name for name in now if name not in buffers]:
-                del now[name]
-            now.update(buffers)
+            if not isinstance(module, torch.jit.ScriptModule):  # its places are fixed
+                _restore_entries(module._buffers, buffers)
 
     return restore
 
@@ -363,8 +327,8 @@ def _write(buffer: Tensor, value: Tensor) -> None:
     buffer.copy_(value)
 
 
-def _random_states() -> list[Callable[[], None]]:
-    restores: list[Callable[[], None]] = []
+def _random_states() -> list[Restore]:
+    restores: list[Restore] = []
 
     def keep(get: Callable[[], Any], put: Callable[[Any], Any]) -> None:
         state = get()
@@ -378,7 +342,7 @@ def _random_states() -> list[Callable[[], None]]:
     return restores
 
 
-def _switches() -> list[Callable[[], None]]:
+def _switches() -> Restore:
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     places: list[tuple[Any, str]] = [(cudnn, "enabled"), (cudnn, "benchmark"), (cudnn, "deterministic")]
     if hasattr(matmul, "fp32_precision"):  # reading the older names raises an error once a user has set these
@@ -399,7 +363,7 @@ def _switches() -> list[Callable[[], None]]:
             torch.set_autocast_enabled(device, enabled)
             torch.set_autocast_dtype(device, dtype)
 
-    return [restore]
+    return restore
 
 
 @contextmanager
@@ -407,9 +371,8 @@ def protect(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     """Combine :func:`untouched` and :func:`exclusive`: no other thread uses the model while it is changed.
 
     ``DistributedDataParallel`` does not communicate with other processes during the block, and parts with gradient
-    checkpointing keep their activations.
-
-    Do not use it around code of the user, which may wait for a thread that needs the same lock.
+    checkpointing keep their activations. Do not use it around code of the user, which may wait for a thread that needs
+    the same lock.
 
     Example:
         >>> model = torch.nn.Dropout()
@@ -428,10 +391,6 @@ def no_synchronization(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
 
     Otherwise each forward pass sends buffers to all ranks, which blocks for ever if only one rank explains. It also
     prepares a reduction of gradients that never happens, so that the next training step fails.
-
-    Example:
-        >>> with no_synchronization(torch.nn.Linear(2, 1)):
-        ...     pass
     """
     roots = (*modules_behind(model, wrapped=True), *also)
     parallel = {m for root in roots for m in root.modules() if isinstance(m, DistributedDataParallel)}
@@ -450,10 +409,7 @@ _ABSENT: Any = object()
 
 
 def tensor_places(modules: Iterable[nn.Module]) -> list[Place]:
-    """Return every place where one of ``modules`` stores a parameter or buffer.
-
-    A tensor that several modules share, or that one module has under two names, is listed once for each of them.
-    """
+    """Return every place where a module stores a parameter or buffer; shared and tied tensors have several."""
     return [
         (tensors, name, tensor)
         for module in modules
@@ -465,12 +421,10 @@ def tensor_places(modules: Iterable[nn.Module]) -> list[Place]:
 
 @contextmanager
 def swap_values(places: Iterable[Place], modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Replace values of modules while the block runs, and restore the original objects after it.
+    """Replace values of modules by those of ``places`` while the block runs, and restore the original objects after it.
 
-    Args:
-        places: the new values and where they belong.
-        modules: those that may run. An RNN among them has a second list of its weights, which its forward pass rebuilds
-            whenever a weight is another object; that list is restored too.
+    ``modules`` are those that may run. An RNN among them has a second list of its weights, which its forward pass
+    rebuilds whenever a weight is another object; that list is restored too.
     """
     second = ("_flat_weights", "_flat_weight_refs")
     lists = [(m.__dict__, name, m.__dict__.get(name)) for m in modules if isinstance(m, nn.RNNBase) for name in second]
@@ -517,16 +471,12 @@ def snapshot(
     updated: list[Place] = []  # buffers that a forward pass in training mode may rewrite
     with torch.inference_mode(False):  # ordinary copies even of weights made under inference mode
         for module in modules:
-            for tensors in (module._parameters, module._buffers):
-                for name, tensor in tensors.items():
-                    if tensor is None:
-                        continue
-                    if id(tensor) not in copies:
-                        copy = tensor.detach().clone()
-                        changed = change is not None and tensors is module._parameters
-                        copies[id(tensor)] = change(copy) if changed else copy  # type: ignore[misc]
-                    place = (tensors, name, copies[id(tensor)])
-                    (updated if tensors is module._buffers and module.training else places).append(place)
+            for tensors, name, tensor in tensor_places([module]):
+                is_buffer = tensors is module._buffers
+                if id(tensor) not in copies:
+                    copy = tensor.detach().clone()
+                    copies[id(tensor)] = copy if change is None or is_buffer else change(copy)
+                (updated if is_buffer and module.training else places).append((tensors, name, copies[id(tensor)]))
     for module in modules:
         if not isinstance(module, torch.jit.ScriptModule):
             places += [(module._modules, name, child) for name, child in module._modules.items()]
@@ -538,9 +488,8 @@ def snapshot(
         try:
             for module, training in flags:
                 module.training = training
-            with swap_values(
-                [*places, *((container, name, fresh[id(value)]) for container, name, value in updated)], modules
-            ):
+            buffers = [(container, name, fresh[id(value)]) for container, name, value in updated]
+            with swap_values([*places, *buffers], modules):
                 return forward_func(*args)
         finally:
             for module, training in now:
@@ -552,12 +501,9 @@ def snapshot(
 def exchange(forward_func: ForwardFunc) -> Callable[[Mapping[str, Tensor]], ForwardFunc]:
     """Return a function of weights: ``exchange(f)(weights)`` computes ``f`` with these weights; gradients reach them.
 
-    Nothing is copied. During a call the given tensors replace the model's own, under every name of a shared module or a
-    tied weight; then the model's own objects are restored, also after an exception. Weights and buffers made under
-    inference mode are replaced by ordinary copies.
-
-    Args:
-        forward_func: a module, or a function around exactly one.
+    ``forward_func`` is a module, or a function around exactly one. Nothing is copied. During a call the given tensors
+    replace the model's own, under every name of a shared module or a tied weight; then the model's own objects are
+    restored, also after an exception. Weights and buffers made under inference mode are replaced by ordinary copies.
 
     Raises:
         KeyError: a name is not that of a parameter or buffer of the model.
@@ -582,16 +528,12 @@ def exchange(forward_func: ForwardFunc) -> Callable[[Mapping[str, Tensor]], Forw
         names_by_id: dict[int, str] = {}
         for name, weight in weights.items():
             tensor_id = id(named[name])
-            if tensor_id in names_by_id and weights[names_by_id[tensor_id]] is not weight:
-                raise ValueError(
-                    f"{names_by_id[tensor_id]!r} and {name!r} are one tensor of the model; give it one replacement."
-                )
-            names_by_id[tensor_id], replacements[tensor_id] = name, weight
-        places = [
-            (container, name, replacements[id(t)])
-            for container, name, t in tensor_places(modules)
-            if id(t) in replacements
-        ]
+            other = names_by_id.setdefault(tensor_id, name)
+            if weights[other] is not weight:
+                raise ValueError(f"{other!r} and {name!r} are one tensor of the model; give it one replacement.")
+            replacements[tensor_id] = weight
+        tensors = tensor_places(modules)
+        places = [(place, name, replacements[id(t)]) for place, name, t in tensors if id(t) in replacements]
 
         def call(*args: Any) -> Any:
             with swap_values(places, modules):
