@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import median
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,15 +20,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..attributions.base import attribution_context
-from ..hooks import ForwardFunc, crop_of, gradient_errors, modules_behind, of_this_thread, protect
+from ..hooks import (
+    ForwardFunc,
+    check_preprocess,
+    crop_of,
+    gradient_errors,
+    modules_behind,
+    of_this_thread,
+    protect,
+)
 from ..metrics import PROBABILITIES, Probability, energy_in_mask
 from ..metrics.faithfulness import Target, score_outputs
 from ..metrics.probability import class_outputs
 from ..progress import progress
 from ..zoo import Classifier
 from .measures import DEFAULT, Case, Column, faults, maps_of, select_columns
-from .methods import Preprocess, after, cam_object, is_cam
-from .registry import BASELINES, Layer, Methods, by_name, model_independent
+from .methods import Layer, Preprocess, after, cam_object, is_cam
+from .registry import BASELINES, Methods, by_name, model_independent
 from .result import Comparison, Counts, Row
 
 
@@ -37,11 +45,8 @@ def count_calls(model: ForwardFunc) -> Iterator[Counts]:
     """Count calls of the model, backward passes and memory in a block, and restore the model's state.
 
     Counts do not depend on the machine. Memory is that of the tensors' storages, views counted once, without the
-    workspaces of library kernels.
-
-    Args:
-        model: a module, or a function whose modules can be found; otherwise calls are not counted. Calls of scripted
-            modules, which run no Python hooks, are not counted.
+    workspaces of library kernels. Calls are counted of modules, and of those that can be found behind a function, but
+    not of scripted modules, which run no Python hooks.
 
     Example:
         >>> model = torch.nn.Linear(2, 1)
@@ -53,7 +58,6 @@ def count_calls(model: ForwardFunc) -> Iterator[Counts]:
     counts, wrapped = Counts(), torch._C._functorch.is_functorch_wrapped_tensor
     modules = [root for root in modules_behind(model) if not isinstance(root, torch.jit.ScriptModule)]
     calls = [Counts() for _ in modules]
-
     ours = of_this_thread()
 
     def count(module_counts: Counts, root: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -121,47 +125,25 @@ MAX_SECONDS = 10.0  # wall time of all timed runs of one method
 MODEL_ARGUMENTS = {"model", "net", "network", "classifier", "forward_func"}
 
 
-class Seconds(NamedTuple):
-    """CPU time and wall time of a run."""
-
-    cpu: float
-    wall: float
-
-
 @dataclass
 class Runs:
-    """Results of the runs of one method.
-
-    Attributes:
-        explain: function from photos and targets to maps (N, H, W).
-        maps: (N, H, W) float32 on the CPU, or None if the method failed.
-        counts: cost of the first run.
-        seconds: time of each later run.
-        error: text of the error that the method raised, or "".
-    """
+    """Results of the runs of one method."""
 
     explain: MapFunction
-    maps: Tensor | None = None
-    counts: Counts = field(default_factory=Counts)
-    seconds: list[Seconds] = field(default_factory=list)
+    maps: Tensor | None = None  # (N, H, W) float32 on the CPU, None if the method failed
+    counts: Counts = field(default_factory=Counts)  # of the first run
+    seconds: list[tuple[float, float]] = field(default_factory=list)  # CPU time and wall time of each later run
     error: str = ""
 
 
 def bind_method(
     method: Any, model: ForwardFunc, preprocess: Preprocess | None, size: tuple[int, int], seed: int
 ) -> MapFunction:
-    """Return a method as a function from photos in [0, 1] and targets to maps of the photos' size.
+    """Return a method as a function from photos in [0, 1] and targets to maps of the photos' size (H, W).
 
     A Captum object that was made with ``model`` gets preprocessed inputs; any other, or one that preprocesses itself,
     gets photos. A function with three required arguments, or of three arguments whose first is called model or net,
     also gets the model, and preprocessed inputs.
-
-    Args:
-        method: a Captum attribution, or a function of (images, target) or (model, images, target).
-        model: the classifier.
-        preprocess: function from photos to the model's inputs.
-        size: (H, W) of the maps.
-        seed: random seed.
     """
     if is_cam(method):
         method = cam_object(method, model, preprocess)
@@ -194,7 +176,7 @@ def run_once(runs: Runs, model: ForwardFunc, photos: Tensor, target: Any) -> Non
 
     A method is not run again after :data:`MAX_SECONDS` of timed runs.
     """
-    if runs.error or sum(seconds.wall for seconds in runs.seconds) > MAX_SECONDS:
+    if runs.error or sum(wall for _, wall in runs.seconds) > MAX_SECONDS:
         return
     try:
         if runs.maps is None:
@@ -206,7 +188,7 @@ def run_once(runs: Runs, model: ForwardFunc, photos: Tensor, target: Any) -> Non
         cpu, wall = time.process_time(), time.perf_counter()
         runs.explain(photos, target)
         _wait(photos)
-        runs.seconds.append(Seconds(time.process_time() - cpu, time.perf_counter() - wall))
+        runs.seconds.append((time.process_time() - cpu, time.perf_counter() - wall))
     except Exception as error:
         runs.error = f"{type(error).__name__}: {error}"
         runs.maps = None
@@ -229,11 +211,7 @@ def _wait(photos: Tensor) -> None:
 
 
 def check_photos(inputs: Tensor) -> None:
-    """Check that the photos are floats (N, C, H, W) in [0, 1].
-
-    Raises:
-        ValueError: another shape, dtype or range.
-    """
+    """Raise ValueError unless the photos are floats (N, C, H, W) in [0, 1]."""
     if inputs.dim() != 4 or not inputs.is_floating_point() or not len(inputs):
         raise ValueError(
             f"inputs are {inputs.dtype} of shape {tuple(inputs.shape)}; expected photos as floats, (N, C, H, W)."
@@ -247,11 +225,7 @@ def check_photos(inputs: Tensor) -> None:
 
 
 def check_masks(segmentation: Any, inputs: Tensor) -> Tensor | None:
-    """Return the masks of the photos as a tensor, with a warning about empty masks.
-
-    Args:
-        segmentation: (N, H, W), a tensor or array, or None.
-        inputs: (N, C, H, W).
+    """Return the masks of the photos, (N, H, W), as a tensor, with a warning about empty masks.
 
     Raises:
         ValueError: another shape, or values outside [0, 1].
@@ -274,25 +248,16 @@ def check_masks(segmentation: Any, inputs: Tensor) -> Tensor | None:
     return masks
 
 
-def check_preprocess(model: ForwardFunc, preprocess: Preprocess | None, inputs: Tensor) -> None:
+def check_preprocess_of_photos(model: ForwardFunc, preprocess: Preprocess | None, inputs: Tensor) -> None:
     """Check that the preprocessing accepts tensors, does not crop, and is not applied twice.
-
-    Args:
-        model: the classifier.
-        preprocess: function from photos to its inputs, or None.
-        inputs: (N, C, H, W).
 
     Raises:
         TypeError: it does not accept a tensor of photos.
         ValueError: the model has its own preprocessing, or this one crops the photos.
     """
+    check_preprocess(model, preprocess)
     if preprocess is None:
         return
-    if isinstance(model, Classifier):
-        raise ValueError(
-            f"preprocess is given, but {model.name} is a Classifier, which preprocesses its inputs itself. Pass its "
-            ".model with preprocess=, or the Classifier alone."
-        )
     with protect(model), torch.inference_mode(False), torch.enable_grad():
         try:
             crop = crop_of(preprocess, inputs)
@@ -317,7 +282,7 @@ def compare(
     model: ForwardFunc,
     inputs: Tensor,
     target: Target,
-    layer: Layer = None,
+    layer: Layer | None = None,
     metrics: Sequence[str | Column] = DEFAULT,
     segmentation: Tensor | None = None,
     seed: int = 0,
@@ -353,8 +318,8 @@ def compare(
         layer: layer of the layer methods; None uses :func:`~xinc_captum.comparison.last_map`.
         metrics: names from :data:`~xinc_captum.comparison.COLUMNS`, or your own columns. Sensitivity and infidelity run
             each method, or the model, many more times, and are only measured if they are named here.
-        segmentation: (N, H, W), bool or weights in [0, 1], position of the object. Without it the
-            pointing game and the energy in the mask are not measured; photos with an empty mask are excluded from both.
+        segmentation: (N, H, W), bool or weights in [0, 1], position of the object. Without it the pointing game and the
+            energy in the mask are not measured; photos with an empty mask are excluded from both.
         seed: random seed.
         preprocess: normalisation; it may resize but not crop, which would shift the maps.
         reference: method that the agreement measures compare with; None uses the first.
@@ -366,8 +331,7 @@ def compare(
             regression, whose measures use the output itself; see :func:`xinc_captum.metrics.probabilities`. "auto" uses
             the setting of a ``zoo.Classifier``, else determines it from the outputs of all photos.
         show_progress: whether to show progress bars.
-        unit_axis: axis of the channels in ``layer``, for example -1 for (N, h, w, channels); None determines it from
-            the layer's class, the input's height and width, and the modules inside the layer.
+        unit_axis: axis of the channels in ``layer``, for example -1 for (N, h, w, channels); None determines it.
 
     Raises:
         TypeError: a method of another type, preprocessing that does not accept tensors, or a model that does not return
@@ -394,7 +358,7 @@ def compare(
         columns = tuple(replace(column, meaning=column.meaning.replace("probability", "output")) for column in columns)
     check_photos(inputs)
     masks = check_masks(segmentation, inputs)
-    check_preprocess(model, preprocess, inputs)
+    check_preprocess_of_photos(model, preprocess, inputs)
     if min(rounds, steps) < 1:
         raise ValueError(f"rounds or steps is {min(rounds, steps)}; expected at least 1 of each.")
     classify, size = after(preprocess, model), (inputs.shape[-2], inputs.shape[-1])
@@ -461,9 +425,8 @@ def _scores(name: str, case: Case, columns: Sequence[Column], flaws: Sequence[st
 
 
 def _row(name: str, runs: Runs, scores: Mapping[str, Tensor], flaws: Sequence[str], seed: int) -> Row:
-    seconds = runs.seconds or [Seconds(math.nan, math.nan)]
-    cost = median(s.cpu for s in seconds), median(s.wall for s in seconds)
-    return Row.of(name, cost, runs.counts, scores, flaws, runs.error, seed)
+    cpu, wall = zip(*runs.seconds or [(math.nan, math.nan)], strict=True)
+    return Row.of(name, (median(cpu), median(wall)), runs.counts, scores, flaws, runs.error, seed)
 
 
 def _name(model: ForwardFunc) -> str:

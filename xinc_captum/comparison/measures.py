@@ -27,8 +27,6 @@ from ..metrics import (
     top_overlap,
 )
 
-CONSTANT, NOT_FINITE = "constant", "not finite"
-
 
 def as_maps(attribution: Any, inputs: Tensor, size: tuple[int, int]) -> Tensor:
     """Return one map per image, of the photos' size: (N, H, W) in float32.
@@ -77,14 +75,7 @@ def as_maps(attribution: Any, inputs: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def maps_of(method: Any, attribution: Any, inputs: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return :func:`as_maps`, but clamp the map of a layer also where it is as large as a grey image.
-
-    Args:
-        method: the method that made the attribution.
-        attribution: as in :func:`as_maps`.
-        inputs: as in :func:`as_maps`.
-        size: as in :func:`as_maps`.
-    """
+    """Return :func:`as_maps`, but clamp the map of a layer at 0 also where it is as large as a grey image."""
     same_shape = isinstance(attribution, Tensor) and attribution.shape == (len(inputs), 1, *inputs.shape[2:])
     if same_shape and isinstance(method, LayerAttribution):
         attribution = attribution.relu()[:, 0]
@@ -96,25 +87,18 @@ def faults(maps: Tensor) -> list[str]:
 
     A map is constant if it varies by less than a millionth of its largest magnitude, as in
     :func:`xinc_captum.metrics.spearman`.
-
-    Example:
-        >>> faults(torch.tensor([[[1.0, 1.0]], [[1.0, 2.0]]]))
-        ['constant', '']
     """
     flat = maps.detach().flatten(1)
     finite = flat.isfinite().all(1).tolist()
     constant = (flat.amax(1) - flat.amin(1) <= 1e-6 * flat.abs().amax(1)).tolist()
-    return [NOT_FINITE if not ok else CONSTANT if equal else "" for ok, equal in zip(finite, constant, strict=True)]
+    return ["not finite" if not ok else "constant" if equal else "" for ok, equal in zip(finite, constant, strict=True)]
 
 
-QuantusExplain = Callable[..., NDArray[Any]]
-
-
-def quantus_explain_func(method: Any, **arguments: Any) -> QuantusExplain:
-    """Return a method as the ``explain_func`` of Quantus' metrics: (model, inputs, targets) -> maps, all arrays.
+def quantus_explain_func(method: Any, **arguments: Any) -> Callable[..., NDArray[Any]]:
+    """Return a method as the ``explain_func`` of Quantus: (model, inputs, targets) -> maps (N, 1, H, W), all arrays.
 
     Input-shaped attributions are summed over channels with their signs, as Quantus does for Captum; layer-shaped ones
-    (N, 1, h, w) are resized to the inputs. The function returns (N, 1, H, W).
+    (N, 1, h, w) are resized to the inputs.
 
     Args:
         method: a function from a model to an attribution, such as ``lambda model: LayerGradCam(model, model.layer4)``;
@@ -141,7 +125,9 @@ def quantus_explain_func(method: Any, **arguments: Any) -> QuantusExplain:
         keywords = dict(arguments)
         if not {"neuron_selector", "target"} & keywords.keys():
             keywords["target"] = torch.as_tensor(np.asarray(targets)).long().to(batch.device)
-        attribution = _attribution_for(method, model)
+        attribution = method(model) if isinstance(method, type) or not hasattr(method, "attribute") else method
+        if attribution is method:
+            _check_model(method, model)
         values = attribution.attribute(batch, **keywords).detach()
         if values.shape == batch.shape and not isinstance(attribution, LayerAttribution):
             values = values.sum(1, keepdim=True)
@@ -153,10 +139,7 @@ def quantus_explain_func(method: Any, **arguments: Any) -> QuantusExplain:
     return explain
 
 
-def _attribution_for(method: Any, model: nn.Module) -> Any:
-    """Return the attribution that explains this model."""
-    if isinstance(method, type) or not hasattr(method, "attribute"):
-        return method(model)
+def _check_model(method: Any, model: nn.Module) -> None:
     modules = modules_behind(method.forward_func)
     if modules and not any(unwrap(model) is root for root in modules):
         raise ValueError(
@@ -164,7 +147,6 @@ def _attribution_for(method: Any, model: nn.Module) -> Any:
             "with, as metrics do that randomise weights. Pass a function from a model to a method: "
             "quantus_explain_func(lambda model: ...)."
         )
-    return method
 
 
 DRAWS, SQUARES = 8, 32  # perturbed copies of an image, for sensitivity and for infidelity
@@ -373,10 +355,6 @@ def select_columns(metrics: Sequence[str | Column]) -> tuple[Column, ...]:
 
     Raises:
         ValueError: an unknown name, a repeated name, or a reserved name.
-
-    Example:
-        >>> [column.title for column in select_columns(["sparseness"])]
-        ['Gini']
     """
     by_name = {column.name: column for column in COLUMNS}
     unknown = [metric for metric in metrics if isinstance(metric, str) and metric not in by_name]
