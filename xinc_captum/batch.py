@@ -161,14 +161,9 @@ def settle_arguments(batch: Batch, run: Run) -> Batch:
     inputs. Or all samples share it, and its number of rows is a coincidence (class embeddings, an adjacency matrix);
     then it is passed unchanged. The correct choice gives a sample the same output alone and next to another sample.
     Where both choices do, one run of the full batch decides, and a tensor that need not be sliced is passed unchanged.
-    A batch without such tensors is returned unchanged, and the model does not run.
+    If neither does, slicing or repeating the samples raises an error. Without such tensors, the model does not run.
 
-    Args:
-        batch: all samples of a call.
-        run: maps a part of the batch to the model's output: a tensor, or nested containers of tensors, samples first.
-
-    Returns:
-        The same samples. If neither choice is consistent, slicing or repeating them raises an error.
+    ``run`` maps a part of the batch to the model's output: a tensor, or nested containers of tensors, samples first.
 
     Example:
         >>> bank, images = torch.eye(3)[:2], torch.rand(2, 3)
@@ -185,6 +180,8 @@ def settle_arguments(batch: Batch, run: Run) -> Batch:
 
 
 class _Probe:
+    """Runs of one sample alone and next to another one, under each choice of aligned arguments."""
+
     def __init__(self, batch: Batch, args: Args, run: Run) -> None:
         self.batch, self.args, self.run = batch, args, run
         self.other = _different(batch, args)
@@ -200,13 +197,13 @@ class _Probe:
         tried = sorted(every) if len(every) <= _MOST else []
         sets = [frozenset(some) for size in range(len(tried)) for some in combinations(tried, size)]
         pairs = {some: outputs for some in [*sets, every] if (outputs := self.pair(some)) is not None}
-        same = {
-            some: outputs for some, outputs in pairs.items() if _close(*outputs)
-        } or pairs  # dropout is never the same
+        same = {some: outputs for some, outputs in pairs.items() if _close(*outputs)}
+        same = same or pairs  # dropout is never the same
         if len(same) > 1:
             same = self.select_agreeing(same)
         if same:
-            return Args(self.args, sorted(same, key=_count)[0], True)
+            smallest: frozenset[int] = min(same, key=len)
+            return Args(self.args, smallest, True)
         shapes = ", ".join(f"{at}: {tuple(self.args[at].shape)}" for at in sorted(every))
         return Args(
             self.args,
@@ -261,10 +258,6 @@ class _Probe:
         return tensors
 
 
-def _count(some: frozenset[int]) -> int:
-    return len(some)
-
-
 def _different(batch: Batch, args: Args) -> int:
     """Return the index of a sample whose arguments differ from those of the first one, if there is one."""
     for at in sorted(args.aligned):
@@ -300,7 +293,7 @@ def call_model(forward_func: Callable[..., Any], output_fn: OutputFn | None, bat
 
 
 def select_output(output: Any, batch: Batch, output_fn: OutputFn | None) -> Tensor:
-    """Return the target of a model's output.
+    """Return the target of a model's output, after ``output_fn``.
 
     Raises:
         TypeError: the model returns no tensor and ``output_fn`` was not given.
@@ -370,11 +363,7 @@ def _short(target: Any) -> str:
 
 
 def one_score_a_row(output: Tensor) -> Tensor:
-    """Return an output with one score a row, (rows,).
-
-    Raises:
-        ValueError: there are several scores a row.
-    """
+    """Return an output with one score a row, (rows,); ValueError for several scores a row."""
     if output.dim() == 2 and output.shape[1] == 1:
         output = output[:, 0]
     if output.dim() != 1:
@@ -389,10 +378,6 @@ def python_index(index: Any) -> Any:
     """Return a target or selector with its NumPy integers as ints, and its 1-D integer arrays as lists.
 
     Everything else is returned unchanged, bools and floats too; the caller checks them.
-
-    Example:
-        >>> python_index(np.int64(3)), python_index(np.array([1, 2])), python_index([(np.int32(0), 4)])
-        (3, [1, 2], [(0, 4)])
     """
     if isinstance(index, np.integer):
         return int(index)
@@ -408,14 +393,10 @@ Selector = OneUnit | Sequence[OneUnit] | None
 
 
 def list_units(activation: Tensor, selector: Selector) -> list[OneUnit]:
-    """Return the checked single selectors of a selector.
+    """Return the checked single selectors of a selector for an activation (rows, units, ...).
 
     ``None`` selects every unit of dim 1; an int selects one unit of dim 1; a tuple indexes the dims after the rows
     (slices are summed); a callable maps the activation to one value a row and must be linear; a list holds several.
-
-    Args:
-        activation: (rows, units, ...).
-        selector: one of these.
 
     Raises:
         ValueError: the activation has no unit axis, or the list is empty.
@@ -467,11 +448,7 @@ def _index(one: int | tuple[int | slice, ...]) -> tuple[int | slice, ...]:
 
 
 def select(activation: Tensor, selector: Selector) -> Tensor:
-    """Return the value of each selected unit, summed over its remaining dims: (rows, k).
-
-    Args:
-        activation: (rows, units, ...).
-        selector: as in :func:`list_units`.
+    """Return the value of each unit of :func:`list_units`, summed over its remaining dims: (rows, k).
 
     Example:
         >>> select(torch.tensor([[1.0, 2.0, 3.0]]), [2, 0])
@@ -500,12 +477,9 @@ def _value(activation: Tensor, one: OneUnit) -> Tensor:
 
 
 def replace_unit(activation: Tensor, one: OneUnit, baseline: Tensor) -> Tensor:
-    """Return a copy of the activation in which one unit is set to its baseline.
+    """Return a copy of the activation (rows, units, ...) in which one unit is set to its baseline, which is broadcast.
 
-    Args:
-        activation: (rows, units, ...).
-        one: a single selector. A callable weights each element by its gradient.
-        baseline: broadcastable to the activation's shape.
+    A callable selector weights each element by its gradient.
 
     Example:
         >>> replace_unit(torch.tensor([[1.0, 2.0, 3.0]]), 1, torch.zeros(()))

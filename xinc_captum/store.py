@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from importlib import metadata
@@ -55,7 +55,7 @@ class TensorFile(NamedTuple):
 def write_tensors(
     path: str | Path, tensors: Mapping[str, Tensor], *, kind: str, metadata: Mapping[str, Any] | None = None
 ) -> Path:
-    """Write tensors and metadata into one safetensors file with a sha256 of all its bytes.
+    """Write tensors and metadata into one safetensors file with a sha256 of all its bytes, and return its path.
 
     The file is written atomically: under a temporary name in the same folder, then renamed. If writing fails, an
     existing file is unchanged. A missing folder is created. Equal contents give equal bytes.
@@ -65,9 +65,6 @@ def write_tensors(
         tensors: on any device. A tensor that shares memory with another one is written twice.
         kind: what the file holds; :func:`read_tensors` compares it.
         metadata: values that JSON can hold.
-
-    Returns:
-        ``path``.
 
     Raises:
         StoreError: the path is a folder, a device or a pipe, or the file cannot be written.
@@ -93,7 +90,7 @@ def tensor_file_bytes(tensors: Mapping[str, Tensor], *, kind: str, metadata: Map
 
 
 def read_tensors(path: str | Path, *, kind: str | None, writer: str) -> TensorFile:
-    """Read a file of :func:`write_tensors` and check its kind, its version and its sha256.
+    """Read a file of :func:`write_tensors` to the CPU, and check its kind, its version and its sha256.
 
     Files of version 1 are read with a warning. Those of the kinds "link" and "style-generator" have a sha256 of their
     tensors but not of their metadata; those of the kinds "inr", "trans-inr" and "nern" have none. There is no version 1
@@ -104,9 +101,6 @@ def read_tensors(path: str | Path, *, kind: str | None, writer: str) -> TensorFi
         kind: the kind that the file must have. None also accepts safetensors files of other programs, which have no
             sha256 to check.
         writer: the function that writes such files, for the texts of errors.
-
-    Returns:
-        Tensors on the CPU, and the metadata.
 
     Raises:
         FileNotFoundError: no such file.
@@ -149,11 +143,7 @@ def read_tensors(path: str | Path, *, kind: str | None, writer: str) -> TensorFi
 
 
 def check_state(path: str | Path, state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    """Check that the tensors of a file have the names and shapes of a state dict.
-
-    Raises:
-        StoreError: a tensor is missing, not expected, or of another shape; the text lists the first five.
-    """
+    """Raise StoreError, with the first five faults, unless a file's tensors have the names and shapes of a state."""
     faults = [
         *(f"{name} is missing" for name in state if name not in tensors),
         *(f"{name} is left over" for name in tensors if name not in state),
@@ -170,11 +160,7 @@ def check_state(path: str | Path, state: Mapping[str, Tensor], tensors: Mapping[
 
 @contextmanager
 def consistent(path: str | Path, writer: str) -> Iterator[None]:
-    """Raise StoreError in place of the errors that wrong content of a file causes in the block.
-
-    Raises:
-        StoreError: the block raised a KeyError, TypeError, ValueError or the like.
-    """
+    """Raise StoreError in place of the errors that wrong content of a file causes in the block."""
     try:
         yield
     except StoreError:
@@ -252,11 +238,11 @@ def _pack(tensors: Mapping[str, Tensor], kind: str, metadata: Mapping[str, Any])
 
 
 def _plain(name: str, value: Tensor) -> Tensor:
-    """Return a contiguous tensor on the CPU, with conjugation and sign resolved."""
+    """Return a tensor as the file holds it; TypeError if it cannot."""
     if value.layout != torch.strided or value.is_meta or value.is_quantized or str(value.dtype) in _UNKNOWN:
         received = f"{name!r} is a tensor of {value.dtype}, {value.layout}, on {value.device}"
         raise TypeError(f"{received}; a safetensors file holds dense tensors of other dtypes. Convert it first.")
-    return value.detach().cpu().contiguous().resolve_conj().resolve_neg()
+    return _to_host(value)
 
 
 def _check_format(
@@ -296,8 +282,6 @@ FORMAT = "xinc-captum-result-1"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 TIMES = "times.json"  # wall times, which differ between equal runs; not hashed
 _VERSIONS = ("xinc-captum", "torch", "torchvision", "captum", "numpy", "matplotlib", "Pillow", "safetensors")
-
-
 _CALL: ContextVar[Mapping[str, Any] | None] = ContextVar("_CALL", default=None)
 
 
@@ -329,11 +313,8 @@ def _check_earlier(path: Path) -> None:
     inside = {str(p.relative_to(path)) for p in path.rglob("*") if not p.is_dir()}
     if not inside:
         return
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        manifest = None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    manifest = _read_manifest(path)
+    if manifest is None:
         raise StoreError(
             f"{path} holds files but no {MANIFEST} of xinc-captum, so it is not an earlier result and is not replaced; "
             "give another folder, or empty it first."
@@ -348,15 +329,17 @@ def _check_earlier(path: Path) -> None:
 
 def results_below(folder: Path) -> set[Path]:
     """Return the folders inside ``folder`` that hold results; ``folder`` itself is not among them."""
-    folders = set()
-    for manifest in folder.rglob(MANIFEST):
-        try:
-            note = json.loads(manifest.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if manifest.parent != folder and isinstance(note, dict) and note.get("format") == FORMAT:
-            folders.add(manifest.parent)
-    return folders
+    parents = {manifest.parent for manifest in folder.rglob(MANIFEST)} - {folder}
+    return {parent for parent in parents if _read_manifest(parent) is not None}
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return the manifest of a result; None for any other folder."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) and manifest.get("format") == FORMAT else None
 
 
 def is_hidden(path: Path, folder: Path) -> bool:
@@ -378,12 +361,8 @@ def record_call(call: Mapping[str, Any]) -> Iterator[None]:
 def bundle(path: str | Path, note: Mapping[str, Any]) -> Iterator[Path]:
     """Yield a temporary folder for results; it replaces ``path`` only if the block succeeds.
 
-    ``manifest.json`` records the sha256 of every file, ``note``, the command line and the versions in use. Values that
-    differ between equal runs (times) belong into a file named ``times.json``, which is not hashed.
-
-    Args:
-        path: the folder to create or replace.
-        note: values to record: seed, options, hashes of inputs.
+    ``manifest.json`` records the sha256 of every file, ``note`` (seed, options, hashes of inputs), the command line and
+    the versions in use. Values that differ between equal runs (times) belong into ``times.json``, which is not hashed.
 
     Raises:
         StoreError: as :func:`check_folder`, or a full disk.
@@ -395,7 +374,8 @@ def bundle(path: str | Path, note: Mapping[str, Any]) -> Iterator[Path]:
         yield work
         files = sorted(p.relative_to(work) for p in work.rglob("*") if p.is_file())
         outputs = {str(f): sha256(work / f) for f in files if f.name != TIMES}
-        manifest = {"format": FORMAT, "command": _command(), "versions": versions(), **note, "outputs": outputs}
+        command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+        manifest = {"format": FORMAT, "command": command, "versions": versions(), **note, "outputs": outputs}
         if call := _CALL.get():
             manifest["call"] = dict(call)
         (work / MANIFEST).write_bytes(_to_json(manifest))
@@ -441,10 +421,6 @@ def _to_json(manifest: Mapping[str, Any]) -> bytes:
         return f"{json.dumps(manifest, indent=2)}\n".encode()
 
 
-def _command() -> list[str]:
-    return [Path(sys.argv[0]).name, *sys.argv[1:]]
-
-
 def versions() -> dict[str, str]:
     """Return the versions of Python, the platform and every package that can change a result."""
     installed = {"python": platform.python_version(), "machine": platform.machine()}
@@ -463,12 +439,7 @@ def sha256(path: str | Path) -> str:
 
 
 def sha256_of_bytes(*pieces: bytes | memoryview) -> str:
-    """Return the hex digest of pieces of bytes, one after the other.
-
-    Example:
-        >>> sha256_of_bytes(b"ab", b"c") == sha256_of_bytes(b"abc")
-        True
-    """
+    """Return the hex digest of pieces of bytes, one after the other."""
     digest = hashlib.sha256()
     for piece in pieces:
         digest.update(piece)
@@ -476,31 +447,25 @@ def sha256_of_bytes(*pieces: bytes | memoryview) -> str:
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Return the hex digest of names, dtypes, shapes and bytes, in the order of the names.
+    """Return the hex digest of names, dtypes, shapes and bytes, in the order of the names."""
+    return _digest(sorted(tensors.items()))
 
-    Example:
-        >>> tensors_sha256({"a": torch.zeros(2)})[:8]
-        'da53f451'
-    """
+
+def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        _update(digest, name, tensor)
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(_to_host(tensor).reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def _update(digest: "hashlib._Hash", name: str, tensor: Tensor) -> None:
-    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-    dense = tensor.detach().cpu().contiguous().resolve_conj().resolve_neg()
-    digest.update(dense.reshape(-1).view(torch.uint8).numpy().data)
+def _to_host(tensor: Tensor) -> Tensor:
+    """Return a contiguous tensor on the CPU, with conjugation and sign resolved."""
+    return tensor.detach().cpu().contiguous().resolve_conj().resolve_neg()
 
 
 def model_sha256(model: ForwardFunc | object) -> str | None:
-    """Return the sha256 of names, shapes and bytes of all weights behind a model; None where no module is found.
-
-    Example:
-        >>> model_sha256(torch.nn.Linear(2, 2)) == model_sha256(torch.nn.Linear(2, 2))
-        False
-    """
+    """Return the sha256 of names, shapes and bytes of all weights behind a model; None where no module is found."""
     return _fingerprint_modules(modules_behind(model))  # type: ignore[arg-type]
 
 
@@ -508,13 +473,7 @@ def models_with_other_weights(manifest: Mapping[str, Any], model: ForwardFunc | 
     """Return which of "network" and "generator" have other weights than the manifest of a link records.
 
     A model that the manifest does not record, or behind which no module is found, is not listed. A function around
-    several models matches where one of them does. All weights are read once.
-
-    Example:
-        >>> net, generator = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
-        >>> manifest = {"model_sha256": model_sha256(net), "generator_sha256": model_sha256(net)}
-        >>> models_with_other_weights(manifest, net, generator)
-        ['generator']
+    several models matches where one of them does.
     """
     models = {"network": ("model_sha256", model), "generator": ("generator_sha256", generator)}
     return [name for name, (key, thing) in models.items() if not _may_be(manifest.get(key), thing)]
@@ -552,9 +511,5 @@ def _fingerprint_modules(roots: list[nn.Module]) -> str | None:
     """Return one digest for several modules, in their order; None for no modules."""
     if not roots:
         return None
-    digest = hashlib.sha256()
-    for root in roots:
-        for name, value in root.state_dict().items():
-            if isinstance(value, Tensor):
-                _update(digest, name, value)
-    return digest.hexdigest()
+    entries = (entry for root in roots for entry in root.state_dict().items())
+    return _digest((name, value) for name, value in entries if isinstance(value, Tensor))

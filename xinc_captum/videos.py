@@ -110,13 +110,13 @@ def read_video(
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a video (MP4, AVI, WebM …) or a folder of frames.")
     frames: list[Tensor] = []
-    first = None
+    shape: torch.Size | None = None
     for frame in islice(_photos(path) if path.is_dir() else _decode(path), limit):
-        first = tuple(frame.shape[1:]) if first is None else first
-        if tuple(frame.shape[1:]) != first:
+        shape = shape or frame.shape
+        if frame.shape != shape:
             raise VideoError(
                 f"{path}: frame {len(frames)} has {frame.shape[2]} x {frame.shape[1]} pixels and the frames before it "
-                f"have {first[1]} x {first[0]}; expected one size. Cut the video there, or resize its frames first."
+                f"have {shape[2]} x {shape[1]}; expected one size. Cut the video there, or resize its frames first."
             )
         frames.append(frame if size is None else _resize(frame, size))
     minimum = least if limit is None else min(least, limit)
@@ -136,12 +136,8 @@ def _counts(*numbers: object) -> bool:
 def frame_files(folder: Path) -> list[Path]:
     """Return the photos of a folder in the order of its frames, without hidden files."""
     kinds = Image.registered_extensions()
-    files = [
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in kinds and not file.name.startswith(".") and not file.is_dir()
-    ]
-    return sorted(files, key=_in_counting_order)
+    files = (file for file in folder.iterdir() if file.suffix.lower() in kinds and not file.name.startswith("."))
+    return sorted((file for file in files if not file.is_dir()), key=_in_counting_order)
 
 
 def _resize(frame: Tensor, size: tuple[int, int]) -> Tensor:
@@ -188,9 +184,8 @@ def _to_the_end(path: Path, file: "InputContainer", stream: "VideoStream") -> It
         if packet.stream.index != stream.index:
             continue
         packets += packet.size > 0
-        cut = (
-            not packet.size and previous is not None and previous.is_corrupt
-        )  # the last one, of which a part is missing
+        # At the end: the last packet, of which a part may be missing.
+        cut = not packet.size and previous is not None and previous.is_corrupt
         ready = [] if previous is None or cut else stream.decode(previous)
         for frame in ready if packet.size else [*ready, *stream.decode(None)]:
             if frame.is_corrupt and clean:

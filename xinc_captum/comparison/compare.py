@@ -20,15 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..attributions.base import attribution_context
-from ..hooks import (
-    ForwardFunc,
-    check_preprocess,
-    crop_of,
-    gradient_errors,
-    modules_behind,
-    of_this_thread,
-    protect,
-)
+from ..hooks import ForwardFunc, check_preprocess, crop_of, gradient_errors, modules_behind, of_this_thread, protect
 from ..metrics import PROBABILITIES, Probability, energy_in_mask
 from ..metrics.faithfulness import Target, score_outputs
 from ..metrics.probability import class_outputs
