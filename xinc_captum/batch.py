@@ -17,18 +17,11 @@ Target = int | tuple[int | slice, ...] | Tensor | list[Any] | None
 
 
 class Args(tuple[Any, ...]):
-    """Additional arguments, and which of them hold one entry for each sample.
+    """Additional arguments, and which of them hold one entry for each sample."""
 
-    Attributes:
-        aligned: positions of the tensors that are sliced and repeated along with the inputs; the others are passed
-            unchanged.
-        known: whether the model was run to determine ``aligned``.
-        stuck: why the batch cannot be split; empty if it can.
-    """
-
-    aligned: frozenset[int]
-    known: bool
-    stuck: str
+    aligned: frozenset[int]  # positions of the tensors that are sliced with the inputs; others are passed unchanged
+    known: bool  # whether the model was run to determine them
+    stuck: str  # why the batch cannot be split; empty if it can
 
     def __new__(
         cls, values: Iterable[Any], aligned: Iterable[int] = (), known: bool = False, stuck: str = ""
@@ -48,23 +41,15 @@ class Args(tuple[Any, ...]):
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs (each (rows, ...)), additional arguments and target of a forward call.
+    """Inputs, additional arguments and target of a forward call."""
 
-    Attributes:
-        inputs: tensors that share their first dim, the rows.
-        args: additional forward arguments; :class:`Args` records which of them are sliced with the inputs. Of a plain
-            tuple, these are the tensors with as many rows as the batch, as in Captum, until :func:`settle_arguments`
-            has run the model.
-        target: a Captum target; lists and 1-D tensors hold one entry a row.
-        rows: number of rows.
-        start: where these rows begin in the batch they were cut from.
-    """
-
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[Tensor, ...]  # each (rows, ...)
+    # Of a plain tuple, the tensors with as many rows as the batch are sliced with the inputs, as in Captum, until
+    # settle_arguments() has run the model.
     args: tuple[Any, ...] = ()
-    target: Target = None
+    target: Target = None  # of Captum; lists and 1-D tensors hold one entry a row
     rows: int = -1
-    start: int = 0
+    start: int = 0  # where these rows begin in the batch they were cut from
 
     @classmethod
     def of(cls, inputs: Tensor | tuple[Tensor, ...], args: Any = None, target: Target = None) -> "Batch":
@@ -448,12 +433,7 @@ def _index(one: int | tuple[int | slice, ...]) -> tuple[int | slice, ...]:
 
 
 def select(activation: Tensor, selector: Selector) -> Tensor:
-    """Return the value of each unit of :func:`list_units`, summed over its remaining dims: (rows, k).
-
-    Example:
-        >>> select(torch.tensor([[1.0, 2.0, 3.0]]), [2, 0])
-        tensor([[3., 1.]])
-    """
+    """Return the value of each unit of :func:`list_units`, summed over its remaining dims: (rows, k)."""
     singles = list_units(activation, selector)
     if all(isinstance(one, int) for one in singles):
         summed = activation.flatten(2).sum(2) if activation.dim() > 2 else activation
@@ -480,10 +460,6 @@ def replace_unit(activation: Tensor, one: OneUnit, baseline: Tensor) -> Tensor:
     """Return a copy of the activation (rows, units, ...) in which one unit is set to its baseline, which is broadcast.
 
     A callable selector weights each element by its gradient.
-
-    Example:
-        >>> replace_unit(torch.tensor([[1.0, 2.0, 3.0]]), 1, torch.zeros(()))
-        tensor([[1., 0., 3.]])
     """
     if callable(one):
         with torch.enable_grad():

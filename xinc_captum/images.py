@@ -301,10 +301,6 @@ def check_images(images: object) -> Tensor:
     Raises:
         TypeError: no tensor, or a tuple of several.
         ValueError: another number of dims, no rows, no floats, NaN or infinity, or values further out.
-
-    Example:
-        >>> check_images(torch.rand(2, 1, 5, 7)).shape
-        torch.Size([2, 1, 5, 7])
     """
     if isinstance(images, tuple) and len(images) == 1:
         images = images[0]

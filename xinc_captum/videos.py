@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 _LEVEL = 0.02  # tolerance: about one degree, as in FFmpeg, and the rounding of square pixels
 
 
-def display_frame(frame: "VideoFrame", path: Path) -> Tensor:
-    """Return a frame as a player shows it, (3, H, W) in [0, 1]; a warning names ``path``."""
-    return _rotate(_on_white(frame), frame, path)
-
-
 def _on_white(frame: "VideoFrame") -> Tensor:
     """Return the stored colours of a frame, (3, H, W) in [0, 1]; transparent pixels are blended with white."""
     if not frame.format.has_palette and not any(part.is_alpha for part in frame.format.components):
@@ -50,11 +45,11 @@ def _rotate(pixels: Tensor, frame: "VideoFrame", path: Path) -> Tensor:
     if b and c and max(abs(a), abs(d)) < _LEVEL * min(abs(b), abs(c)):
         return pixels.mT.flip([axis for axis, factor in ((2, c), (1, b)) if factor < 0])
     if a or b or c or d:  # FFmpeg ignores a matrix of zeros
-        warnings.warn(f"{path} is to be shown at a slant; its frames are read as stored.", stacklevel=5)
+        warnings.warn(f"{path} is to be shown at a slant; its frames are read as stored.", stacklevel=4)
     return pixels
 
 
-def check_pixels(path: Path, ratio: Fraction | None) -> None:
+def _warn_of_pixels(path: Path, ratio: Fraction | None) -> None:
     """Warn of pixels that are not square; ``ratio`` is their width by their height, None where the file has none."""
     if ratio and abs(ratio - 1) > _LEVEL:
         warnings.warn(
@@ -160,9 +155,9 @@ def _decode(path: Path) -> Iterator[Tensor]:
             stream = file.streams.best("video")
             if not isinstance(stream, av.VideoStream):
                 raise VideoError(f"{path} holds no video stream; expected a video (MP4, AVI, WebM …).")
-            check_pixels(path, stream.sample_aspect_ratio)
+            _warn_of_pixels(path, stream.sample_aspect_ratio)
             for frame in _to_the_end(path, file, stream):
-                yield display_frame(frame, path)
+                yield _rotate(_on_white(frame), frame, path)
                 done += 1
     except (VideoError, Warning):  # a warning that the caller turned into an error
         raise

@@ -57,11 +57,6 @@ def floats_of(value: Any, module: nn.Module, name: Callable[[], str]) -> tuple[T
 
     Raises:
         LayerError: no float tensor is found at the top level, or the layer is an LSTM.
-
-    Example:
-        >>> tensors, rebuild = floats_of((torch.ones(2), None), torch.nn.Identity(), lambda: "'0'")
-        >>> len(tensors), rebuild((torch.zeros(2),))
-        (1, (tensor([0., 0.]), None))
     """
     if isinstance(value, Tensor):
         if value.is_floating_point():
@@ -144,13 +139,10 @@ def float_arguments(
 
 
 def one_tensor(value: Any, name: Callable[[], str], rows: int | None = None, *, at_input: bool = False) -> Tensor:
-    """Return a layer's output (or input) as one tensor with one entry for each of ``rows`` samples.
+    """Return a layer's output (or input, ``at_input``) as one tensor with one entry for each of ``rows`` samples.
 
-    Args:
-        value: the layer's tensor, or a tuple of its float tensors, as in :func:`xinc_captum.capture`.
-        name: returns the layer's name, for messages.
-        rows: number of samples; None does not check it.
-        at_input: whether the value is the layer's input.
+    ``value`` is the layer's tensor, or a tuple of its float tensors, as in :func:`xinc_captum.capture`; ``name``
+    returns the layer's name, for messages.
 
     Raises:
         LayerError: several tensors, or a first axis that is not the samples.
@@ -500,12 +492,6 @@ def gradient_errors(forward_func: ForwardFunc, *also: nn.Module) -> Iterator[Non
     """Raise :class:`GradientError` in place of PyTorch's errors about missing gradients.
 
     The error names quantized modules of the model and of ``also``, further models of the same explanation.
-
-    Example:
-        >>> with gradient_errors(torch.nn.Linear(2, 2)):
-        ...     torch.autograd.grad(torch.ones(()), torch.ones(2))
-        Traceback (most recent call last):
-        xinc_captum.hooks.capture.GradientError: no gradient flows ...
     """
     try:
         yield
@@ -518,13 +504,7 @@ def gradient_errors(forward_func: ForwardFunc, *also: nn.Module) -> Iterator[Non
 
 
 def leads_to(value: Tensor, source: Tensor) -> bool:
-    """Return whether a gradient of ``value`` reaches ``source``, a tensor that has a ``grad_fn``.
-
-    Example:
-        >>> x = torch.ones(2, requires_grad=True) * 2
-        >>> leads_to(x.sum(), x), leads_to(x.detach().requires_grad_().sum(), x)
-        (True, False)
-    """
+    """Return whether a gradient of ``value`` reaches ``source``, a tensor that has a ``grad_fn``."""
     return any(node is source.grad_fn for node in _nodes(value, differentiable=True))
 
 

@@ -298,10 +298,6 @@ def crop_of(preprocess: Callable[[Tensor], Any], images: Tensor) -> tuple[Span, 
 
     ``preprocess`` maps images in [0, 1], (N, C, H, W), to a model's inputs; one image of the shape, dtype and device of
     ``images`` is processed. The result is None without a crop, and if the output has no gradient to the images.
-
-    Example:
-        >>> crop_of(lambda x: x[..., 4:-4, :], torch.rand(1, 3, 20, 10))
-        ((4, 15), (0, 9))
     """
     generator = torch.Generator().manual_seed(0)
     probe = (

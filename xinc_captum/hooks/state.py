@@ -101,11 +101,6 @@ def of_this_thread() -> Callable[[nn.Module], bool]:
 
     It does in the thread that called this function, and in those in which ``torch.nn.DataParallel`` runs a replica for
     that thread.
-
-    Example:
-        >>> ours = of_this_thread()
-        >>> ours(torch.nn.ReLU())
-        True
     """
     owner = threading.get_ident()
 
@@ -373,13 +368,6 @@ def protect(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     ``DistributedDataParallel`` does not communicate with other processes during the block, and parts with gradient
     checkpointing keep their activations. Do not use it around code of the user, which may wait for a thread that needs
     the same lock.
-
-    Example:
-        >>> model = torch.nn.Dropout()
-        >>> with protect(model):
-        ...     y = model.eval()(torch.ones(2))
-        >>> model.training
-        True
     """
     with exclusive(), untouched(model, *also), no_synchronization(model, *also), without_checkpoints():
         yield
