@@ -234,12 +234,9 @@ def centre_crop(image: Tensor, size: int, crop: float = 0.875) -> Tensor:
     size) > 0.5``.
 
     Args:
-        image: (C, H, W) or (N, C, H, W) floats in [0, 1].
+        image: (C, H, W) or (N, C, H, W) floats in [0, 1]; ValueError for anything else.
         size: height and width of the result.
         crop: fraction of the shorter side that is kept, in (0, 1].
-
-    Raises:
-        ValueError: another shape, integers, no size, or a crop out of range.
 
     Example:
         >>> centre_crop(torch.rand(3, 40, 60), 16).shape
@@ -270,11 +267,8 @@ def to_hwc(maps: Tensor, index: int = 0) -> NDArray[np.float32]:
     """Return one map as float32 (H, W, C) for ``captum.attr.visualization.visualize_image_attr``.
 
     Args:
-        maps: (H, W), (C, H, W) or (N, C, H, W), any float dtype, on any device, attached or not.
+        maps: (H, W), (C, H, W) or (N, C, H, W), on any device; ValueError for a flat canvas, to be reshaped first.
         index: which of N.
-
-    Raises:
-        ValueError: another number of dims (reshape a flat canvas to (C, H, W) first).
 
     Example:
         >>> to_hwc(torch.rand(2, 3, 4, 5)).shape

@@ -58,13 +58,8 @@ def write_tensors(
     """Write tensors and metadata into one safetensors file with a sha256 of all its bytes, and return its path.
 
     The file is written atomically: under a temporary name in the same folder, then renamed. If writing fails, an
-    existing file is unchanged. A missing folder is created. Equal contents give equal bytes.
-
-    Args:
-        path: the file to write or replace.
-        tensors: on any device. A tensor that shares memory with another one is written twice.
-        kind: what the file holds; :func:`read_tensors` compares it.
-        metadata: values that JSON can hold.
+    existing file is unchanged. A missing folder is created. Equal contents give equal bytes. Tensors that share memory
+    are written separately. ``kind`` names what the file holds, and metadata are values that JSON can hold.
 
     Raises:
         StoreError: the path is a folder, a device or a pipe, or the file cannot be written.
@@ -92,15 +87,10 @@ def tensor_file_bytes(tensors: Mapping[str, Tensor], *, kind: str, metadata: Map
 def read_tensors(path: str | Path, *, kind: str | None, writer: str) -> TensorFile:
     """Read a file of :func:`write_tensors` to the CPU, and check its kind, its version and its sha256.
 
-    Files of version 1 are read with a warning. Those of the kinds "link" and "style-generator" have a sha256 of their
-    tensors but not of their metadata; those of the kinds "inr", "trans-inr" and "nern" have none. There is no version 1
-    of other kinds.
-
-    Args:
-        path: the file.
-        kind: the kind that the file must have. None also accepts safetensors files of other programs, which have no
-            sha256 to check.
-        writer: the function that writes such files, for the texts of errors.
+    Files of version 1 are read with a warning: those of the kinds "link" and "style-generator" have a sha256 of their
+    tensors but not of their metadata; those of the kinds "inr", "trans-inr" and "nern" have none. The kind None accepts
+    files of every kind, also safetensors files of other programs, which have no sha256 to check. ``writer`` is the
+    function that writes such files, for the texts of errors.
 
     Raises:
         FileNotFoundError: no such file.

@@ -70,9 +70,9 @@ def read_video(
 
     Frames are turned and mirrored as the file requires (FFmpeg's display matrix; in folders, the orientation tag), and
     transparent pixels are blended with white. Frames are returned in their stored order: times, and with them a
-    variable frame rate, are not read. Pixels that are not square are kept, with a warning. A truncated file gives the
-    frames that can be read, with a warning. All frames are kept in memory, 12 bytes a pixel: give ``limit`` for a long
-    video.
+    variable frame rate, are not read. Pixels that are not square are kept, and of a truncated file the frames that can
+    be read are returned, both with a warning. All frames are kept in memory, 12 bytes a pixel: give ``limit`` for a
+    long video.
 
     Args:
         path: any video that FFmpeg reads, or a folder of frames in the order of their names, ``frame2`` before

@@ -29,19 +29,14 @@ from ..metrics import (
 
 
 def as_maps(attribution: Any, inputs: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return one map per image, of the photos' size: (N, H, W) in float32.
+    """Return one map per image, of the photos' size (H, W): (N, H, W) in float32.
 
-    Input-shaped attributions (N, C, H, W) become Σ|.| over channels; (N, 1, H, W) of a grey image is input-shaped.
-    Layer-shaped ones (N, 1, h, w) are clamped at 0 and resized bilinearly (align_corners=False). Maps (N, H, W) are not
-    changed.
-
-    Args:
-        attribution: output of the method, a tensor or an array.
-        inputs: (N, C, H, W), inputs of the method.
-        size: (H, W) of the photos, which differs from that of ``inputs`` where the preprocessing resizes.
+    Attributions of the shape of ``inputs`` (N, C, H, W) become Σ|.| over channels; (N, 1, H, W) of a grey image is
+    input-shaped. Layer-shaped ones (N, 1, h, w) are clamped at 0; maps (N, H, W) are not changed. Maps of another size,
+    that of the layer or of inputs that preprocessing resized, are resized bilinearly (align_corners=False).
 
     Raises:
-        TypeError: the attribution is not a tensor.
+        TypeError: the attribution is neither a tensor nor an array.
         ValueError: it has another shape.
 
     Example:
@@ -102,13 +97,10 @@ def quantus_explain_func(method: Any, **arguments: Any) -> Callable[..., NDArray
 
     Args:
         method: a function from a model to an attribution, such as ``lambda model: LayerGradCam(model, model.layer4)``;
-            or an attribution, which explains only the model that it was made with. Metrics that randomise a model
-            (MPRT, SmoothMPRT) pass copies of it, so they need a function.
+            or an attribution, which explains only the model that it was made with: ValueError for another one, such as
+            the copies of metrics that randomise a model (MPRT, SmoothMPRT).
         **arguments: keyword arguments for ``attribute``. A ``target`` replaces that of Quantus; with
             ``neuron_selector`` no target is passed.
-
-    Raises:
-        ValueError: Quantus passes another model than the one that the attribution was made with.
 
     Example:
         >>> from captum.attr import Saliency

@@ -30,16 +30,11 @@ def last_map(model: ForwardFunc, images: Tensor, preprocess: Preprocess | None =
     """Return the last module whose activation is a map with more than one position, or None.
 
     A map is (N, channels, h, w) or (N, h, w, channels), as determined by :func:`xinc_captum.hooks.unit_axis`. Modules
-    that the images do not pass through, such as a branch for another input, are ignored. Of nested modules with the
-    same map, such as a block and its last activation function, the outermost is returned.
+    that the images (N, C, H, W) in [0, 1] do not pass through are ignored. Of nested modules with the same map, such as
+    a block and its last activation function, the outermost is returned.
 
     The result is also None where most activations are tokens (N, positions, channels) and some of them come after the
     last map: the only map of a vision transformer is that of its first layer.
-
-    Args:
-        model: the classifier, or any function around it.
-        images: (N, C, H, W) in [0, 1].
-        preprocess: function from images in [0, 1] to the model's inputs.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten())

@@ -27,15 +27,7 @@ from .layers import (
     unwrap,
 )
 from .layout import check_preprocess, crop_of, fits, has_places, image_size, preprocesses, unit_axis, warn_of_crop
-from .state import (
-    exchange,
-    exclusive,
-    no_synchronization,
-    of_this_thread,
-    protect,
-    snapshot,
-    untouched,
-)
+from .state import exchange, exclusive, no_synchronization, of_this_thread, protect, snapshot, untouched
 
 __all__ = [
     "Captured",
