@@ -268,10 +268,6 @@ def _sensitivity(case: Case) -> Tensor:
     return values
 
 
-def _road(case: Case) -> Tensor:
-    return road(case.classify, case.photos, case.maps, case.target, seed=case.seed, scores=case.probability)
-
-
 def _infidelity(case: Case) -> Tensor:
     grey = case.photos.mean((2, 3), keepdim=True)
     generator = torch.Generator().manual_seed(case.seed)
@@ -313,7 +309,8 @@ COLUMNS = (
         meaning="area under the class's probability, strongest pixels added first",
     ),
     Column(
-        "road", "ROAD", "↑", _road, 3,
+        "road", "ROAD", "↑",
+        lambda c: road(c.classify, c.photos, c.maps, c.target, seed=c.seed, scores=c.probability), 3,
         "probability without the weakest pixels minus probability without the strongest pixels, divided by two",
     ),
     Column(

@@ -63,7 +63,7 @@ def floats_of(value: Any, module: nn.Module, name: Callable[[], str]) -> tuple[T
             return (value,), lambda new: new[0]
         raise _no_float_error(value, name())
     items = _items(value)
-    places = [key for key, item in items.items() if isinstance(item, Tensor) and item.is_floating_point()]
+    places = _float_keys(items)
     if not places:
         raise _no_float_error(value, name())
     if isinstance(module, nn.LSTM):  # its states repeat values of its output
@@ -73,6 +73,10 @@ def floats_of(value: Any, module: nn.Module, name: Callable[[], str]) -> tuple[T
             "(attribute_to_layer_input=True)."
         )
     return tuple(items[key] for key in places), lambda new: _rebuilt(value, dict(zip(places, new, strict=True)))
+
+
+def _float_keys(items: Mapping[Any, Any]) -> list[Any]:
+    return [key for key, item in items.items() if isinstance(item, Tensor) and item.is_floating_point()]
 
 
 def _items(value: Any) -> dict[Any, Any]:
@@ -121,21 +125,19 @@ def float_arguments(
     args: tuple[Any, ...], kwargs: dict[str, Any], name: Callable[[], str]
 ) -> tuple[Tensors, Callable[[Tensors], tuple[tuple[Any, ...], dict[str, Any]]]]:
     """Return the float tensors among a layer's arguments, and a function that builds arguments from replacements."""
-    values = (*args, *kwargs.values())
-    where = [i for i, v in enumerate(values) if isinstance(v, Tensor) and v.is_floating_point()]
-    if not where:
+    items: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
+    places = _float_keys(items)
+    if not places:
         raise LayerError(
-            f"layer {name()} takes ({_kinds(values)}); expected a floating-point tensor among its arguments. Explain "
-            "what leaves the layer instead (attribute_to_layer_input=False), or choose the module before it."
+            f"layer {name()} takes ({_kinds(items.values())}); expected a floating-point tensor among its arguments. "
+            "Explain what leaves the layer instead (attribute_to_layer_input=False), or choose the module before it."
         )
 
     def rebuild(new: Tensors) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        filled = list(values)
-        for i, value in zip(where, new, strict=True):
-            filled[i] = value
-        return tuple(filled[: len(args)]), dict(zip(kwargs, filled[len(args) :], strict=True))
+        filled = items | dict(zip(places, new, strict=True))
+        return tuple(filled[i] for i in range(len(args))), {name: filled[name] for name in kwargs}
 
-    return tuple(values[i] for i in where), rebuild
+    return tuple(items[key] for key in places), rebuild
 
 
 def one_tensor(value: Any, name: Callable[[], str], rows: int | None = None, *, at_input: bool = False) -> Tensor:
@@ -290,7 +292,8 @@ def capture(
     def keep(module: nn.Module, tensors: Tensors) -> Tensors | None:
         if offload is None:
             if not torch.is_grad_enabled():
-                captured.record(module, tuple(map(_plain, tensors)))
+                with torch.inference_mode(False), torch.no_grad():  # an ordinary copy also under inference mode
+                    captured.record(module, tuple(t.clone() for t in tensors))
                 return None
             tensors = tuple(t if t.requires_grad else t.detach().requires_grad_() for t in tensors)
             captured.record(module, tensors)
@@ -305,12 +308,6 @@ def capture(
         yield captured
         if offload is not None:
             wait()
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """Return a copy without a graph, which is an ordinary tensor also under inference mode."""
-    with torch.inference_mode(False), torch.no_grad():
-        return tensor.clone()
 
 
 def hook_values(
@@ -401,11 +398,6 @@ def reach(forward_func: ForwardFunc, layers: Sequence[nn.Module], call: Callable
 
     Under DataParallel, whose threads cannot be stopped, the forward pass runs to its end. A layer that would run again
     later in the pass is not detected; a full pass under :func:`capture`, which raises the same errors, detects it.
-
-    Example:
-        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(9, 9))
-        >>> reach(model, [model[1]], lambda: model(torch.ones(4, 2)))[model[1]].shape
-        torch.Size([4, 3])
     """
     waiting, ours = set(layers), of_this_thread()
 

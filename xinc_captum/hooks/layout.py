@@ -52,11 +52,11 @@ def unit_axis(
     loose: bool = False,
     advice: str = "unit_axis=1 for (rows, units, ...), or unit_axis=-1 for (rows, ..., units)",
 ) -> int:
-    """Return the axis of an activation that holds the units, from 1 to its last.
+    """Return the axis of an activation of this shape that holds the units, from 1 to its last.
 
     The first of these that applies decides:
 
-    1. ``requested``, the caller's ``unit_axis=``.
+    1. ``requested``, the caller's ``unit_axis=``, negative from the end.
     2. Two axes are (rows, units).
     3. The layer's class: convolutions, batch norms, pools: 1. ``Linear``, ``LayerNorm``, attention, transformer layers:
        the last. A recurrent layer runs along axis 1, its steps. A ``Sequential`` follows its last module, and an
@@ -64,17 +64,11 @@ def unit_axis(
     4. Four axes or more: the axis for which the other axes have the height : width of the model's input; if that does
        not decide, the modules inside the layer, and those around it.
 
-    Three axes, (rows, tokens, units) or (rows, units, length), are decided by 1 and 3 alone.
+    Three axes, (rows, tokens, units) or (rows, units, length), are decided by 1 and 3 alone; with ``loose``, for
+    distances, which name no unit, also by the modules in and around the layer.
 
-    Args:
-        shape: of the activation.
-        layer: the module.
-        forward_func: the model, in which the modules around the layer are found.
-        entered: shape of the model's first input; empty if it is not an image.
-        requested: the caller's choice, negative from the end.
-        at_input: whether the activation is the layer's input.
-        loose: also decide three axes by the modules in and around the layer; for distances, which name no unit.
-        advice: how the caller can choose the axis, for the message.
+    ``entered`` is the shape of the model's first input, empty if it is not an image; ``at_input`` tells whether the
+    activation is the layer's input; ``advice`` tells in the error how the caller can choose the axis.
 
     Raises:
         LayerError: several axes fit, or none.

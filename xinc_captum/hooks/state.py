@@ -435,21 +435,11 @@ def snapshot(
 ) -> Callable[..., Any]:
     """Return a function that computes what ``forward_func`` computes now, also after further training of the model.
 
-    Parameters and buffers are copied once. Each call uses the copies and then restores the user's own tensor objects,
-    also after an exception. Train flags are those of now. Buffers that a module in training mode updates start each
-    call with the same values. Modules that are not found behind ``forward_func`` are called in their current state.
-
-    Args:
-        forward_func: a module, or a function around modules.
-        also: further modules to copy.
-        change: applied to every copied parameter, for example to compare with a model of shuffled weights.
-
-    Example:
-        >>> model = torch.nn.Linear(1, 1)
-        >>> frozen, before = snapshot(model), model(torch.ones(1, 1))
-        >>> _ = torch.nn.init.zeros_(model.weight)
-        >>> bool(frozen(torch.ones(1, 1)) == before)
-        True
+    Parameters and buffers of its modules, and of ``also``, are copied once; ``change`` is applied to every copied
+    parameter, for example to compare with a model of shuffled weights. Each call uses the copies and then restores the
+    user's own tensor objects, also after an exception. Train flags are those of now. Buffers that a module in training
+    mode updates start each call with the same values. Modules that are not found behind ``forward_func`` are called in
+    their current state.
     """
     roots = list({id(m): m for m in (*modules_behind(forward_func), *also)}.values())
     refuse_sharded(roots, "a copy of its weights (a canvas, or the shuffled control of .trust)")
@@ -496,11 +486,6 @@ def exchange(forward_func: ForwardFunc) -> Callable[[Mapping[str, Tensor]], Forw
     Raises:
         KeyError: a name is not that of a parameter or buffer of the model.
         ValueError: two different replacements for two names of one tensor.
-
-    Example:
-        >>> model = torch.nn.Linear(1, 1, bias=False)
-        >>> exchange(model)({"weight": torch.full((1, 1), 3.0)})(torch.ones(2, 1)).tolist()
-        [[3.0], [3.0]]
     """
     roots = modules_behind(forward_func)
     root, modules = roots[0], modules_below(roots)
