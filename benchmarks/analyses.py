@@ -14,8 +14,16 @@ from reference import load, network
 
 from xinc_captum import NeuronCanvas
 from xinc_captum.inr import coordinates, render
-from xinc_captum.metrics.image_fields import association, edges, intensity
-from xinc_captum.metrics.regions import as_masks, colour_regions, gabor_regions, grid_cells, region_test
+from xinc_captum.metrics.regions import (
+    as_masks,
+    association,
+    colour_regions,
+    edges,
+    gabor_regions,
+    grid_cells,
+    intensity,
+    region_test,
+)
 from xinc_captum.metrics.spread import magnitudes, participation, pixels_per_unit, units_for, units_per_pixel
 
 SIZE = (128, 256)

@@ -23,7 +23,7 @@ from ..attributions.base import attribution_context
 from ..hooks import ForwardFunc, check_preprocess, crop_of, gradient_errors, modules_behind, of_this_thread, protect
 from ..metrics import PROBABILITIES, Probability, energy_in_mask
 from ..metrics.faithfulness import Target, score_outputs
-from ..metrics.probability import class_outputs
+from ..metrics.statistics import class_outputs
 from ..progress import progress
 from ..zoo import Classifier
 from .measures import DEFAULT, Case, Column, faults, maps_of, select_columns

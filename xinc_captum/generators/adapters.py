@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import store
-from .protocol import class_rows, normal, truncate
+from .protocol import ClassSampler, normal, random_stream, truncate
 
 _NOISY = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.modules.dropout._DropoutNd)
 
@@ -20,18 +20,11 @@ def _depends_on_mode(module: nn.Module) -> bool:
     return isinstance(module, _NOISY) or not type(module).__module__.startswith("torch.nn.")
 
 
-class Adapter(nn.Module):
-    """Base class of adapters: a network as a generator, called with latents.
+class Adapter(ClassSampler, nn.Module):
+    """Base class of adapters: a network in eval mode as a generator, called with latents.
 
-    Args:
-        network: already built, in eval mode; it is not changed.
-        image_range: lowest and highest value of a pixel.
-        num_classes: number of classes, 0 for none.
-
-    Raises:
-        TypeError: network is not a module.
-        ValueError: a module in training mode, in which batch norm and dropout change the images, and the mapping of a
-            StyleGAN updates its mean latent.
+    Training mode raises a ValueError: batch norm and dropout would change the images, and the mapping of a StyleGAN
+    would update its mean latent.
     """
 
     differentiable = True
@@ -70,8 +63,6 @@ class Adapter(nn.Module):
 
 
 _NONE = torch.zeros(())
-
-
 _BOUND = 2.0  # of the noise, in standard deviations, as in BigGAN
 
 
@@ -116,27 +107,14 @@ class BigGANAdapter(Adapter):
         self.noise_dim = int(network.embeddings.out_features)  # type: ignore[union-attr,arg-type]
         self.statistics = statistics
 
-    def latent_mean(self, classes: Tensor | int | None = None) -> Tensor:
-        """Return latents without noise for (n,) classes, (n, latent_dim); (1, latent_dim) for one class."""
-        n = len(classes) if isinstance(classes, Tensor) and classes.dim() else 1
-        embedded = self._embed_classes(classes, n)
+    def _centre(self, rows: Tensor | None, n: int) -> Tensor:
+        """Return latents without noise."""
+        embedded = self._embed_classes(rows)
         return torch.cat([torch.zeros_like(embedded), embedded], 1)
 
-    @torch.no_grad()
-    def sample_latents(
-        self,
-        n: int,
-        classes: Tensor | int | None = None,
-        truncation: float = 1.0,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Return latents (n, latent_dim) of one class, or of ``classes`` (n,); truncation shrinks the noise.
-
-        Raises:
-            ValueError: n that is not positive, or unknown classes.
-        """
-        embedded = self._embed_classes(classes, n)
+    def _draw(self, rows: Tensor | None, n: int, truncation: float, generator: torch.Generator | None) -> Tensor:
+        """Return truncated noise beside the embedded class."""
+        embedded = self._embed_classes(rows)
         noise = _truncated_noise(n, self.noise_dim, generator).to(embedded)
         return torch.cat([truncate(noise, 0.0, truncation), embedded], 1)
 
@@ -151,8 +129,7 @@ class BigGANAdapter(Adapter):
         """Return the names of the blocks, lowest resolution first; their outputs are (n, channels, H, W)."""
         return [name for name, _ in self.named_modules() if name.rpartition(".")[0] == "network.generator.layers"]
 
-    def _embed_classes(self, classes: Tensor | int | None, n: int) -> Tensor:
-        rows = class_rows(classes, n, self.num_classes, self.like().device)
+    def _embed_classes(self, rows: Tensor | None) -> Tensor:
         assert rows is not None  # noqa: S101 - it has classes
         embedded: Tensor = self.network.embeddings(  # type: ignore[operator]
             F.one_hot(rows, self.num_classes).to(self.like())
@@ -162,11 +139,9 @@ class BigGANAdapter(Adapter):
 
 def _truncated_noise(n: int, width: int, generator: torch.Generator | None) -> Tensor:
     """Return normal noise within ±2, by the inverse distribution function, so that every seed uses as many draws."""
-    if generator is None:
-        generator = torch.Generator()
-        generator.seed()
+    stream = random_stream(generator)
     edge = math.erf(_BOUND / math.sqrt(2))
-    uniform = torch.rand(n, width, generator=generator, device=generator.device, dtype=torch.float64)
+    uniform = torch.rand(n, width, generator=stream, device=stream.device, dtype=torch.float64)
     return math.sqrt(2) * torch.erfinv(edge * (2 * uniform - 1))
 
 
@@ -249,27 +224,14 @@ class DCGANAdapter(Adapter):
             raise ValueError(f"got noise_dim={noise_dim}, num_classes={num_classes}; expected at least 1 and 0.")
         self.noise_dim = noise_dim
 
-    def latent_mean(self, classes: Tensor | int | None = None) -> Tensor:
-        """Return latents without noise, (n, latent_dim); (1, latent_dim) for one class, or without classes."""
-        n = len(classes) if isinstance(classes, Tensor) and classes.dim() else 1
-        return self._with_class(torch.zeros(n, self.noise_dim).to(self.like()), classes)
+    def _centre(self, rows: Tensor | None, n: int) -> Tensor:
+        """Return latents without noise."""
+        return self._with_class(torch.zeros(n, self.noise_dim).to(self.like()), rows)
 
-    def sample_latents(
-        self,
-        n: int,
-        classes: Tensor | int | None = None,
-        truncation: float = 1.0,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Return latents (n, noise_dim + num_classes) of one class or of ``classes`` (n,), truncated towards 0.
-
-        Raises:
-            ValueError: n that is not positive, or unknown classes.
-        """
-        class_rows(classes, n, self.num_classes)
+    def _draw(self, rows: Tensor | None, n: int, truncation: float, generator: torch.Generator | None) -> Tensor:
+        """Return truncated noise beside the one-hot class."""
         noise = normal(n, self.noise_dim, generator, device=self.like().device, dtype=self.like().dtype)
-        return self._with_class(truncate(noise, 0.0, truncation), classes)
+        return self._with_class(truncate(noise, 0.0, truncation), rows)
 
     def synthesize(self, latents: Tensor) -> Tensor:
         """Return images (n, channels, H, W)."""
@@ -284,8 +246,7 @@ class DCGANAdapter(Adapter):
         kinds = (nn.ReLU, nn.LeakyReLU)
         return [f"network.{name}" for name, module in self.network.named_modules() if isinstance(module, kinds)]
 
-    def _with_class(self, noise: Tensor, classes: Tensor | int | None) -> Tensor:
-        rows = class_rows(classes, len(noise), self.num_classes, noise.device)
+    def _with_class(self, noise: Tensor, rows: Tensor | None) -> Tensor:
         return noise if rows is None else torch.cat([noise, F.one_hot(rows, self.num_classes).to(noise)], 1)
 
 
@@ -301,9 +262,7 @@ class StyleGANAdapter(Adapter):
 
     .. math:: w = \bar w_c + \psi\,(f(z, c) - \bar w_c), \qquad x = \mathrm{clamp}_{[-1, 1]}\, g(w, w, \dots, w)
 
-    Symbols: f the mapping and g the synthesis of the network; w̄_c the tracked mean of class c, or of all latents if
-        the
-    network stores only one.
+    Symbols: f the mapping and g the synthesis of the network; w̄_c the tracked mean of class c, or of all latents.
 
     Build the network with its authors' code; :func:`load_weights` loads weights from safetensors. The authors'
     checkpoints are pickles, which can run code, so this class opens none.
@@ -348,29 +307,14 @@ class StyleGANAdapter(Adapter):
                 "with a mean for each class."
             )
 
-    def latent_mean(self, classes: Tensor | int | None = None) -> Tensor:
-        """Return the centres of truncation (n, w_dim); (1, w_dim) for one class, or without classes."""
-        n = len(classes) if isinstance(classes, Tensor) and classes.dim() else 1
+    def _centre(self, rows: Tensor | None, n: int) -> Tensor:
+        """Return the tracked mean of each class, or of all latents."""
         average = self._average()
-        rows = class_rows(classes, n, self.num_classes, average.device)
         return average.expand(n, -1) if average.dim() == 1 or rows is None else average[rows]
 
-    @torch.no_grad()
-    def sample_latents(
-        self,
-        n: int,
-        classes: Tensor | int | None = None,
-        truncation: float = 1.0,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Return latents (n, w_dim) of one class, or of ``classes`` (n,), truncated towards the mean.
-
-        Raises:
-            ValueError: n that is not positive, unknown classes, or a mapping whose output has another shape.
-        """
+    def _draw(self, rows: Tensor | None, n: int, truncation: float, generator: torch.Generator | None) -> Tensor:
+        """Return the mapped noise, or raise a ValueError if the mapping's output has another shape."""
         like = self.like()
-        rows = class_rows(classes, n, self.num_classes, like.device)
         noise = normal(n, self.noise_dim, generator, device=like.device, dtype=like.dtype)
         one_hot = like.new_zeros(n, 0) if rows is None else F.one_hot(rows, self.num_classes).to(like)
         mapped: Tensor = self.network.mapping(noise, one_hot)  # type: ignore[operator]
@@ -379,7 +323,7 @@ class StyleGANAdapter(Adapter):
                 f"the mapping returned {tuple(mapped.shape)}; expected ({n}, {self.num_ws}, {self.latent_dim}), the "
                 "same w for every layer."
             )
-        return truncate(mapped[:, 0], self.latent_mean(rows), truncation)
+        return truncate(mapped[:, 0], self._centre(rows, n), truncation)
 
     def synthesize(self, latents: Tensor) -> Tensor:
         """Return images (n, channels, H, W), clamped to [-1, 1]."""
@@ -426,16 +370,12 @@ _SAFE_WAY = (
 def load_weights(network: Network, path: str | Path) -> Network:
     """Load the weights of a safetensors file into a network of the same architecture.
 
-    Checkpoints of StyleGAN are pickles. Opening one can run any function, and these contain the source code of the
-    network, which is executed. Safetensors holds numbers only, so build the network with its own code first. The names
-    and shapes of all tensors must match.
+    Checkpoints of StyleGAN are pickles, and opening one runs the code in it. Safetensors holds numbers only, so build
+    the network with its own code first.
 
     Args:
-        network: any module; its weights are replaced.
-        path: a file of ``safetensors.torch.save_file``.
-
-    Returns:
-        The network.
+        network: any module; its weights are replaced, and it is returned.
+        path: a file of ``safetensors.torch.save_file``; the names and shapes of all tensors must match.
 
     Raises:
         FileNotFoundError: no such file.

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from .protocol import class_rows, normal, truncate
+from .protocol import ClassSampler, check_unit_range, count_labels, normal, truncate
 
 
-class EigenGenerator(nn.Module):
+class EigenGenerator(ClassSampler, nn.Module):
     r"""Generator of images as the mean image plus principal components, with Gaussian latents for each class.
 
     .. math:: G(w) = \mathrm{clamp}_{[0,1]}\Big(\bar x + \sum_k w_k v_k\Big), \qquad
@@ -61,28 +61,19 @@ class EigenGenerator(nn.Module):
         ):
             self.register_buffer(name, value.to(images.dtype))
 
-    def latent_mean(self, classes: Tensor | int | None = None) -> Tensor:
-        """Return the means of the classes (n, latent_dim); (1, latent_dim) for one class, or without classes."""
-        n = len(classes) if isinstance(classes, Tensor) and classes.dim() else 1
-        return self.class_means[self._rows(classes, n)]
+    def like(self) -> Tensor:
+        """Return the mean image, which has the latents' device and dtype."""
+        return self.mean
 
-    def sample_latents(
-        self,
-        n: int,
-        classes: Tensor | int | None = None,
-        truncation: float = 1.0,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Return latents (n, components) of one class, or of ``classes`` (n,), truncated towards the class mean.
+    def _centre(self, rows: Tensor | None, n: int) -> Tensor:
+        """Return the mean of each class, or of all latents."""
+        return self.class_means[_zeros_for(rows, n)]
 
-        Raises:
-            ValueError: n that is not positive, or unknown classes.
-        """
-        rows = self._rows(classes, n)
+    def _draw(self, rows: Tensor | None, n: int, truncation: float, generator: torch.Generator | None) -> Tensor:
+        """Return latents of each class's Gaussian."""
         noise = normal(n, self.basis.shape[0], generator, device=self.mean.device, dtype=self.mean.dtype)
-        centre = self.class_means[rows]
-        return truncate(centre + torch.einsum("nij,nj->ni", self.class_roots[rows], noise), centre, truncation)
+        roots, centre = self.class_roots[_zeros_for(rows, n)], self._centre(rows, n)
+        return truncate(centre + torch.einsum("nij,nj->ni", roots, noise), centre, truncation)
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the latents (n, components) whose images are nearest to images (n, C, H, W)."""
@@ -102,9 +93,10 @@ class EigenGenerator(nn.Module):
         """Return no layers: no activation is a map of image positions."""
         return []
 
-    def _rows(self, classes: Tensor | int | None, n: int) -> Tensor:
-        rows = class_rows(classes, n, self.num_classes, self.mean.device)
-        return torch.zeros(n, dtype=torch.long, device=self.mean.device) if rows is None else rows
+
+def _zeros_for(rows: Tensor | None, n: int) -> Tensor:
+    """Return ``rows``, or class 0 for all ``n`` where there are no classes."""
+    return torch.zeros(n, dtype=torch.long) if rows is None else rows
 
 
 def _check_images(images: Tensor, labels: Tensor | None, components: int) -> tuple[Tensor, Tensor]:
@@ -112,19 +104,13 @@ def _check_images(images: Tensor, labels: Tensor | None, components: int) -> tup
         raise ValueError(
             f"images are {images.dtype} of shape {tuple(images.shape)}; expected floats (n, C, H, W), at least 2."
         )
-    low, high = (float(edge) for edge in images.aminmax())
-    if not (low >= -1e-3 and high <= 1 + 1e-3):
-        raise ValueError(f"images lie in [{low:.3g}, {high:.3g}]; expected [0, 1]. Divide by their highest value.")
+    check_unit_range(images)
     most = min(len(images), images[0].numel())
     if not 1 <= components <= most:
         raise ValueError(f"components is {components}; expected 1 to {most}, from {len(images)} images.")
     if labels is None:
         return images.detach(), torch.zeros(len(images), dtype=torch.long, device=images.device)
-    if labels.shape != images.shape[:1] or labels.is_floating_point() or int(labels.min()) < 0:
-        raise ValueError(
-            f"labels are {labels.dtype} of shape {tuple(labels.shape)}; expected integers from 0 on, ({len(images)},)."
-        )
-    counts = labels.bincount()
+    counts = count_labels(labels, len(images))
     if int(counts.min()) < 2:
         raise ValueError(f"class {int(counts.argmin())} has {int(counts.min())} images; expected at least 2 of each.")
     return images.detach(), labels.to(images.device)

@@ -83,31 +83,12 @@ def images_and_features(
 
 
 def stack_maps(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """Return all maps concatenated at one size, by nearest-neighbour upsampling, the input of the paper's head.
-
-    Args:
-        maps: (n, channels, h, w) each.
-        size: (H, W).
-
-    Returns:
-        (n, all channels, H, W).
-
-    Example:
-        >>> stack_maps([torch.zeros(1, 2, 2, 2), torch.ones(1, 3, 4, 4)], (4, 4)).shape
-        torch.Size([1, 5, 4, 4])
-
-    Source: Tritrong et al., "Repurposing GANs for One-shot Semantic Part Segmentation" (CVPR 2021).
-    """
+    """Return all maps enlarged to one size and concatenated, (n, all channels, H, W): the input of the paper's head."""
     return torch.cat([enlarge(m, size) for m in maps], 1)
 
 
 def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return maps upsampled by nearest neighbours; integer factors take half the time of ``interpolate`` on a CPU.
-
-    Example:
-        >>> enlarge(torch.tensor([[[[1.0, 2.0]]]]), (1, 4)).flatten()
-        tensor([1., 1., 2., 2.])
-    """
+    """Return maps upsampled by nearest neighbours; integer factors take half the time of ``interpolate`` on a CPU."""
     rows, columns = maps.shape[2:]
     if (rows, columns) == size:
         return maps

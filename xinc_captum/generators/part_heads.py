@@ -22,10 +22,9 @@ class FewShotHead(nn.Module):
 
     Args:
         channels: of each feature map.
-        parts: how many are told apart.
+        parts: number of parts.
         widths: of the inner convolutions.
-        dilations: one more than widths. The paper's small head: 1, 2, 1, 2, 1; medium: 1, 2, 4, 1, 2, 4, 1; large:
-            1, 2, 4, 8, 1, 2, 4, 8, 1.
+        dilations: one more than widths. The paper's medium head: 1, 2, 4, 1, 2, 4, 1; large: 1, 2, 4, 8, 1, 2, 4, 8, 1.
         seed: of the first weights.
 
     Raises:
@@ -62,10 +61,7 @@ class FewShotHead(nn.Module):
         with exclusive(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for in_channels, out_channels, dilation in zip(sizes, sizes[1:], dilations, strict=False):
-                layers += [
-                    nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation),
-                    nn.LeakyReLU(0.2),
-                ]
+                layers += [_convolution(in_channels, out_channels, dilation), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers[:-1])
 
     def project(self, index: int, feature: Tensor) -> Tensor:
@@ -79,11 +75,7 @@ class FewShotHead(nn.Module):
         return logits
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """(n, channels, h, w) maps to (n, parts, H, W) logits.
-
-        Raises:
-            ValueError: maps of other channels than the head was made for.
-        """
+        """Return logits (n, parts, H, W) of maps (n, channels, h, w); other channels raise a ValueError."""
         check_maps(maps, self.channels)
         return self.logits(maps, size)
 
@@ -98,7 +90,7 @@ class ProjectionHead(nn.Module):
 
     Args:
         channels: of each feature map.
-        parts: how many are told apart.
+        parts: number of parts.
         width: of the projections and the inner convolutions.
         dilations: of the 3×3 convolutions; the last one outputs the parts.
         seed: of the first weights.
@@ -132,10 +124,7 @@ class ProjectionHead(nn.Module):
             torch.manual_seed(seed)
             self.projections = nn.ModuleList(nn.Conv2d(in_width, width, 1) for in_width in channels)
             for in_channels, out_channels, dilation in zip(widths, widths[1:], dilations, strict=False):
-                layers += [
-                    nn.LeakyReLU(0.2),
-                    nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation),
-                ]
+                layers += [nn.LeakyReLU(0.2), _convolution(in_channels, out_channels, dilation)]
         self.layers = nn.Sequential(*layers)
 
     def project(self, index: int, feature: Tensor) -> Tensor:
@@ -150,13 +139,13 @@ class ProjectionHead(nn.Module):
         return logits
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """(n, channels, h, w) maps to (n, parts, H, W) logits.
-
-        Raises:
-            ValueError: maps of other channels than the head was made for.
-        """
+        """Return logits (n, parts, H, W) of maps (n, channels, h, w); other channels raise a ValueError."""
         check_maps(maps, self.channels)
         return self.logits([self.project(index, feature) for index, feature in enumerate(maps)], size)
+
+
+def _convolution(in_channels: int, out_channels: int, dilation: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 3, padding=dilation, dilation=dilation)
 
 
 def _check(channels: Sequence[int], parts: int) -> None:
@@ -194,7 +183,7 @@ def fit_head(
     weight_decay: float = 1e-3,
     show_progress: bool = False,
 ) -> Tensor:
-    """Fit a head in place by the paper's recipe, and return the mean loss of each epoch.
+    """Fit a head in place by the paper's recipe, and return the mean loss of each epoch, (epochs,).
 
     The loss is the cross-entropy; Adam takes one step an image, and its rate is divided by ten after every 50 epochs.
 
@@ -208,9 +197,6 @@ def fit_head(
         learning_rate: Adam's.
         weight_decay: Adam's.
         show_progress: a bar on standard error.
-
-    Returns:
-        (epochs,), the mean loss of each.
 
     Raises:
         ValueError: labels of another shape, of an unknown part, or without pixels of a part.

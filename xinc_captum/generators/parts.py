@@ -66,11 +66,7 @@ class ImageParts:
             raise ValueError(f"names are {self.names} but no masks are given; the whole image is one part.")
 
     def draw(self, generator: Generator, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Return images and masks of latents.
-
-        Raises:
-            ValueError: masks that do not match the images or the names.
-        """
+        """Return images and masks of latents, or raise ValueError for masks that do not match the images or names."""
         images = images_in_unit_range(generator, latents)
         if self._masks is None:
             return images, torch.ones_like(images[:, :1])
@@ -146,13 +142,6 @@ class FeatureClusters(nn.Module):
     Symbols: z the pixel's features, smoothed over 3×3 pixels (transposed convolutions leave a checkerboard pattern that
     would dominate k-means), each channel minus its mean, divided by its standard deviation and by the root of the
     number of channels; c the centres; β the sharpness. :func:`cluster_features` returns it.
-
-    Args:
-        mean: of each channel, (channels,).
-        scale: divisor of each channel, (channels,).
-        centres: (k, channels).
-        channels: of each feature map.
-        sharpness: β.
     """
 
     mean: Tensor
@@ -185,22 +174,13 @@ class FeatureClusters(nn.Module):
         return total
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """(n, channels, h, w) maps to (n, k, H, W) logits.
-
-        Raises:
-            ValueError: maps with other channels than those of the centres.
-        """
+        """Return logits (n, k, H, W) of maps (n, channels, h, w); other channels raise a ValueError."""
         check_maps(maps, self.channels)
         return self.logits([self.project(index, feature) for index, feature in enumerate(maps)], size)
 
 
 def even(maps: Tensor) -> Tensor:
-    """Return maps smoothed by weights 1, 2, 1 along rows and columns, with the edge repeated.
-
-    Example:
-        >>> even(torch.tensor([[[[1.0, -1.0, 1.0, -1.0]]]])).flatten()
-        tensor([ 0.5000,  0.0000,  0.0000, -0.5000])
-    """
+    """Return maps smoothed by weights 1, 2, 1 along rows and columns, with the edge repeated."""
     wide = F.pad(maps, (1, 1, 1, 1), mode="replicate")
     down = wide[:, :, :-2] + 2 * wide[:, :, 1:-1] + wide[:, :, 2:]
     return (down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:]) / 16
@@ -209,16 +189,13 @@ def even(maps: Tensor) -> Tensor:
 def cluster_features(
     maps: Sequence[Tensor], clusters: int, *, seed: int = 0, sharpness: float = 20.0
 ) -> FeatureClusters:
-    """Return clusters of pixels by k-means on their features (scikit-learn, extra ``analysis``).
+    """Return a head for :class:`FeatureParts` by k-means on pixels' features (scikit-learn, extra ``analysis``).
 
     Args:
         maps: of :func:`images_and_features`, (n, channels, h, w) each.
         clusters: k.
         seed: of the sampled pixels, and of the first centres.
         sharpness: of the soft masks.
-
-    Returns:
-        :class:`FeatureClusters`, to be used as the head of :class:`FeatureParts`.
 
     Raises:
         ValueError: fewer than two clusters, fewer pixels than clusters, or features that are not finite.

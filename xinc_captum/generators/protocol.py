@@ -45,8 +45,7 @@ def class_rows(
         device: of the result.
 
     Raises:
-        ValueError: n is not positive; classes are given for a generator without classes, or missing for one with
-            classes; a class is unknown; or their number is not n.
+        ValueError: n is not positive, or classes are missing, unknown, not n, or given where there are none.
         TypeError: classes that are not integers.
 
     Example:
@@ -86,19 +85,24 @@ def normal(
     Args:
         n: rows.
         width: columns.
-        generator: the random stream, on any device; None creates one that is seeded by the system.
-        device: of the result. The numbers depend only on the generator's device.
+        generator: the random stream, whose device decides the numbers; None creates one that the system seeds.
+        device: of the result.
         dtype: a float type.
 
     Example:
         >>> normal(2, 3, torch.Generator().manual_seed(0)).shape
         torch.Size([2, 3])
     """
+    stream = random_stream(generator)
+    return torch.randn(n, width, generator=stream, device=stream.device).to(device, dtype)
+
+
+def random_stream(generator: torch.Generator | None) -> torch.Generator:
+    """Return ``generator``, or a new one that the system seeds."""
     if generator is None:
         generator = torch.Generator()
         generator.seed()
-    noise = torch.randn(n, width, generator=generator, device=generator.device)
-    return noise.to(device, dtype)
+    return generator
 
 
 def normal_latents(width: int) -> Callable[..., Tensor]:
@@ -108,9 +112,6 @@ def normal_latents(width: int) -> Callable[..., Tensor]:
 
     Args:
         width: of the latent.
-
-    Returns:
-        ``sample_latents(n, classes, truncation, generator=…)``.
 
     Raises:
         ValueError: width, or later n, is not positive; or classes are given.
@@ -168,6 +169,45 @@ class Generator(Protocol):
     def synthesize(self, latents: Tensor) -> Tensor:
         """Return images (n, channels, H, W) of latents (n, latent_dim); each image depends on its own latent alone."""
         ...
+
+
+class ClassSampler:
+    """Base class of generators that sample by class: subclasses map noise and classes to latents."""
+
+    num_classes: int
+
+    def like(self) -> Tensor:
+        """Return a tensor with the device and dtype of the latents."""
+        raise NotImplementedError
+
+    def _centre(self, rows: Tensor | None, n: int) -> Tensor:
+        """Return the centres of truncation (n, latent_dim) of the classes ``rows`` (n,)."""
+        raise NotImplementedError
+
+    def _draw(self, rows: Tensor | None, n: int, truncation: float, generator: torch.Generator | None) -> Tensor:
+        """Return latents (n, latent_dim) of the classes ``rows`` (n,)."""
+        raise NotImplementedError
+
+    def latent_mean(self, classes: Tensor | int | None = None) -> Tensor:
+        """Return the centres of truncation (n, latent_dim); (1, latent_dim) for one class, or without classes."""
+        n = len(classes) if isinstance(classes, Tensor) and classes.dim() else 1
+        return self._centre(class_rows(classes, n, self.num_classes, self.like().device), n)
+
+    @torch.no_grad()
+    def sample_latents(
+        self,
+        n: int,
+        classes: Tensor | int | None = None,
+        truncation: float = 1.0,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return latents (n, latent_dim) of one class or of ``classes`` (n,), truncated towards :meth:`latent_mean`.
+
+        Raises:
+            ValueError: n is not positive, or classes are unknown.
+        """
+        return self._draw(class_rows(classes, n, self.num_classes, self.like().device), n, truncation, generator)
 
 
 class CallableGenerator:
@@ -254,10 +294,7 @@ def images_in_unit_range(generator: Generator, latents: Tensor) -> Tensor:
 
     Args:
         generator: ``low`` and ``high`` are its ``image_range``.
-        latents: (n, latent_dim).
-
-    Returns:
-        (n, channels, H, W) floats in [0, 1] up to rounding, differentiable if the generator is.
+        latents: (n, latent_dim) to images (n, channels, H, W), differentiable if the generator is.
 
     Raises:
         ValueError: latents or images of another shape, or images that are not finite or exceed ``image_range``.
@@ -297,6 +334,22 @@ def _check_range(image_range: tuple[float, float]) -> tuple[float, float]:
     return low, high
 
 
+def check_unit_range(images: Tensor) -> None:
+    """Raise ValueError unless training images lie in [0, 1], up to rounding."""
+    low, high = (float(edge) for edge in images.aminmax())
+    if not (low >= -_SLACK and high <= 1 + _SLACK):
+        raise ValueError(f"images lie in [{low:.3g}, {high:.3g}]; expected [0, 1]. Divide by their highest value.")
+
+
+def count_labels(labels: Tensor, n: int) -> Tensor:
+    """Return the number of images of each class, or raise ValueError unless labels are (n,) integers from 0 on."""
+    if labels.shape != (n,) or labels.is_floating_point() or int(labels.min()) < 0:
+        raise ValueError(
+            f"labels are {labels.dtype} of shape {tuple(labels.shape)}; expected integers from 0 on, ({n},)."
+        )
+    return labels.bincount()
+
+
 def check_generator(generator: Generator, *, classes: Tensor | int | None = None) -> tuple[int, tuple[int, int, int]]:
     """Check a generator on three latents.
 
@@ -313,7 +366,7 @@ def check_generator(generator: Generator, *, classes: Tensor | int | None = None
 
     Raises:
         TypeError: a member is missing.
-        ValueError: one of these conditions does not hold; the text names it and what to do.
+        ValueError: a condition does not hold; the text names it and what to do.
 
     Example:
         >>> from xinc_captum.generators import from_callable, normal_latents

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .. import store
 from ..hooks import exclusive
 from ..progress import progress
-from .protocol import class_rows, normal, truncate
+from .protocol import ClassSampler, check_unit_range, count_labels, normal, truncate
 
 
 class ProjectionDiscriminator(nn.Module):
@@ -22,18 +22,6 @@ class ProjectionDiscriminator(nn.Module):
     .. math:: D(x, c) = a^\top h(x) + b + \langle v_c, h(x) \rangle
 
     Symbols: h(x) (n, width) features of three convolutions and a linear layer; v_c the direction of class c.
-
-    Args:
-        num_classes: at least 1.
-        size: height and width of the images, a multiple of 4.
-        image_channels: 1 for grey, 3 for colour.
-        width: of h.
-        generator: for the first weights; None takes torch's global stream.
-
-    Example:
-        >>> critic = ProjectionDiscriminator(num_classes=10, size=16)
-        >>> critic(torch.rand(2, 1, 16, 16), torch.tensor([3, 4])).shape
-        torch.Size([2])
 
     Source: Miyato & Koyama, "cGANs with Projection Discriminator" (ICLR 2018), eq. 3.
     """
@@ -91,16 +79,8 @@ class StyledBlock(nn.Module):
 
     .. math:: y_k = \mathrm{LeakyReLU}\big((1 + s_k(w))\, \mathrm{IN}(\mathrm{conv}(x))_k + t_k(w)\big)
 
-    Symbols: IN instance normalisation of each map; s and t affine functions of the latent w.
-
-    Args:
-        channels: maps in and out.
-        latent_dim: width of w.
-        grow: doubles height and width before the convolution.
-
-    Example:
-        >>> StyledBlock((4, 8), latent_dim=16, grow=True)(torch.rand(2, 4, 7, 7), torch.rand(2, 16)).shape
-        torch.Size([2, 8, 14, 14])
+    Symbols: IN instance normalisation of each map; s and t affine functions of the latent w. With ``grow``, height and
+    width are doubled first.
 
     Source: Huang & Belongie, "Arbitrary Style Transfer in Real-time with AdaIN" (ICCV 2017), eq. 8.
     """
@@ -119,7 +99,7 @@ class StyledBlock(nn.Module):
         return F.leaky_relu((1 + scale) * F.instance_norm(self.conv(maps)) + shift, 0.2)
 
 
-class StyleGenerator(nn.Module):
+class StyleGenerator(ClassSampler, nn.Module):
     r"""Generator whose latent w, a function of class and noise, sets the style of every layer.
 
     .. math:: w = f([z, e_c]), \quad z \sim N(0, I), \qquad
@@ -228,26 +208,16 @@ class StyleGenerator(nn.Module):
             rows = torch.full((_DRAWS,), label, device=noise.device)
             self.class_means[label] = self.map(noise, rows).mean(0)
 
-    def latent_mean(self, classes: Tensor | int | None = None) -> Tensor:
-        """Return the mean latents (n, latent_dim) of classes (n,); (1, latent_dim) of one class."""
-        n = len(classes) if isinstance(classes, Tensor) and classes.dim() else 1
-        return self.class_means[class_rows(classes, n, self.num_classes, self.const.device)]
+    def like(self) -> Tensor:
+        """Return the constant, which has the latents' device and dtype."""
+        return self.const
 
-    @torch.no_grad()
-    def sample_latents(
-        self,
-        n: int,
-        classes: Tensor | int | None = None,
-        truncation: float = 1.0,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Return latents (n, latent_dim) of one class, or of ``classes`` (n,), truncated towards the class mean.
+    def _centre(self, rows: Tensor | None, n: int) -> Tensor:
+        """Return the measured mean of each class."""
+        return self.class_means[rows]
 
-        Raises:
-            ValueError: n that is not positive, or unknown classes.
-        """
-        rows = class_rows(classes, n, self.num_classes, self.const.device)
+    def _draw(self, rows: Tensor | None, n: int, truncation: float, generator: torch.Generator | None) -> Tensor:
+        """Return the mapped noise, truncated towards the class mean."""
         assert rows is not None  # noqa: S101 - it has classes
         noise = normal(n, self.noise_dim, generator, device=self.const.device, dtype=self.const.dtype)
         return truncate(self.map(noise, rows), self.class_means[rows], truncation)
@@ -296,12 +266,7 @@ class LoadedStyle(NamedTuple):
 
 
 def save_style_generator(model: StyleGenerator, path: str | Path, *, recipe: Mapping[str, Any]) -> None:
-    """Write a generator with its recipe, as :func:`~xinc_captum.store.write_tensors` does.
-
-    Args:
-        model: the generator.
-        path: the file to write or replace; a missing folder is created.
-        recipe: values that JSON can hold: data, seed, steps.
+    """Write a generator and ``recipe``, values that JSON can hold, as :func:`~xinc_captum.store.write_tensors` does.
 
     Raises:
         StoreError: the file cannot be written.
@@ -385,8 +350,7 @@ def train_style_generator(
         show_progress: a progress bar on stderr.
 
     Returns:
-        The running mean of the generator, in eval mode, with its mean latents measured, on the images' device. Torch's
-        global random state is restored; equal arguments give equal weights on the same machine.
+        The running mean of the generator, in eval mode, on the images' device; equal for equal arguments on a machine.
 
     Raises:
         ValueError: images that are not square or lie outside [0, 1], or labels that do not fit.
@@ -449,14 +413,8 @@ def _check_training_images(images: Tensor, labels: Tensor) -> int:
         raise ValueError(
             f"images are {images.dtype} of shape {tuple(images.shape)}; expected floats (n, channels, size, size)."
         )
-    low, high = (float(edge) for edge in images.aminmax())
-    if not (low >= -1e-3 and high <= 1 + 1e-3):
-        raise ValueError(f"images lie in [{low:.3g}, {high:.3g}]; expected [0, 1]. Divide by their highest value.")
-    if labels.shape != images.shape[:1] or labels.is_floating_point() or int(labels.min()) < 0:
-        raise ValueError(
-            f"labels are {labels.dtype} of shape {tuple(labels.shape)}; expected integers from 0 on, ({len(images)},)."
-        )
-    counts = labels.bincount()
+    check_unit_range(images)
+    counts = count_labels(labels, len(images))
     if int(counts.min()) == 0:
         raise ValueError(f"class {int(counts.argmin())} has no image; expected some of each class up to the highest.")
     return len(counts)

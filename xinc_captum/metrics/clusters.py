@@ -8,20 +8,14 @@ import torch
 from torch import Tensor
 
 from .._optional import require
-from .image_fields import edges, opponents
 from .motion import contribution_change
-from .regions import group_features
+from .regions import edges, group_features, opponents
 from .spread import check_clip, pool_cells, to_double
-from .statistics import rank_vectors
+from .statistics import rank_vectors, shuffle_units
 
 
 class UnitVectors(NamedTuple):
-    """Units as vectors.
-
-    Attributes:
-        values: (active units, dims), float64; each row has length 1.
-        units: (active units,), the indices of the units.
-    """
+    """Active units as vectors, (active units, dims), float64, each of length 1, and their indices, (active units,)."""
 
     values: Tensor
     units: Tensor
@@ -37,15 +31,8 @@ def unit_vectors(magnitudes: Tensor, grid: tuple[int, int] = (8, 16)) -> UnitVec
     that contribute at a single spot would each form a cluster, and all others would share the last. (The released code
     rescales each map between its smallest and largest value, so that a single pixel can change the whole vector.)
 
-    Args:
-        magnitudes: (units, H, W), or (frames, units, H, W), whose frames are concatenated in the vector.
-        grid: cells of :func:`pool_cells`.
-
-    Returns:
-        a :class:`UnitVectors`. To compare networks, use the same clip and grid, and ``torch.cat`` the values.
-
-    Raises:
-        ValueError: another number of dims, a finer grid than the image, negative or non-finite magnitudes.
+    Magnitudes, grid and errors are those of :func:`pool_cells`; the frames of a clip are concatenated in the vector. To
+    compare networks, use the same clip and grid, and ``torch.cat`` the values.
 
     Example:
         >>> unit_vectors(torch.tensor([[[1.0, 3.0]], [[0.0, 0.0]]]), (1, 2))
@@ -59,21 +46,11 @@ def unit_vectors(magnitudes: Tensor, grid: tuple[int, int] = (8, 16)) -> UnitVec
 
 
 def cluster_rows(vectors: Tensor, clusters: int = 6, *, seed: int = 0) -> Tensor:
-    """Return k-means clusters of the vectors (scikit-learn, extra ``analysis``).
+    """Return k-means clusters of vectors (units, dims) (scikit-learn, extra ``analysis``): (units,) int64.
 
-    The released code clusters the two coordinates of UMAP instead, which does not preserve distances.
-
-    Args:
-        vectors: (units, dims).
-        clusters: k.
-        seed: of the first centres.
-
-    Returns:
-        (units,), int64.
-
-    Raises:
-        ValueError: fewer different vectors than clusters, or values that are not finite.
-        ModuleNotFoundError: scikit-learn is missing.
+    The released code clusters the two coordinates of UMAP instead, which does not preserve distances. ``clusters`` is
+    k, ``seed`` that of the first centres. Raises ValueError for fewer different vectors than clusters, or values that
+    are not finite.
 
     Example:
         >>> labels = cluster_rows(torch.tensor([[0.0], [0.1], [5.0]]), 2)
@@ -92,10 +69,7 @@ def rand_index(first: Tensor, second: Tensor) -> float:
     .. math:: \mathrm{ARI} = \frac{\mathrm{RI} - E[\mathrm{RI}]}{1 - E[\mathrm{RI}]}
 
     Symbols: RI the fraction of the pairs of units on which the groupings agree (together in both, or apart in both).
-
-    Raises:
-        ValueError: another number of units.
-        ModuleNotFoundError: scikit-learn is missing.
+    Needs scikit-learn. Raises ValueError unless both are (units,) of one length.
 
     Example:
         >>> rand_index(torch.tensor([0, 0, 1, 1]), torch.tensor([5, 5, 2, 2]))
@@ -122,20 +96,11 @@ class ClusterStability(NamedTuple):
 def stability(
     vectors: Tensor, clusters: int = 6, *, seeds: Sequence[int] = (0, 1, 2, 3, 4), generator: torch.Generator
 ) -> ClusterStability:
-    """Return how well k-means clusters of different seeds agree, for every pair of seeds.
+    """Return how well k-means clusters of different seeds agree, for every pair of seeds, and a control.
 
-    Control: each dim is shuffled over the units separately, which keeps its distribution and removes clusters. If the
-    clusters are not more stable than this control, the vectors have no cluster structure.
-
-    Args:
-        vectors: (units, dims).
-        clusters: k.
-        seeds: of k-means, at least two.
-        generator: of the control.
-
-    Raises:
-        ValueError: fewer than two seeds, or fewer different vectors than clusters.
-        ModuleNotFoundError: scikit-learn is missing.
+    Control: each dim is shuffled over the units separately, by ``generator``, which keeps its distribution and removes
+    clusters. If the clusters are not more stable than this control, the vectors have no cluster structure. Other
+    arguments and errors are those of :func:`cluster_rows`, with at least two seeds.
 
     Example:
         >>> two = torch.tensor([[0.0], [0.1], [5.0], [5.1]])
@@ -144,14 +109,12 @@ def stability(
     """
     if len(set(seeds)) < 2:
         raise ValueError(f"seeds are {tuple(seeds)}; expected at least two different ones.")
-    keys = torch.rand(vectors.shape, generator=generator, device=generator.device)
-    without = vectors.gather(0, keys.argsort(0).to(vectors.device))
 
     def agreement_of_runs(rows: Tensor) -> Tensor:
-        runs = [cluster_rows(rows, clusters, seed=seed) for seed in seeds]
-        pairs = itertools.combinations(runs, 2)
+        pairs = itertools.combinations([cluster_rows(rows, clusters, seed=seed) for seed in seeds], 2)
         return torch.tensor([rand_index(a, b) for a, b in pairs], dtype=torch.float64)
 
+    without = shuffle_units(vectors, generator)
     return ClusterStability(agreement_of_runs(vectors), agreement_of_runs(without))
 
 
@@ -165,15 +128,8 @@ class ClusterMixing(NamedTuple):
 def cluster_mixing(labels: Tensor, sources: Tensor, *, generator: torch.Generator, repeats: int = 20) -> ClusterMixing:
     """Return how well clusters coincide with layers, seeds or architectures: 1 if they do, 0 if they are independent.
 
-    Args:
-        labels: (units,), the clusters.
-        sources: (units,), integers: the layer, seed or network of each unit.
-        generator: of the control, which shuffles the sources.
-        repeats: of the control.
-
-    Raises:
-        ValueError: another number of units.
-        ModuleNotFoundError: scikit-learn is missing.
+    It is the :func:`rand_index` of ``labels``, (units,), the clusters, and ``sources``, the layer, seed or network of
+    each unit; the control shuffles the sources by ``generator``, ``repeats`` times.
 
     Example:
         >>> cluster_mixing(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 1]), generator=torch.Generator()).observed
@@ -185,22 +141,10 @@ def cluster_mixing(labels: Tensor, sources: Tensor, *, generator: torch.Generato
 
 
 def umap_positions(vectors: Tensor, *, neighbors: int = 15, seed: int = 0) -> Tensor:
-    """Return UMAP coordinates of the vectors in two dimensions (umap-learn, extra ``analysis``).
+    """Return UMAP coordinates (units, 2), float32, of vectors (units, dims) (umap-learn, extra ``analysis``).
 
     Use them for figures only: distances between groups and their sizes have no meaning, and another seed gives another
-    layout. The first call compiles for about twenty seconds.
-
-    Args:
-        vectors: (units, dims).
-        neighbors: number of nearest neighbours, less than the number of units.
-        seed: of the layout.
-
-    Returns:
-        (units, 2), float32.
-
-    Raises:
-        ValueError: another number of dims, or fewer units than neighbours + 1.
-        ModuleNotFoundError: umap-learn is missing.
+    layout. The first call compiles for about twenty seconds. Raises ValueError unless 2 <= ``neighbors`` < units.
 
     Example:
         >>> umap_positions(torch.rand(60, 8)).shape  # doctest: +SKIP
@@ -242,54 +186,24 @@ class Explained(NamedTuple):
         return (1 + int((self.shuffled >= self.share).sum())) / (1 + len(self.shuffled))
 
 
-def share_explained(response: Tensor, labels: Tensor) -> float:
-    r"""Return the fraction of a response's variance that lies between clusters.
+def what_dominates(
+    responses: Mapping[str, Tensor], labels: Tensor, *, generator: torch.Generator, repeats: int = 200
+) -> dict[str, Explained]:
+    r"""Return the fraction η² of each response's variance that clusters explain, with a control and bootstrap samples.
 
     .. math:: \eta^2 = \mathrm{mean}_d \; \frac{\Sigma_k\, n_k (\bar r_{k,d} - \bar r_d)^2}
               {\Sigma_u\, (r_{u,d} - \bar r_d)^2}
 
-    Symbols: r the response of unit u in dim d, k the clusters of n_k units. Dims that do not vary are left out.
+    Symbols: r the response of unit u in dim d, k the clusters of n_k units. Dims that do not vary are left out, and
+    units with nan in any response are left out of all, so that all responses are about the same units; fewer than three
+    raise ValueError.
 
     Args:
-        response: (units, dims), or (units,).
-        labels: (units,), integers.
-
-    Returns:
-        0 to 1; nan if nothing varies.
-
-    Raises:
-        ValueError: shapes that do not match, or a response that is not finite.
-
-    Example:
-        >>> share_explained(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0, 0, 1, 1]))
-        1.0
-
-    Source: the correlation ratio of Pearson (1905).
-    """
-    rows = response if response.dim() == 2 else response[:, None]
-    if labels.dim() != 1 or len(rows) != len(labels) or not rows.isfinite().all():
-        raise ValueError(
-            f"response has shape {tuple(response.shape)} and labels {tuple(labels.shape)}; expected finite (units, "
-            "dims) and (units,). Leave units without a response out of both."
-        )
-    return _share(to_double(rows), _members(labels.to(rows.device)))
-
-
-def what_dominates(
-    responses: Mapping[str, Tensor], labels: Tensor, *, generator: torch.Generator, repeats: int = 200
-) -> dict[str, Explained]:
-    """Return the fraction of each response's variance that clusters explain, with a control and bootstrap samples.
-
-    Units with nan in any response are left out of all, so that all responses are about the same units.
-
-    Args:
-        responses: by name, (units, dims), for example of :func:`unit_responses`.
-        labels: (units,), clusters of the same units. If vectors left some units out, index the responses by ``units``.
+        responses: r by name, (units, dims), for example of :func:`unit_responses`.
+        labels: (units,), clusters of the same units, at least two, else ValueError. If vectors left some units out,
+            index the responses by ``units``.
         generator: of the shuffles and samples.
         repeats: number of shuffles and of samples.
-
-    Raises:
-        ValueError: shapes that do not match, fewer than three units with all responses, or a single cluster.
 
     Example:
         >>> labels = torch.arange(40) % 2
@@ -297,7 +211,8 @@ def what_dominates(
         >>> explained["motion"].share
         1.0
 
-    Source: a measure of the paper's claim that clusters are dominated by motion (Padmanabhan et al., CVPR 2024).
+    Source: a measure of the paper's claim that clusters are dominated by motion (Padmanabhan et al., CVPR 2024); η² is
+    the correlation ratio of Pearson (1905).
     """
     rows = {name: to_double(r if r.dim() == 2 else r[:, None]) for name, r in responses.items()}
     for name, row in rows.items():
@@ -312,7 +227,8 @@ def what_dominates(
         raise ValueError(f"{count} of {len(labels)} units have all responses; expected at least 3.")
     rows = {name: row[complete] for name, row in rows.items()}
     device = generator.device
-    member = _members(labels.to(complete.device)[complete])
+    known = labels.to(complete.device)[complete]
+    member = to_double(known[:, None] == known.unique())  # (units, clusters)
     if member.shape[1] < 2:
         raise ValueError(f"all {count} units with responses are in one cluster; expected at least two clusters.")
     orders = [torch.randperm(count, generator=generator, device=device).to(complete.device) for _ in range(repeats)]
@@ -334,10 +250,8 @@ def verdict(results: Mapping[str, Explained], name: str = "motion") -> str:
     """Return whether one response dominates the clusters: "supported here" or "not supported here", with the reason.
 
     It is supported if shuffled labels explain as much of the response in at most 5 % of the cases, and if it is
-    explained better than each other response in at least 95 % of the bootstrap samples of the units.
-
-    Raises:
-        KeyError: no such response, or no other one.
+    explained better than each other response in at least 95 % of the bootstrap samples of the units. Raises KeyError
+    without that response or another one.
 
     Example:
         >>> some, none = torch.full((99,), 0.8), torch.full((99,), 0.1)
@@ -364,12 +278,8 @@ def verdict(results: Mapping[str, Explained], name: str = "motion") -> str:
     return f"supported here: {text} and {compared}, the second highest"
 
 
-def _members(labels: Tensor) -> Tensor:
-    """Return the membership matrix (units, clusters)."""
-    return to_double(labels[:, None] == labels.unique())
-
-
 def _share(rows: Tensor, member: Tensor) -> float:
+    """Return η² of rows (units, dims) for membership (units, clusters); nan if nothing varies."""
     centred = rows - rows.mean(0)
     total = centred.square().sum(0)
     means = (member.T @ centred) / member.sum(0).clamp_min(1)[:, None]
@@ -379,7 +289,10 @@ def _share(rows: Tensor, member: Tensor) -> float:
 
 
 def unit_responses(magnitudes: Tensor, clip: Tensor, flow: Tensor) -> dict[str, Tensor]:
-    r"""Return four descriptions of each unit: rank correlations over pixels, averaged over frames, and the position.
+    """Return four descriptions of each unit by name, (units, numbers), float64.
+
+    They are rank correlations over pixels, averaged over frames, and the position; nan where a unit's maps, or the
+    speeds, are constant at all frames. Edges need scikit-image (extra ``analysis``).
 
     ========  ==================================================================================
     motion    ρ(change of a, speed) and ρ(a, speed)
@@ -389,16 +302,9 @@ def unit_responses(magnitudes: Tensor, clip: Tensor, flow: Tensor) -> dict[str, 
     ========  ==================================================================================
 
     Args:
-        magnitudes: a, (frames, units, H, W), >= 0.
+        magnitudes: a, (frames, units, H, W), >= 0; a single frame or shapes that do not match raise ValueError.
         clip: (frames, 3, H, W), floats in [0, 1].
         flow: (frames - 1, 2, H, W), of :func:`optical_flow` or known.
-
-    Returns:
-        by name, (units, numbers), float64; nan where a unit's maps, or the speeds, are constant at all frames.
-
-    Raises:
-        ValueError: one frame, or shapes that do not match.
-        ModuleNotFoundError: scikit-image is missing.
 
     Example:
         >>> clip = torch.rand(3, 3, 6, 8)
@@ -418,11 +324,9 @@ def unit_responses(magnitudes: Tensor, clip: Tensor, flow: Tensor) -> dict[str, 
     speed = rank_vectors(flow.to(values).norm(dim=1).flatten(1))
     colours = rank_vectors(torch.stack([opponents(frame) for frame in clip]).to(values).flatten(2))
     outlines = rank_vectors(torch.stack([edges(frame) for frame in clip]).to(values).flatten(1))
-    moving = torch.stack([_over_frames(changes, speed), _over_frames(maps[:-1], speed)], 1)
-    coloured = torch.stack([_over_frames(maps, one) for one in colours.unbind(1)], 1)
     return {
-        "motion": moving,
-        "colour": coloured,
+        "motion": torch.stack([_over_frames(changes, speed), _over_frames(maps[:-1], speed)], 1),
+        "colour": torch.stack([_over_frames(maps, one) for one in colours.unbind(1)], 1),
         "edge": _over_frames(maps, outlines)[:, None],
         "position": _centres(values),
     }

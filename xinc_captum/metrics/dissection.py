@@ -1,7 +1,7 @@
 """Network dissection: overlap of units with concepts, effects of ablations, and correspondence between networks."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import torch
@@ -9,16 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..batch import chunks, python_index
-from ..hooks import (
-    ForwardFunc,
-    LayerError,
-    capture,
-    find_layer,
-    layer_name,
-    one_tensor,
-    patch,
-    protect,
-)
+from ..hooks import ForwardFunc, LayerError, capture, find_layer, layer_name, one_tensor, patch, protect
 from ..hooks import unit_axis as axis_of
 from .spread import share
 from .statistics import chance_of, false_discovery_rate, rank_vectors
@@ -59,11 +50,7 @@ class Concepts(NamedTuple):
         return f"Concepts({units} units, {concepts} concepts, highest overlap {float(best):.2f})"
 
     def units_for(self, concept: int, *, least: float = 0.04, fdr: float = 0.05) -> ConceptUnits:
-        """Return the units with an overlap of at least ``least`` and a false discovery rate of at most ``fdr``.
-
-        Raises:
-            ValueError: an index out of range.
-        """
+        """Return the units with an overlap of at least ``least`` and a false discovery rate of at most ``fdr``."""
         if not 0 <= concept < self.iou.shape[1]:
             raise ValueError(f"concept is {concept}; expected 0 to {self.iou.shape[1] - 1}.")
         overlap, rate = self.iou[:, concept], self.q[:, concept]
@@ -92,12 +79,9 @@ def concept_overlap(
         quantile: in (0, 1).
         repeats: number of permutations; the smallest p is 1 / (1 + repeats · units).
 
-    Returns:
-        :class:`Concepts`, on the CPU.
-
     Raises:
-        ValueError: shapes that do not match, fewer than three images, masks that are soft, a concept without pixels, a
-            quantile outside (0, 1), or fewer than three repeats.
+        ValueError: shapes that do not match, soft masks, a concept without pixels, values that are not finite, a
+            quantile out of range, or fewer than three images or repeats.
 
     Example:
         >>> g = torch.Generator().manual_seed(0)
@@ -122,13 +106,14 @@ def concept_overlap(
         edge = level.where(level < chunk.amax((0, 2, 3)), torch.inf)
         active = (large > edge[:, None, None]).float().cpu().flatten(2)
         size = active.sum((0, 2)).double()[:, None] + areas
-        overlaps.append(_over(_intersections(active, flags), size))
-        nulls.append(torch.stack([_over(_intersections(active, flags[order]), size) for order in orders], 1))
+        overlaps.append(_overlap(active, flags, size))
+        nulls.append(torch.stack([_overlap(active, flags[order], size) for order in orders], 1))
         levels.append(level.cpu())
     iou, null = torch.cat(overlaps), torch.cat(nulls)
     # standardised over the true masks and the permutations alike, so that both are treated equally
     every = torch.cat([iou[:, None], null], 1)
-    z = (every - every.mean(1, keepdim=True)) / _positive(every.std(1, keepdim=True, correction=0))
+    spread = every.std(1, keepdim=True, correction=0)
+    z = (every - every.mean(1, keepdim=True)) / spread.where(spread > 1e-12, torch.nan)
     p = torch.stack([_chance(z[:, 0, c], z[:, 1:, c].flatten()) for c in range(iou.shape[1])], 1)
     q = false_discovery_rate(p.flatten()).view_as(p)
     return Concepts(iou, p, q, torch.cat(levels), null.mean(1))
@@ -139,16 +124,9 @@ def _chance(overlaps: Tensor, null: Tensor) -> Tensor:
     return torch.ones_like(overlaps) if null.isnan().all() else chance_of(overlaps, null)
 
 
-def _positive(spread: Tensor) -> Tensor:
-    return spread.where(spread > 1e-12, torch.nan)
-
-
-def _intersections(active: Tensor, flags: Tensor) -> Tensor:
-    """Return the number of pixels in which each unit is active and each concept present, (units, concepts)."""
-    return torch.einsum("iup,icp->uc", active, flags).double()
-
-
-def _over(met: Tensor, size: Tensor) -> Tensor:
+def _overlap(active: Tensor, flags: Tensor, size: Tensor) -> Tensor:
+    """Return the intersection over union of units and concepts, whose sizes add up to ``size``; nan for no pixel."""
+    met = torch.einsum("iup,icp->uc", active, flags).double()
     union = size - met
     return met / union.where(union > 0, torch.nan)
 
@@ -203,10 +181,8 @@ def correspondence(canvases: Tensor) -> Correspondence:
     :func:`.independent_inits`, and an unfitted model.
 
     Args:
-        canvases: (images, neurons, *image), contributions with their signs; at least 2 of each.
-
-    Raises:
-        ValueError: another shape, or values that are not finite.
+        canvases: C, (images, neurons, *image), finite contributions with their signs; at least 2 of each, else
+            ValueError.
 
     Example:
         >>> maps = torch.eye(4)
@@ -235,19 +211,13 @@ def correspondence(canvases: Tensor) -> Correspondence:
 
 
 def region_use(canvases: Tensor, masks: Tensor) -> Tensor:
-    r"""Return each neuron's share of the contributions in each region of each image: (images, regions, neurons).
+    r"""Return each neuron's :func:`share` of the contributions in each region: (images, regions, neurons).
 
     .. math:: U_{b,r,i} = \Sigma_{p \in r} |C_{b,i,p}| \, / \, \Sigma_v \Sigma_{p \in r} |C_{b,v,p}|
 
     Args:
-        canvases: (images, neurons, C, H, W); channels are summed.
+        canvases: (images, neurons, C, H, W); channels are summed. Shapes that do not fit raise ValueError.
         masks: (regions, H, W), or (images, regions, H, W) where each image has its own; bool or in [0, 1].
-
-    Returns:
-        float64; the shares of the neurons sum to 1.
-
-    Raises:
-        ValueError: shapes that do not fit.
 
     Example:
         >>> region_use(torch.ones(2, 4, 1, 3, 3), torch.ones(1, 3, 3)).tolist()
@@ -264,18 +234,12 @@ def region_use(canvases: Tensor, masks: Tensor) -> Tensor:
 
 
 def region_agreement(use: Tensor) -> Tensor:
-    r"""Return how well images agree on the neurons that contribute to a region, one number for each region.
+    r"""Return how well images agree on the neurons that contribute to a region: (regions,) float64.
 
     .. math:: \mathrm{mean}_{a \ne b}\; \rho(U_{a,r,\cdot}, U_{b,r,\cdot})
 
-    Args:
-        use: (images, regions, neurons), as from :func:`region_use`; ρ is Spearman's over neurons.
-
-    Returns:
-        (regions,), float64; nan if the neurons of an image contribute equally to a region.
-
-    Raises:
-        ValueError: fewer than 2 images or neurons.
+    Symbols: U the result of :func:`region_use`, (images, regions, neurons), 2 or more images and neurons, else
+    ValueError; ρ Spearman's correlation over neurons, nan if those of an image contribute equally to a region.
 
     Example:
         >>> region_agreement(torch.tensor([[[0.1, 0.2, 0.7]], [[0.2, 0.3, 0.5]]])).round(decimals=6)
@@ -320,14 +284,11 @@ def dissect(
         layer: a module or dotted name; its output is (n, units, h, w), or has its units on another axis.
         inputs: of ``forward_func``, (n, …).
         masks: (n, concepts, H, W), of the input images, or of a generator's output images.
-        generator: of the control's permutations.
-        quantile: of the activations, above which a unit is active.
-        repeats: of the control.
+        generator: as for :func:`concept_overlap`.
+        quantile: likewise.
+        repeats: likewise.
         batch_size: inputs in one forward pass.
         unit_axis: which axis of the layer's output holds the units; None determines it.
-
-    Returns:
-        :class:`Concepts`.
 
     Raises:
         LayerError: the layer is unknown, does not return maps, or its unit axis cannot be determined.
@@ -339,7 +300,7 @@ def dissect(
         >>> dissect(model, "0", images, images[:, :1] > 0.8, generator=g).iou.shape
         torch.Size([4, 1])
 
-    Source: Bau et al., "Understanding the role of individual units in a deep neural network" (PNAS 2020).
+    Source: as :func:`concept_overlap`.
     """
     module = find_layer(forward_func, layer)
     activations = []
@@ -373,18 +334,17 @@ def ablate(
 
     .. math:: \delta_{u} = \mathrm{mean}_i\, \bigl(s(f(x_i)) - s(f(x_i;\, a_u := v))\bigr)
 
-    Symbols: f the network, s the score, a the layer's output, v the constant. In a classifier, s may be the classes'
-    probabilities; in a generator, the area of each part of the image.
+    In a classifier, s may be the classes' probabilities; in a generator, the area of each part of the image.
 
     Args:
-        forward_func: a classifier called with images, or a generator's ``synthesize`` called with latents.
-        layer: a module or dotted name.
-        inputs: of ``forward_func``, (n, …).
+        forward_func: f, as for :func:`dissect`.
+        layer: a module or dotted name, whose output is a.
+        inputs: x, (n, …).
         units: each entry is one unit, or several that are set together.
-        score: function from the output of ``forward_func`` to (n, scores).
-        value: the constant.
+        score: s, function from the output of ``forward_func`` to (n, scores).
+        value: v, the constant.
         batch_size: inputs in one forward pass.
-        unit_axis: which axis of the layer's output holds the units; None determines it.
+        unit_axis: as for :func:`dissect`.
 
     Returns:
         (entries, scores), float64, on the CPU; nan scores are left out of the mean.
@@ -396,18 +356,16 @@ def ablate(
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.ReLU())
         >>> model[0].weight.data = torch.eye(2)
-        >>> ablate(model, "1", torch.tensor([[3.0, 5.0]]), [0, [0, 1]], lambda y: y)
-        tensor([[3., 0.],
-                [3., 5.]], dtype=torch.float64)
+        >>> ablate(model, "1", torch.tensor([[3.0, 5.0]]), [0, [0, 1]], lambda y: y).tolist()
+        [[3.0, 0.0], [3.0, 5.0]]
 
-    Source: Bau et al., "Understanding the role of individual units in a deep neural network" (PNAS 2020).
+    Source: as :func:`concept_overlap`.
     """
     if not len(inputs) or not len(units):
         raise ValueError(f"got {len(inputs)} inputs and {len(units)} entries of units; expected at least one of each.")
     groups = [[entry] if isinstance(entry, int) else list(entry) for entry in python_index(list(units))]
     module = find_layer(forward_func, layer)
-    total: Tensor | None = None
-    count: Tensor | None = None
+    totals, counts = [], []
     with protect(forward_func), torch.no_grad():
         for start, stop in chunks(len(inputs), batch_size):
             rows = inputs[start:stop]
@@ -420,12 +378,10 @@ def ablate(
                     after = forward_func(rows.clone())  # the model may write into its input
                 fallen.append(before - _score(score, after, len(rows)))
             change = torch.stack(fallen)
-            known = ~change.isnan()
-            sums, counts = change.nansum(1), known.sum(1)
-            total, count = (sums, counts) if total is None or count is None else (total + sums, count + counts)
-    if total is None or count is None:  # there is at least one chunk
-        raise ValueError("no inputs.")
-    return total / count.where(count > 0, torch.nan)
+            totals.append(change.nansum(1))
+            counts.append((~change.isnan()).sum(1))
+    count = reduce(torch.add, counts)
+    return reduce(torch.add, totals) / count.where(count > 0, torch.nan)
 
 
 def _set_group(group: list[int], value: float, axis_of_shape: Callable[..., int]) -> Callable[[Tensor], Tensor]:

@@ -1,21 +1,25 @@
-"""Faithfulness of attribution maps: deletion and insertion curves, ROAD, and the imputation of removed pixels."""
+"""Metrics of attribution maps: faithfulness (deletion, insertion, ROAD), localization, overlap and sparseness."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..hooks import ForwardFunc, protect
-from .probability import (
+from .spread import check_weights
+from .statistics import (
+    Probability,
     Scores,
     as_probabilities,
     class_outputs,
     class_scores,
     in_range,
+    output_with_graph,
     probabilities,
     probability_kind,
-    with_gradients,
 )
 
 Target = int | Sequence[int] | Tensor
@@ -46,13 +50,13 @@ def deletion_insertion(
 
     Deletion goes from the image to ``baseline``; RISE's constant is 0 for normalised inputs, their mean colour.
     Insertion goes from ``start``, by default a blurred image, to the image. Each curve has ``steps`` + 1 points,
-    integrated by the trapezoidal rule. Equal values are ordered by rows, from left to right. Images are independent of
-    each other, and the result is nan for a map that is not finite.
+    integrated by the trapezoidal rule. Images are independent of each other.
 
     Args:
         forward_func: images to (rows, classes); it runs without gradients, and its state is restored.
         images: (N, C, H, W), as ``forward_func`` takes them.
-        maps: (N, H, W), large for important pixels; only their order is used.
+        maps: (N, H, W), large for important pixels; equal values are ordered by rows, from left to right. The result is
+            nan for a map that is not finite.
         target: a class, or one for each row.
         baseline: the value of deleted pixels, a number or a tensor that broadcasts to the images.
         start: (N, C, H, W), the first images of insertion; None is :func:`blur_images`.
@@ -64,8 +68,8 @@ def deletion_insertion(
 
     Raises:
         TypeError: the model returns no tensor.
-        ValueError: shapes that do not fit, no images, a target for another number of rows, no steps, or outputs outside
-            [0, 1] for the kind "identity".
+        ValueError: shapes or a number of targets that do not fit, no images or steps, or outputs that are not of the
+            kind.
         IndexError: a target that is not a class.
 
     Example:
@@ -77,7 +81,7 @@ def deletion_insertion(
 
     Source: Petsiuk, Das & Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box Models" (BMVC 2018).
     """
-    _check_curves(images, maps, steps, batch_size)
+    _check_maps(images, maps, steps=steps, batch_size=batch_size)
     targets = targets_of(target, images)
     start = blur_images(images) if start is None else start
     if start.shape != images.shape:
@@ -114,27 +118,11 @@ def deletion_insertion(
 
 
 def target_score(
-    forward_func: ForwardFunc,
-    images: Tensor,
-    target: Target,
-    *,
-    scores: Scores = probabilities,
-    batch_size: int = 32,
+    forward_func: ForwardFunc, images: Tensor, target: Target, *, scores: Scores = probabilities, batch_size: int = 32
 ) -> Tensor:
     """Return the target's score of each image, the first point of deletion and the last of insertion: (N,).
 
-    Args:
-        forward_func: images to (rows, classes); it runs without gradients, and its state is restored.
-        images: (N, C, H, W), as ``forward_func`` takes them.
-        target: a class, or one for each row.
-        scores: as in :func:`deletion_insertion`; "auto" is decided once, on all images.
-        batch_size: images in one forward.
-
-    Raises:
-        TypeError: the model returns no tensor.
-        ValueError: a target for another number of rows, outputs that are not (rows, classes), or outputs outside
-            [0, 1] for the kind "identity".
-        IndexError: a target that is not a class.
+    Arguments and errors are those of :func:`deletion_insertion`; "auto" is decided once, on all images.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
@@ -149,9 +137,7 @@ def score_outputs(
 ) -> tuple[Tensor, Scores]:
     """Return :func:`target_score`, and the kind of outputs, determined on all images for "auto"."""
     targets = targets_of(target, images)
-    outputs = class_outputs(forward_func, images, batch_size)
-    _check_classes(targets, outputs.shape[1])
-    kind = _kind(outputs, scores, forward_func, images)
+    outputs, kind = _outputs(forward_func, images, targets, scores, batch_size)
     return _in_range(_score(outputs, targets, kind), kind), kind
 
 
@@ -160,10 +146,22 @@ def resolve_scores(
 ) -> Scores:
     """Check outputs and targets on the first images, and return the kind of the outputs, which is never "auto"."""
     sure = scores is not probabilities and scores != "auto"
-    first = images[: 1 if sure else batch_size]
-    outputs = class_outputs(forward_func, first, batch_size)
-    _check_classes(targets, outputs.shape[1])
-    return _kind(outputs, scores, forward_func, first)
+    return _outputs(forward_func, images[: 1 if sure else batch_size], targets, scores, batch_size)[1]
+
+
+def _outputs(
+    forward_func: ForwardFunc, images: Tensor, targets: Tensor, scores: Scores, batch_size: int
+) -> tuple[Tensor, Scores]:
+    """Return outputs, (N, classes), and their kind; check that the targets are classes."""
+    outputs = class_outputs(forward_func, images, batch_size)
+    low, high, classes = int(targets.min()), int(targets.max()), outputs.shape[1]
+    if low < 0 or high >= classes:  # before the loop: on a device, an index out of range would fail later
+        hint = " Its one column is the logit of one class, target 0." if classes == 1 else ""
+        raise IndexError(f"target {low if low < 0 else high} is not a class of a model with {classes} classes.{hint}")
+    if callable(scores) and scores is not probabilities:
+        return outputs, scores
+    kind: Probability = "auto" if callable(scores) else scores
+    return outputs, probability_kind(outputs, kind, partial(output_with_graph, forward_func, images))
 
 
 def blur_images(images: Tensor) -> Tensor:
@@ -176,15 +174,13 @@ def blur_images(images: Tensor) -> Tensor:
     reach = max(1, round(5 * min(images.shape[-2:]) / 224))
     taps = torch.exp(-((torch.arange(-reach, reach + 1, device=images.device) / reach) ** 2) / 2)
     taps = (taps / taps.sum()).to(images.dtype).repeat(images.shape[1], 1, 1, 1)
-    padded = torch.nn.functional.pad(images, [reach] * 4, mode="replicate")
-    wide = torch.nn.functional.conv2d(padded, taps, groups=len(taps))
-    return torch.nn.functional.conv2d(wide, taps.transpose(2, 3), groups=len(taps))
+    padded = F.pad(images, [reach] * 4, mode="replicate")
+    wide = F.conv2d(padded, taps, groups=len(taps))
+    return F.conv2d(wide, taps.transpose(2, 3), groups=len(taps))
 
 
 def removal_order(maps: Tensor) -> Tensor:
-    """Return each pixel's rank in its map, 0 for the most important: (N, H, W).
-
-    Equal values are ordered by rows, from left to right.
+    """Return each pixel's rank in its map, 0 for the most important; equal values are ordered by rows: (N, H, W).
 
     Example:
         >>> removal_order(torch.tensor([[[0.1, 0.9, 0.1]]]))
@@ -194,14 +190,6 @@ def removal_order(maps: Tensor) -> Tensor:
     order = flat.argsort(dim=1, descending=True, stable=True)
     places = torch.arange(flat.shape[1], device=maps.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, places).view(maps.shape)
-
-
-def _kind(outputs: Tensor, scores: Scores, forward_func: ForwardFunc, images: Tensor) -> Scores:
-    if scores is probabilities:
-        scores = "auto"
-    if callable(scores):
-        return scores
-    return probability_kind(outputs, scores, with_gradients(forward_func, images))
 
 
 def _score(outputs: Tensor, targets: Tensor, scores: Scores) -> Tensor:
@@ -235,32 +223,16 @@ def targets_of(target: Target, images: Tensor) -> Tensor:
     return classes.to(images.device).long().flatten().expand(len(images))
 
 
-def check_maps(images: Tensor, maps: Tensor) -> None:
-    """Check that there is a map for each image.
-
-    Raises:
-        ValueError: other shapes, or no images.
-    """
+def _check_maps(images: Tensor, maps: Tensor, **counts: int) -> None:
+    """Check that there is a map (N, H, W) for each image (N, C, H, W), and that counts are at least 1."""
     if images.dim() != 4 or maps.shape != (len(images), *images.shape[2:]) or not maps.numel():
         raise ValueError(
             f"images have shape {tuple(images.shape)} and maps {tuple(maps.shape)}; expected (N, C, H, W) and (N, H, "
             "W), at least one."
         )
-
-
-def _check_curves(images: Tensor, maps: Tensor, steps: int, batch_size: int) -> None:
-    check_maps(images, maps)
-    for name, number in (("steps", steps), ("batch_size", batch_size)):
+    for name, number in counts.items():
         if number < 1:
             raise ValueError(f"{name} is {number}; expected at least 1.")
-
-
-def _check_classes(targets: Tensor, classes: int) -> None:
-    """Check the targets once, before the loop: on a device, an index out of range would fail later."""
-    low, high = int(targets.min()), int(targets.max())
-    if low < 0 or high >= classes:
-        hint = " Its one column is the logit of one class, target 0." if classes == 1 else ""
-        raise IndexError(f"target {low if low < 0 else high} is not a class of a model with {classes} classes.{hint}")
 
 
 NEAR, DIAGONAL = 1 / 6, 1 / 12  # weights of the eight neighbours, which sum to one
@@ -275,20 +247,16 @@ def noisy_linear_imputation(
 
     .. math:: \Sigma_q\, w_{pq}\, (x_p - x_q) = 0 \quad \text{for each removed } p, \qquad \hat x_p = x_p + \epsilon
 
-    Symbols: q the neighbours of p inside the image; w 1/6 for direct and 1/12 for diagonal neighbours; ε normal with
-    standard deviation ``noise``, drawn on the host, so that it is equal on all devices. One system of equations for all
-    removed pixels is solved by conjugate gradients on the images' device.
+    Symbols: q the neighbours of p inside the image; w 1/6 for direct and 1/12 for diagonal neighbours. One system of
+    equations for all removed pixels is solved by conjugate gradients on the images' device.
 
     Args:
         images: floats, (N, C, H, W); half precision is solved for in float32.
-        removed: (N, H, W) bool.
-        noise: standard deviation of ε, in units of the images.
+        removed: (N, H, W) bool; all pixels of an image, or another shape, raise ValueError.
+        noise: standard deviation of the normal ε, in units of the images.
         tolerance: largest residual at which the solver stops, in units of the images. For holes of half an image of 224
             pixels, the default leaves errors of .001 on average and of .02 at most.
-        seed: of the noise. Row i draws from (seed, i).
-
-    Raises:
-        ValueError: shapes that do not fit, or an image whose pixels are all removed.
+        seed: row i draws its noise from (seed, i), on the host, so that it is equal on all devices.
 
     Example:
         >>> image, removed = torch.tensor([[[[0.0, 9.0, 1.0]]]]), torch.tensor([[[False, True, False]]])
@@ -314,14 +282,16 @@ def noisy_linear_imputation(
         x, residual = x + pace * direction, residual - pace * pushed
         power, before = _dot(residual, residual), power
         direction = residual + power / before.clamp_min(torch.finfo(images.dtype).tiny) * direction
-    return (images + x + gone * noise * _noise(images, seed)).to(narrow.dtype)
+    generators = [torch.Generator().manual_seed(1_000_003 * seed + i) for i in range(len(images))]
+    drawn = torch.stack([torch.randn(images.shape[1:], generator=generator) for generator in generators]).to(images)
+    return (images + x + gone * noise * drawn).to(narrow.dtype)
 
 
 def _around(x: Tensor) -> Tensor:
     """Return the weighted sum over the eight neighbours that are inside the image."""
-    rows = torch.nn.functional.pad(x, (0, 0, 1, 1))
+    rows = F.pad(x, (0, 0, 1, 1))
     beside = rows[..., :-2, :] + rows[..., 2:, :]
-    both = torch.nn.functional.pad(NEAR * x + DIAGONAL * beside, (1, 1))
+    both = F.pad(NEAR * x + DIAGONAL * beside, (1, 1))
     return both[..., :-2] + both[..., 2:] + NEAR * beside
 
 
@@ -330,23 +300,14 @@ def _spread(known: Tensor, weight: Tensor) -> Tensor:
     if min(known.shape[-2:]) < 2:
         return known.sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True).clamp_min(1e-6) + 0 * known
     size = (known.shape[-2], known.shape[-1])
-    pooled = [torch.nn.functional.avg_pool2d(part, 2, ceil_mode=True) for part in (known, weight)]
-    coarse = torch.nn.functional.interpolate(
-        _spread(pooled[0] / pooled[1].clamp_min(1e-6), (pooled[1] > 0).to(weight)), size, mode="bilinear"
-    )
+    pooled = [F.avg_pool2d(part, 2, ceil_mode=True) for part in (known, weight)]
+    coarse = _spread(pooled[0] / pooled[1].clamp_min(1e-6), (pooled[1] > 0).to(weight))
+    coarse = F.interpolate(coarse, size, mode="bilinear")
     return torch.where(weight > 0, known, coarse)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum((2, 3), keepdim=True)
-
-
-def _noise(images: Tensor, seed: int) -> Tensor:
-    rows = []
-    for i in range(len(images)):
-        generator = torch.Generator().manual_seed(1_000_003 * seed + i)
-        rows.append(torch.randn(images.shape[1:], generator=generator))
-    return torch.stack(rows).to(images)
 
 
 def _check_imputation(images: Tensor, removed: Tensor) -> None:
@@ -361,16 +322,13 @@ def _check_imputation(images: Tensor, removed: Tensor) -> None:
         raise ValueError("all pixels of an image are removed; expected at least one to fill in from.")
 
 
-SHARES = (0.2, 0.5, 0.8)
-
-
 def road(
     forward_func: ForwardFunc,
     images: Tensor,
     maps: Tensor,
     target: Target,
     *,
-    shares: Sequence[float] = SHARES,
+    shares: Sequence[float] = (0.2, 0.5, 0.8),
     seed: int = 0,
     batch_size: int = 32,
     scores: Scores = probabilities,
@@ -382,23 +340,17 @@ def road(
 
     Symbols: s the target's probability, see :func:`~xinc_captum.metrics.probabilities`; pixels are removed by
     :func:`~xinc_captum.metrics.noisy_linear_imputation`, so that the shape of the removed region carries no
-    information. The result lies between -1/2 and 1/2 for probabilities, and is 0 on average for a random map. Images
-    are independent; the value of a map that is not finite is nan.
+    information. The result lies between -1/2 and 1/2 for probabilities, and is 0 on average for a random map.
 
     Args:
-        forward_func: images to (rows, classes); it runs without gradients, and its state is restored.
+        forward_func: as this and all errors of :func:`~xinc_captum.metrics.deletion_insertion`.
         images: (N, C, H, W) in [0, 1].
-        maps: (N, H, W), large for important pixels; equal values are ordered by rows.
-        target: a class, or one for each row.
-        shares: P, fractions of the pixels, each above 0 and below 1.
+        maps: as there.
+        target: as there.
+        shares: P, fractions of the pixels, each above 0 and below 1, else ValueError.
         seed: of the imputation's noise.
         batch_size: images in one forward.
-        scores: as in :func:`~xinc_captum.metrics.deletion_insertion`; "auto" is decided once, on the first images.
-
-    Raises:
-        TypeError: the model returns no tensor.
-        ValueError: shapes that do not fit, shares out of range, or a target for another number of rows.
-        IndexError: a target that is not a class.
+        scores: as there.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2))
@@ -408,9 +360,7 @@ def road(
     Source: Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods" (ICML 2022); both
     orders in one figure as Gildenblat's pytorch-grad-cam combines them.
     """
-    check_maps(images, maps)
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; expected at least 1.")
+    _check_maps(images, maps, batch_size=batch_size)
     if not shares or not all(0 < share < 1 for share in shares):
         raise ValueError(f"shares are {tuple(shares)}; expected at least one, each above 0 and below 1.")
     maps, pixels = maps.detach().to(images.device), maps[0].numel()
@@ -423,3 +373,114 @@ def road(
             filled = noisy_linear_imputation(images, gone, seed=seed)
             total = total + sign * target_score(forward_func, filled, target, scores=kind, batch_size=batch_size)
     return (total / (2 * len(shares))).masked_fill(~maps.isfinite().flatten(1).all(1), torch.nan)
+
+
+def energy_in_mask(maps: Tensor, masks: Tensor) -> Tensor:
+    r"""Return the fraction of a map inside the masked object, (N,); nan if the map or the mask is zero everywhere.
+
+    .. math:: e = \Sigma_p \, m_p \, b_p \, / \, \Sigma_p \, m_p
+
+    A uniform map scores the mask's fraction of the image, so compare with ``masks.float().mean((1, 2))``.
+
+    Args:
+        maps: m, (N, H, W), nonnegative, else ValueError.
+        masks: b, (N, H, W), bool or weights in [0, 1], else ValueError.
+
+    Example:
+        >>> energy_in_mask(torch.tensor([[[3.0, 1.0]]]), torch.tensor([[[True, False]]]))
+        tensor([0.7500])
+
+    Source: the energy-based pointing game of Wang et al., "Score-CAM" (CVPR workshops 2020).
+    """
+    _check_masks(maps, masks)
+    if (maps < 0).any():
+        raise ValueError(
+            f"maps go down to {float(maps.min()):.3g}; expected nonnegative ones. Give maps.clamp_min(0) to ignore "
+            "negative values, or maps.abs() to count them."
+        )
+    wide = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    return _where_marked((wide * masks).sum((1, 2)) / wide.sum((1, 2)), masks > 0)
+
+
+def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
+    """Return whether a map's largest value lies on the masked object, 1 or 0 for each image: (N,) float32.
+
+    If several values are largest, the score is the fraction of them inside: 1/2 for two peaks, one of them inside.
+    Masks count as inside from 1/2 on. The result is nan if a map is not finite or its mask is empty. Shapes and errors
+    are those of :func:`energy_in_mask`, but maps may be negative.
+
+    Example:
+        >>> pointing_game(torch.tensor([[[3.0, 1.0]]]), torch.tensor([[[True, False]]]))
+        tensor([1.])
+
+    Source: Zhang et al., "Top-down Neural Attention by Excitation Backprop" (IJCV 2018), sec. 4.2, without its margin
+    of 15 pixels.
+    """
+    _check_masks(maps, masks)
+    peaks = (maps == maps.amax((1, 2), keepdim=True)).float()
+    inside = masks >= 0.5
+    hits = (peaks * inside).sum((1, 2)) / peaks.sum((1, 2))
+    return _where_marked(hits.masked_fill(~maps.isfinite().flatten(1).all(1), torch.nan), inside)
+
+
+def _where_marked(values: Tensor, inside: Tensor) -> Tensor:
+    """Return values with nan for images without the object, which are no misses."""
+    return values.masked_fill(~inside.flatten(1).any(1), torch.nan)
+
+
+def _check_masks(maps: Tensor, masks: Tensor) -> None:
+    if maps.shape != masks.shape or maps.dim() != 3:
+        raise ValueError(
+            f"maps have shape {tuple(maps.shape)} and masks {tuple(masks.shape)}; expected the same (N, H, W) twice."
+        )
+    check_weights(masks)
+
+
+def top_overlap(first: Tensor, second: Tensor, share: float = 0.1) -> Tensor:
+    r"""Return the intersection over union of the largest pixels of two maps, 1 if they are the same: (N,).
+
+    .. math:: \mathrm{IoU} = |T(a) \cap T(b)| \,/\, |T(a) \cup T(b)|
+
+    Symbols: T the fraction ``share`` of the pixels, at least one, with the largest values, equal ones ordered by rows.
+    Independent maps score share / (2 - share) on average, .05 at a tenth. The result is nan for a map that is not
+    finite. Raises ValueError for maps that are not of one shape (N, H, W), or a share outside (0, 1].
+
+    Example:
+        >>> top_overlap(torch.tensor([[[4.0, 3.0, 0.0, 0.0]]]), torch.tensor([[[4.0, 0.0, 3.0, 0.0]]]), share=0.5)
+        tensor([0.3333])
+
+    Source: Jaccard 1901.
+    """
+    if first.shape != second.shape or first.dim() != 3:
+        raise ValueError(
+            f"maps have shapes {tuple(first.shape)} and {tuple(second.shape)}; expected the same (N, H, W) twice."
+        )
+    if not 0 < share <= 1:
+        raise ValueError(f"share is {share}; expected a fraction of the pixels, above 0 and at most 1.")
+    count = max(round(share * first.shape[1] * first.shape[2]), 1)
+    one, other = (removal_order(maps) < count for maps in (first, second.to(first.device)))
+    both, either = ((one & other).flatten(1).sum(1), (one | other).flatten(1).sum(1))
+    known = (first.isfinite() & second.to(first.device).isfinite()).flatten(1).all(1)
+    return (both.float() / either).masked_fill(~known, torch.nan)
+
+
+def gini(maps: Tensor) -> Tensor:
+    r"""Return the Gini index of each map's magnitudes, 0 if all are equal and near 1 for a single pixel: (N,).
+
+    .. math:: G = \frac{\Sigma_i (2i - n - 1)\, |m|_{(i)}}{n\, \Sigma_i |m|_{(i)}}
+
+    Symbols: \|m\|_(i) the i-th smallest of n magnitudes. The maps are (N, …) floats, else ValueError; the result is in
+    float32 or wider, nan for a map of zeros or one that is not finite.
+
+    Example:
+        >>> gini(torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 1.0]]))
+        tensor([0.0000, 0.7500])
+
+    Source: Hurley & Rickard, "Comparing Measures of Sparsity" (2009); for maps Chalasani et al. (ICML 2020).
+    """
+    if maps.dim() < 2:
+        raise ValueError(f"maps have shape {tuple(maps.shape)}; expected (N, …), one map for each row.")
+    wide = maps.detach().to(torch.promote_types(maps.dtype, torch.float32)).flatten(1).abs()
+    ordered, n = wide.sort(1).values, wide.shape[1]
+    weights = 2 * torch.arange(1, n + 1, device=wide.device, dtype=wide.dtype) - n - 1
+    return (ordered * weights).sum(1) / (n * ordered.sum(1))

@@ -104,12 +104,7 @@ class Fidelity:
 
 
 def last_place(alive: int) -> float:
-    """Return the last rank among ``alive`` units that counts as among the first.
-
-    Example:
-        >>> [last_place(alive) for alive in (4, 20, 69, 1280)]
-        [1.0, 2.0, 5.0, 64.0]
-    """
+    """Return the last rank among ``alive`` units that counts as among the first."""
     return float(max(1, min(FEW, alive / 10), AMONG_FIRST * alive))
 
 
@@ -138,9 +133,6 @@ def fidelity(
         alive: units to compare with, (units,) bool; None takes those with sd > 0.
         scores: class scores of every frame, (N, S, K).
         base_scores: of the base images, (N, K).
-
-    Returns:
-        a :class:`Fidelity`.
 
     Raises:
         ValueError: shapes that do not fit, a unit out of range or without variance, or values that are not finite.

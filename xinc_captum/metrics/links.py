@@ -11,20 +11,15 @@ from .statistics import rank_vectors
 
 
 def tolerance(covariance: Tensor) -> Tensor:
-    r"""Return the fraction of each unit's variance that other units do not explain: 1 / VIF.
+    r"""Return the fraction of each unit's variance that other units do not explain, 1 / VIF: (units,) float64.
 
     .. math:: t_u = \frac{1}{C_{uu}\, (C^{-1})_{uu}} = 1 - R^2(r_u \mid \text{other units})
 
-    Near 0, the partial coefficient of the unit is not identifiable, because other units can replace it.
+    Near 0, the partial coefficient of the unit is not identifiable, because other units can replace it. It is 0 if they
+    determine the unit exactly, and nan if it does not vary.
 
     Args:
-        covariance: C, (units, units), of representations.
-
-    Returns:
-        (units,), float64; 0 if other units determine the unit exactly, nan if it does not vary.
-
-    Raises:
-        ValueError: the matrix is not square.
+        covariance: C, (units, units), of representations; another shape raises ValueError.
 
     Example:
         >>> tolerance(torch.tensor([[1.0, 0.6], [0.6, 1.0]]))
@@ -52,19 +47,12 @@ def tolerance(covariance: Tensor) -> Tensor:
 
 
 def unit_agreement(first: Tensor, second: Tensor) -> Tensor:
-    r"""Return Pearson's correlation of each unit between two representations of the same rows.
+    r"""Return Pearson's correlation of each unit between two representations (n, units) of the same rows: (units,).
 
     .. math:: \rho_u = \mathrm{corr}_i(r_{iu}, r'_{iu})
 
-    Args:
-        first: r, (n, units).
-        second: r', likewise, for example re-encoded from the linked images.
-
-    Returns:
-        (units,), float64; nan if a unit does not vary in one of them.
-
-    Raises:
-        ValueError: shapes differ or are not (n, units).
+    The second may be re-encoded from the linked images. The result is float64, nan if a unit does not vary in one of
+    them. Raises ValueError for shapes that differ or are not (n, units).
 
     Example:
         >>> round(float(unit_agreement(torch.tensor([[1.0], [2.0]]), torch.tensor([[5.0], [0.0]]))), 6)
@@ -81,19 +69,12 @@ def unit_agreement(first: Tensor, second: Tensor) -> Tensor:
 
 
 def r2(truth: Tensor, predicted: Tensor) -> Tensor:
-    r"""Return the explained fraction of the variance, over all columns.
+    r"""Return the explained fraction of the variance over all columns, a float64 scalar; nan if nothing varies.
 
     .. math:: R^2 = 1 - \frac{\sum_i \lVert w_i - \hat w_i \rVert^2}{\sum_i \lVert w_i - \bar w \rVert^2}
 
-    Args:
-        truth: w, (n, columns); w̄ is its mean.
-        predicted: ŵ, likewise.
-
-    Returns:
-        a scalar, float64; below 0 if the mean predicts better, nan if nothing varies.
-
-    Raises:
-        ValueError: shapes differ or are not (n, columns).
+    Symbols: w the truth and ŵ the prediction, (n, columns) both, else ValueError; w̄ the mean of w. It is below 0 if
+    the mean predicts better.
 
     Example:
         >>> w = torch.tensor([[0.0], [2.0]])
@@ -105,23 +86,13 @@ def r2(truth: Tensor, predicted: Tensor) -> Tensor:
 
 
 def r2_within(truth: Tensor, predicted: Tensor, classes: Tensor) -> Tensor:
-    r"""Return the explained fraction of the variance *within* classes.
+    r"""Return the explained fraction of the variance *within* classes, a float64 scalar; nan if nothing varies there.
 
     .. math:: R^2_w = 1 - \frac{\sum_i \lVert w_i - \hat w_i \rVert^2}{\sum_i \lVert w_i - \bar w_{c(i)} \rVert^2}
 
     A link that predicts the mean of the class reaches a class agreement of 1.00 and an R² of .7 to .8 on digits; here
-    it has 0. The class means are those of the given pairs, which makes the baseline as strong as possible.
-
-    Args:
-        truth: w, (n, columns).
-        predicted: ŵ, likewise.
-        classes: (n,).
-
-    Returns:
-        a scalar, float64; nan if nothing varies within classes.
-
-    Raises:
-        ValueError: shapes that do not fit.
+    it has 0. The class means are those of the given pairs, which makes the baseline as strong as possible. Arguments
+    and errors are those of :func:`r2`, with one class for each row, (n,).
 
     Example:
         >>> w = torch.tensor([[0.0], [2.0], [10.0], [12.0]])
@@ -147,16 +118,11 @@ def squares(truth: Tensor, predicted: Tensor, classes: Tensor | None = None) -> 
 
 
 def class_means(rows: Tensor, classes: Tensor) -> Tensor:
-    """Return each row's class mean, (n, columns).
-
-    Raises:
-        ValueError: not one class for each row.
+    """Return each row's class mean, (n, columns); raise ValueError unless there is one class for each row.
 
     Example:
-        >>> class_means(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([7, 7, 2]))
-        tensor([[2.],
-                [2.],
-                [5.]])
+        >>> class_means(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([7, 7, 2])).tolist()
+        [[2.0], [2.0], [5.0]]
     """
     if classes.shape != rows.shape[:1]:
         raise ValueError(f"got classes of shape {tuple(classes.shape)} for {len(rows)} rows; expected one a row.")
@@ -170,29 +136,19 @@ def class_means(rows: Tensor, classes: Tensor) -> Tensor:
 def mix_bits(numbers: Tensor) -> Tensor:
     """Return 64-bit hashes of integers; every bit of the input changes about half of the bits of the hash.
 
-    Example:
-        >>> len(set(mix_bits(torch.arange(1000)).tolist()))
-        1000
-
     Source: Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators": the finaliser of SplitMix64.
     """
-    z = numbers.to(torch.int64) + _as_signed(0x9E3779B97F4A7C15)
-    z = (z ^ _shift_right(z, 30)) * _as_signed(0xBF58476D1CE4E5B9)
-    z = (z ^ _shift_right(z, 27)) * _as_signed(0x94D049BB133111EB)
+    z = numbers.to(torch.int64) + (0x9E3779B97F4A7C15 - 2**64)  # as signed integers
+    z = (z ^ _shift_right(z, 30)) * (0xBF58476D1CE4E5B9 - 2**64)
+    z = (z ^ _shift_right(z, 27)) * (0x94D049BB133111EB - 2**64)
     return z ^ _shift_right(z, 31)
 
 
 def row_hashes(rows: Tensor) -> Tensor:
-    """Return a 64-bit hash of each row's values as float32: equal rows have equal hashes.
+    """Return a 64-bit hash of each row's values as float32, (n,) int64: equal rows have equal hashes; -0 counts as 0.
 
     The hashes of the fitted rows, and the sampling keys that are made of them, are stored in link files. Another
     algorithm would not find leaks into links that were saved before.
-
-    Args:
-        rows: (n, columns), any float dtype; -0 counts as 0.
-
-    Returns:
-        (n,) int64.
 
     Example:
         >>> a, b = row_hashes(torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
@@ -204,20 +160,13 @@ def row_hashes(rows: Tensor) -> Tensor:
     return mix_bits(mix_bits(bits + place).sum(1))
 
 
-def _as_signed(number: int) -> int:
-    return number - 2**64 if number >= 2**63 else number
-
-
 def _shift_right(z: Tensor, bits: int) -> Tensor:
     """Return an unsigned shift to the right; torch's operator keeps the sign."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def duplicates(rows: Tensor) -> float:
-    """Return the fraction of rows that repeat an earlier one, (n − unique) / n.
-
-    Args:
-        rows: (n, columns), compared as float32.
+    """Return the fraction of rows (n, columns) that repeat an earlier one, compared as float32: (n − unique) / n.
 
     Example:
         >>> duplicates(torch.tensor([[1.0], [2.0], [1.0], [1.0]]))
@@ -228,14 +177,7 @@ def duplicates(rows: Tensor) -> float:
 
 
 def leaks(rows: Tensor, fit_hashes: Tensor) -> Tensor:
-    """Return which held-out rows were in the fit.
-
-    Args:
-        rows: (n, columns), held out, compared as float32.
-        fit_hashes: :func:`row_hashes` of the fitted rows, (m,).
-
-    Returns:
-        (n,) bool.
+    """Return which held-out rows were in the fit, by the :func:`row_hashes` of the fitted rows: (n,) bool.
 
     Example:
         >>> leaks(torch.tensor([[1.0], [2.0]]), row_hashes(torch.tensor([[2.0], [3.0]])))
@@ -260,23 +202,14 @@ class Selectivity(NamedTuple):
 
 
 def selectivity(responses: Tensor, classes: Tensor) -> Selectivity:
-    r"""Return the mean response of every unit to every class, and η².
+    r"""Return the mean response of every unit to every class, and η², on the CPU.
 
     .. math:: z_{u,c} = \frac{\bar r_{u,c} - \bar r_u}{\sigma_u}, \qquad
               \eta^2_u = \sum_c \frac{n_c}{n}\, z_{u,c}^2
 
-    Symbols: r̄ means over the images of a class, or over all; σ the standard deviation over all; n_c and n the numbers
-    of images.
-
-    Args:
-        responses: (n, units), any float dtype.
-        classes: (n,) integers.
-
-    Returns:
-        a :class:`Selectivity` on the CPU; means are 0 for units without variance, and for all units of a single class.
-
-    Raises:
-        ValueError: shapes that do not fit, or responses that are not finite.
+    Symbols: r the responses, (n, units); r̄ their means over the images of a class, or over all; σ the standard
+    deviation over all; n_c and n the numbers of images. Means are 0 for units without variance, and for all units of a
+    single class. Raises ValueError unless there is one integer class for each row and the responses are finite.
 
     Example:
         >>> result = selectivity(torch.tensor([[1.0], [1.0], [3.0], [3.0]]), torch.tensor([0, 0, 7, 7]))
@@ -353,8 +286,8 @@ def semantic_order(
     depend. So the two are reported separately. Columns are divided by their standard deviation first.
 
     Args:
-        first: (n, units), for example representations.
-        second: (n, latent_dim), for example latents of the same rows.
+        first: a, (n, units), for example representations.
+        second: b, (n, latent_dim), for example latents of the same rows.
         classes: (n,).
         neighbours: k; classes with fewer than 2 k + 2 rows are left out within classes.
         rows_per_class: largest number of rows of a class, sampled at random.
@@ -399,14 +332,8 @@ def semantic_order(
         order = [torch.randperm(len(g), generator=generator) for g in groups]
         null.append((_rank_agreement(ranks, order), _share_in_both(near, order, neighbours)))
     chance = sum(s for _, s in null) / repeats
-    return SemanticOrder(
-        *between,
-        within,
-        _p(within, [w for w, _ in null]),
-        shared,
-        chance,
-        _p(shared, [s for _, s in null]),
-    )
+    within_p, shared_p = _p(within, [w for w, _ in null]), _p(shared, [s for _, s in null])
+    return SemanticOrder(*between, within, within_p, shared, chance, shared_p)
 
 
 def _between(

@@ -7,24 +7,18 @@ import torch
 from torch import Tensor
 
 from .._optional import require
-from .image_fields import intensity
-from .spread import check_clip, to_double
+from .regions import intensity
+from .spread import check_clip, check_weights, to_double
 from .statistics import rank_vectors, shifts
 
 
 def contribution_change(magnitudes: Tensor) -> Tensor:
-    r"""Return how much each unit's contribution changes from frame to frame.
+    r"""Return how much each unit's contribution changes from frame to frame: (frames - 1, units, H, W), float64.
 
     .. math:: \Delta_{t,u,p} = |a_{t+1,u,p} - a_{t,u,p}|
 
-    Args:
-        magnitudes: (frames, units, H, W), >= 0.
-
-    Returns:
-        (frames - 1, units, H, W), float64. For the paper's figure: ``.sum(1)``.
-
-    Raises:
-        ValueError: one frame, another number of dims, negative or non-finite magnitudes.
+    The magnitudes a are (frames, units, H, W), >= 0; a single frame raises ValueError. For the paper's figure, take the
+    sum over units, ``.sum(1)``.
 
     Example:
         >>> contribution_change(torch.tensor([1.0, 4.0]).view(2, 1, 1, 1)).item()
@@ -34,19 +28,12 @@ def contribution_change(magnitudes: Tensor) -> Tensor:
 
 
 def optical_flow(clip: Tensor) -> Tensor:
-    r"""Return the displacement of each pixel to the next frame, by TV-L1 (scikit-image, extra ``analysis``).
+    r"""Return each pixel's displacement to the next frame, by TV-L1 (scikit-image, extra ``analysis``), float32.
 
     .. math:: I_t(p) \approx I_{t+1}(p + w_t(p))
 
-    Args:
-        clip: (frames, C, H, W), floats in [0, 1].
-
-    Returns:
-        (frames - 1, 2, H, W): rows, then columns, in pixels; float32. Speed: ``.norm(dim=1)``.
-
-    Raises:
-        ValueError: one frame, 8-bit values, or another number of dims.
-        ModuleNotFoundError: scikit-image is missing.
+    The clip is (frames, C, H, W), floats in [0, 1]; a single frame or 8-bit values raise ValueError. The result w is
+    (frames - 1, 2, H, W): rows, then columns, in pixels. Speed: ``.norm(dim=1)``.
 
     Example:
         >>> optical_flow(torch.zeros(2, 3, 16, 16)).abs().amax()
@@ -65,9 +52,8 @@ def optical_flow(clip: Tensor) -> Tensor:
 class MotionAgreement(NamedTuple):
     """Rank correlations of changes with speeds, for every pair of frames with every other.
 
-    Attributes:
-        table: (units, pairs, pairs): the change between frames t and t + 1 with the speed between s and s + 1; nan if
-            either is constant.
+    ``table`` is (units, pairs, pairs): the change between frames t and t + 1 with the speed between s and s + 1; nan if
+    either is constant.
     """
 
     table: Tensor
@@ -89,19 +75,13 @@ def motion_agreement(change: Tensor, speed: Tensor) -> MotionAgreement:
 
     .. math:: \rho_{u,t,s} = \mathrm{corr}\bigl(\mathrm{rank}_p\, \Delta_{t,u,p},\; \mathrm{rank}_p\, |w_s(p)|\bigr)
 
-    Symbols: Δ the change of unit u between frames t and t + 1, w_s the flow between s and s + 1. Controls: s ≠ t in the
-    same table, and a still clip (``clip[:1].expand_as(clip)``), which gives nan. To separate motion from changes of
-    brightness, give the difference of the frames instead of the speed.
+    Controls: s ≠ t in the same table, and a still clip (``clip[:1].expand_as(clip)``), which gives nan. To separate
+    motion from changes of brightness, give the difference of the frames instead of the speed.
 
     Args:
-        change: (pairs, units, H, W), of :func:`contribution_change`; ``.sum(1, keepdim=True)`` for the layer.
-        speed: (pairs, H, W), >= 0, ``optical_flow(clip).norm(dim=1)``.
-
-    Returns:
-        a :class:`MotionAgreement`.
-
-    Raises:
-        ValueError: shapes that do not match, or a single pair of frames: shuffling needs three frames.
+        change: Δ, (pairs, units, H, W), of :func:`contribution_change`; ``.sum(1, keepdim=True)`` for the layer. A
+            single pair of frames raises ValueError: shuffling needs three frames.
+        speed: \|w\|, (pairs, H, W), >= 0, ``optical_flow(clip).norm(dim=1)``; another shape raises ValueError.
 
     Example:
         >>> change = torch.eye(3).view(3, 1, 1, 3)
@@ -158,19 +138,14 @@ def object_track(magnitudes: Tensor, masks: Tensor) -> Track:
     .. math:: d_{t,o,u} = \frac{\Sigma_{p \in M_{t,o}} a_{t,u,p}}{|M_{t,o}|}, \quad
               m_{t,s,o,u} = \frac{d_{t,s,o,u}}{\mathrm{mean}_p\, a_{t,u,p}} - 1
 
-    Symbols: a the magnitudes at frame t, M_{s,o} the mask of object o at frame s, d_{t,s} the density of the magnitudes
-    of frame t under the mask of frame s. *matched* is m at s = t; *shuffled* is its mean over all s ≠ t: the same shape
-    at the places where the object is at other times. Both are equal for a unit with a constant position.
+    Symbols: M_{s,o} the mask of object o at frame s, d_{t,s} the density of the magnitudes a of frame t under the mask
+    of frame s. *matched* is m at s = t; *shuffled* is its mean over all s ≠ t: the same shape at the places where the
+    object is at other times. Both are equal for a unit with a constant position.
 
     Args:
-        magnitudes: (frames, units, H, W), >= 0.
-        masks: (frames, objects, H, W), bool or weights in [0, 1]; all zero where an object is not visible.
-
-    Returns:
-        a :class:`Track`, float64.
-
-    Raises:
-        ValueError: one frame, masks that do not match, an object that is never visible, negative magnitudes.
+        magnitudes: a, (frames, units, H, W), >= 0; a single frame raises ValueError.
+        masks: (frames, objects, H, W), bool or weights in [0, 1]; all zero where an object is not visible. Another
+            shape, or an object that is never visible, raises ValueError.
 
     Example:
         >>> magnitudes = torch.eye(3).view(3, 1, 1, 3)  # one unit that contributes to pixel t at frame t
@@ -181,27 +156,17 @@ def object_track(magnitudes: Tensor, masks: Tensor) -> Track:
     and shares; the control is ours.
     """
     values = check_clip(magnitudes)
-    return _track(values, check_tracks(masks, values).to(values.device))
+    return _track(values, check_tracks(masks, values))
 
 
 def control_tracks(magnitudes: Tensor, masks: Tensor, *, generator: torch.Generator, repeats: int = 20) -> Tensor:
-    """Return :attr:`Track.carried` along the same paths elsewhere in the image, a control for the choice of the object.
+    """Return :attr:`Track.carried` along the same paths elsewhere in the image: (repeats, objects, units), float64.
 
-    All masks are rolled by one random offset for all frames. Of four times as many offsets, those with the least
-    overlap of the objects with themselves are used, so that the object is not among its own controls. Some units follow
-    any moving window a little, and the best of many units follows it more; so compare the largest values.
-
-    Args:
-        magnitudes: (frames, units, H, W), >= 0.
-        masks: (frames, objects, H, W), as in :func:`object_track`.
-        generator: of the offsets.
-        repeats: number of offsets.
-
-    Returns:
-        (repeats, objects, units), float64.
-
-    Raises:
-        ValueError: as :func:`object_track`, or no repeats.
+    This is a control for the choice of the object. All masks are rolled by one random offset for all frames. Of four
+    times as many offsets, those with the least overlap of the objects with themselves are used, so that the object is
+    not among its own controls. Some units follow any moving window a little, and the best of many units follows it
+    more; so compare the largest values. Arguments and errors are those of :func:`object_track`, and at least one of
+    ``repeats``.
 
     Example:
         >>> magnitudes, masks = torch.rand(3, 5, 6, 8), torch.rand(3, 1, 6, 8) > 0.5
@@ -209,10 +174,9 @@ def control_tracks(magnitudes: Tensor, masks: Tensor, *, generator: torch.Genera
         torch.Size([2, 1, 5])
     """
     values = check_clip(magnitudes)
-    regions = check_tracks(masks, values).to(values.device)
-    return torch.stack(
-        [_track(values, regions.roll(offset, (2, 3))).carried for offset in _away(regions, repeats, generator)]
-    )
+    regions = check_tracks(masks, values)
+    offsets = _away(regions, repeats, generator)
+    return torch.stack([_track(values, regions.roll(offset, (2, 3))).carried for offset in offsets])
 
 
 def _away(regions: Tensor, repeats: int, generator: torch.Generator) -> list[tuple[int, ...]]:
@@ -239,11 +203,7 @@ def _track(values: Tensor, masks: Tensor) -> Track:
 
 
 def check_tracks(masks: Tensor, clip: Tensor) -> Tensor:
-    """Return checked masks of a clip's objects, (frames, objects, H, W), in the clip's precision.
-
-    Raises:
-        ValueError: masks that do not match the clip or leave [0, 1], or an object that is never visible.
-    """
+    """Return checked masks of a clip's objects, (frames, objects, H, W), in the clip's precision and on its device."""
     frames, _, height, width = clip.shape
     if masks.dim() != 4 or (len(masks), *masks.shape[2:]) != (frames, height, width) or not masks.shape[1]:
         hint = " For one object: masks[:, None]." if masks.dim() == 3 else ""
@@ -251,11 +211,8 @@ def check_tracks(masks: Tensor, clip: Tensor) -> Tensor:
             f"masks have shape {tuple(masks.shape)} for {frames} frames of {height} x {width}; expected ({frames}, "
             f"objects, {height}, {width}).{hint}"
         )
-    if not ((masks >= 0) & (masks <= 1)).all():  # negated, so that nan raises too
-        raise ValueError(
-            f"masks go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; expected bool, or weights in [0, 1]."
-        )
+    check_weights(masks)
     never = [i for i, visible in enumerate((masks > 0).flatten(2).any(2).any(0).tolist()) if not visible]
     if never:
         raise ValueError(f"objects {never[:8]} are visible in no frame; drop them: masks[:, visible].")
-    return to_double(masks)
+    return to_double(masks.to(clip.device))

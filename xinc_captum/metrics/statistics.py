@@ -1,20 +1,19 @@
-"""Rank correlations, bootstrap intervals, false discovery rates, permutation controls, and completeness."""
+"""Rank correlations, bootstrap intervals, p-values, permutation controls, and probabilities of classes."""
 
 import math
-from typing import NamedTuple
+import warnings
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from ..batch import tensor_named
+from ..hooks import ForwardFunc, protect
+
 
 class Interval(NamedTuple):
-    """A value with its bootstrap interval.
-
-    Attributes:
-        value: of the original rows.
-        low: lower end.
-        high: upper end.
-    """
+    """A value of the original rows with its bootstrap interval, ``low`` to ``high``."""
 
     value: float
     low: float
@@ -27,7 +26,7 @@ class Interval(NamedTuple):
 def ratio_interval(
     above: Tensor, below: Tensor, *, level: float = 0.95, repeats: int = 1000, seed: int = 0
 ) -> Interval:
-    r"""Return a ratio of sums with a percentile bootstrap interval over rows.
+    r"""Return a ratio of sums with a percentile bootstrap interval over rows; nan if every resample divides by 0.
 
     .. math:: \frac{\sum_i a_i}{\sum_i b_i}, \qquad \text{and the same for rows sampled with replacement}
 
@@ -36,14 +35,11 @@ def ratio_interval(
     must be reproduced exactly; ``scipy.stats.bootstrap`` draws others.
 
     Args:
-        above: a, (n,).
+        above: a, (n,); no rows, or another shape than b's, raise ValueError.
         below: b, (n,).
-        level: fraction of resamples within the interval.
-        repeats: number of resamples.
+        level: fraction of resamples within the interval, in (0, 1), else ValueError.
+        repeats: number of resamples, at least 1, else ValueError.
         seed: of the resamples.
-
-    Raises:
-        ValueError: no rows, shapes that differ, a level outside (0, 1), or no resamples.
 
     Example:
         >>> ratio_interval(torch.ones(50), torch.ones(50))
@@ -59,13 +55,8 @@ def ratio_interval(
         raise ValueError(f"repeats is {repeats}; expected at least 1 resample.")
     sides = torch.stack([above, below]).detach().cpu().to(torch.float64)
     n, generator = len(above), torch.Generator().manual_seed(seed)
-    sums = torch.cat(
-        [
-            sides[:, torch.randint(n, (min(50, repeats - done), n), generator=generator)].sum(2)
-            for done in range(0, repeats, 50)
-        ],
-        dim=1,
-    )
+    draws = (torch.randint(n, (min(50, repeats - done), n), generator=generator) for done in range(0, repeats, 50))
+    sums = torch.cat([sides[:, rows].sum(2) for rows in draws], dim=1)
     ratios = (sums[0] / sums[1])[sums[1] != 0]
     if not len(ratios):
         return Interval(*[float("nan")] * 3)
@@ -74,21 +65,11 @@ def ratio_interval(
 
 
 def mean_interval(values: Tensor, *, level: float = 0.95, repeats: int = 1000, seed: int = 0) -> Interval:
-    """Return the mean of the finite values with a percentile bootstrap interval; nan without any.
-
-    The interval of a single value is nan.
-
-    Args:
-        values: (n,).
-        level: fraction of resamples within the interval.
-        repeats: number of resamples.
-        seed: of the resamples.
+    """Return the mean of the finite values, (n,), with the interval of :func:`ratio_interval`, nan for fewer than two.
 
     Example:
         >>> mean_interval(torch.tensor([2.0, 2.0, torch.nan]))
         Interval(value=2.0, low=2.0, high=2.0)
-
-    Source: as for :func:`ratio_interval`.
     """
     numbers = values[values.isfinite()]
     if len(numbers) < 2:
@@ -106,88 +87,15 @@ def complement(interval: Interval) -> Interval:
     return Interval(1 - interval.value, 1 - interval.high, 1 - interval.low)
 
 
-def completeness_error(shares: Tensor, output: Tensor) -> Tensor:
-    r"""Return the largest difference between the sum of the contributions and the output, relative to the output.
-
-    .. math:: \max |\Sigma_u c_u - y| \, / \, \max |y|
-
-    Args:
-        shares: (rows, units, *output_shape), contributions, including the bias remainder if there is one.
-        output: (rows, *output_shape).
-
-    Returns:
-        a scalar, in float32 or wider.
-
-    Raises:
-        ValueError: no rows, or an output of another shape than the contributions without their units.
-
-    Example:
-        >>> completeness_error(torch.tensor([[0.5, 0.25]]), torch.tensor([1.0]))
-        tensor(0.2500)
-    """
-    parts, full_output = _check_shapes(shares, output)
-    return (parts.sum(1) - full_output).abs().max() / full_output.abs().max().clamp_min(
-        torch.finfo(full_output.dtype).tiny
-    )
-
-
-def condition_number(shares: Tensor, output: Tensor) -> Tensor:
-    r"""Return the ratio of the total magnitude of the contributions to the magnitude of their sum.
-
-    .. math:: \kappa = \Sigma_u |c_u| \, / \, |y|
-
-    1 means that nothing cancels; log10 κ is the number of digits that are lost by cancellation.
-
-    Args:
-        shares: (rows, units, *output_shape), contributions, including the bias remainder if there is one.
-        output: (rows, *output_shape).
-
-    Returns:
-        (rows, *output_shape), in float32 or wider.
-
-    Raises:
-        ValueError: as :func:`completeness_error`.
-
-    Example:
-        >>> condition_number(torch.tensor([[2.0, -1.0]]), torch.tensor([1.0]))
-        tensor([3.])
-    """
-    parts, full_output = _check_shapes(shares, output)
-    return parts.abs().sum(1) / full_output.abs().clamp_min(torch.finfo(full_output.dtype).tiny)
-
-
-def _check_shapes(shares: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both tensors in float32 or wider; other shapes raise an error instead of being broadcast."""
-    if shares.dim() < 2 or (len(shares), *shares.shape[2:]) != tuple(output.shape) or not output.numel():
-        raise ValueError(
-            f"shares have shape {tuple(shares.shape)} and output {tuple(output.shape)}; expected (rows, units, "
-            "*output_shape) and (rows, *output_shape), for example output[:, target]."
-        )
-    return _wide(shares), _wide(output)
-
-
-def _wide(values: Tensor) -> Tensor:
-    """Return values in float32 or wider; sums in half precision lose digits or overflow."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
 def chance_of(observed: Tensor, null: Tensor) -> Tensor:
-    r"""Return permutation p-values: how often the null reaches the observed statistic.
+    r"""Return permutation p-values, how often the null reaches the observed statistic: (n,) float64.
 
     .. math:: p_i = \frac{1 + \#\{j : T^0_j \ge T_i\}}{1 + V}
 
-    Symbols: T the statistic, larger is stronger; T⁰ its V values under the null, pooled over units, which must have the
-    same distribution under the null. The smallest p is 1 / (1 + V).
-
     Args:
-        observed: (n,), floats; nan gets p = 1.
-        null: (V,), floats; nan are left out.
-
-    Returns:
-        (n,), float64.
-
-    Raises:
-        ValueError: other shapes, or a null without a finite value.
+        observed: T, (n,), floats; larger is stronger, nan gets p = 1.
+        null: T⁰, its V values under the null, pooled over units, which must have the same distribution under it; nan
+            are left out, and at least one value must remain, else ValueError.
 
     Example:
         >>> chance_of(torch.tensor([5.0, 1.5]), torch.tensor([1.0, 2.0, 3.0]))
@@ -209,21 +117,12 @@ def chance_of(observed: Tensor, null: Tensor) -> Tensor:
 
 
 def false_discovery_rate(p: Tensor) -> Tensor:
-    r"""Return the smallest false discovery rate at which each test is significant (Benjamini-Hochberg).
+    r"""Return the smallest false discovery rate at which each test is significant (Benjamini-Hochberg): (n,) float64.
 
     .. math:: q_{(i)} = \min_{j \ge i}\, \min\Bigl(1,\; \frac{n\, p_{(j)}}{j}\Bigr)
 
-    Of all tests with q <= .05, at most one in twenty is expected to be false, if the p-values are independent or
-    positively dependent.
-
-    Args:
-        p: (n,), p-values.
-
-    Returns:
-        (n,), float64, in the order of ``p``.
-
-    Raises:
-        ValueError: another shape, or values outside [0, 1].
+    Of all tests with q <= .05, at most one in twenty is expected to be false, if the p-values ``p``, (n,), are
+    independent or positively dependent. Raises ValueError for another shape, or values outside [0, 1].
 
     Example:
         >>> false_discovery_rate(torch.tensor([0.01, 0.5, 0.02]))
@@ -246,23 +145,14 @@ class Correlations(NamedTuple):
 
 
 def spearman(first: Tensor, second: Tensor) -> Correlations:
-    r"""Return Spearman's rank correlation of each row of ``first`` with the same row of ``second``.
+    r"""Return Spearman's rank correlation of each row of ``first``, (rows, n), with the same row of ``second``.
 
     .. math:: \rho = \mathrm{corr}(\mathrm{rank}(a), \mathrm{rank}(b))
 
     Every row is divided by its largest magnitude and rounded to 1e-6 before ranking; ties get their average rank.
     Otherwise rounding errors would split exact ties (inactive units) and turn a correlation of 1.0 into 0.7. Rows that
-    are constant or not finite in either tensor have no rank correlation; they are left out and counted.
-
-    Args:
-        first: (rows, n), any float dtype; computed in float64.
-        second: (rows, n).
-
-    Returns:
-        the coefficients of the remaining rows, (k,), and the number of rows left out.
-
-    Raises:
-        ValueError: shapes differ or are not (rows, n).
+    are constant or not finite in either tensor have no rank correlation; the ``values`` are those of the others, (k,)
+    float64. Raises ValueError for shapes that differ or are not (rows, n).
 
     Example:
         >>> spearman(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[10.0, 20.0, 15.0]])).values
@@ -274,64 +164,53 @@ def spearman(first: Tensor, second: Tensor) -> Correlations:
         raise ValueError(
             f"got shapes {tuple(first.shape)} and {tuple(second.shape)}; expected the same (rows, n) twice."
         )
-    ranks = [average_ranks(_round(side)) for side in (first, second)]
-    centred = [r - r.mean(1, keepdim=True) for r in ranks]
-    lengths = [c.norm(dim=1) for c in centred]
+    a, b = _centred_ranks(first), _centred_ranks(second)
+    lengths = a.norm(dim=1), b.norm(dim=1)
     varying = (lengths[0] > 0) & (lengths[1] > 0)
-    values = ((centred[0] * centred[1]).sum(1) / (lengths[0] * lengths[1]))[varying]
+    values = ((a * b).sum(1) / (lengths[0] * lengths[1]))[varying]
     return Correlations(values, int((~varying).sum()))
 
 
-def _round(rows: Tensor) -> Tensor:
-    """Return rows divided by their largest magnitude and rounded; all nan for a row with a value that is not finite."""
+def _centred_ranks(rows: Tensor) -> Tensor:
+    """Return centred ranks of rows divided by their largest magnitude and rounded; nan for a row that is not finite."""
     rows = rows.detach().double()
     rows = rows.masked_fill(~rows.isfinite().all(1, keepdim=True), torch.nan)
     largest = rows.abs().amax(1, keepdim=True)
-    return torch.where(largest > 0, rows / largest.clamp_min(torch.finfo(torch.float64).tiny), rows).round(decimals=6)
+    scaled = torch.where(largest > 0, rows / largest.clamp_min(torch.finfo(torch.float64).tiny), rows)
+    ranks = average_ranks(scaled.round(decimals=6))
+    return ranks - ranks.mean(1, keepdim=True)
 
 
 def average_ranks(rows: Tensor) -> Tensor:
-    """Return ranks 1 … n within each row, averaged over ties: (rows, n); all nan for a row with nan.
-
-    Example:
-        >>> average_ranks(torch.tensor([[5.0, 1.0, 5.0]]))
-        tensor([[2.5000, 1.0000, 2.5000]], dtype=torch.float64)
-    """
+    """Return ranks 1 … n within each row, averaged over ties: (rows, n); all nan for a row with nan."""
     from scipy.stats import rankdata
 
     return torch.from_numpy(rankdata(rows.detach().cpu().double().numpy(), axis=1)).to(rows.device)
 
 
 def rank_vectors(rows: Tensor) -> Tensor:
-    r"""Return centred ranks as unit vectors: the dot product of two is their Spearman correlation.
+    r"""Return centred ranks of rows (…, n) as unit vectors, float64: dot products are Spearman correlations.
 
     .. math:: \rho(a, b) = v(a) \cdot v(b)
 
-    Use it to correlate all rows with all others; :func:`spearman` compares rows in pairs. Values are rounded as there.
-
-    Args:
-        rows: (…, n), any float dtype.
-
-    Returns:
-        (…, n), float64; nan for rows that are constant or not finite, which have no rank correlation.
+    Use it to correlate all rows with all others; :func:`spearman` compares rows in pairs, and rounds likewise. Rows
+    that are constant or not finite have no rank correlation; their vectors are nan.
 
     Example:
         >>> v = rank_vectors(torch.tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 15.0]]))
         >>> round(float(v[0] @ v[1]), 6)
         0.5
     """
-    flat = rows.reshape(-1, rows.shape[-1])
-    ranks = average_ranks(_round(flat))
-    centred = ranks - ranks.mean(1, keepdim=True)
+    centred = _centred_ranks(rows.reshape(-1, rows.shape[-1]))
     length = centred.norm(dim=1, keepdim=True)
     vectors: Tensor = (centred / length.where(length > 0, torch.nan)).reshape(rows.shape)
     return vectors
 
 
 class Agreement(NamedTuple):
-    """Rank agreement of two sets of canvases, over pixels (mean over units) and over units.
+    """Rank agreement of canvases over pixels, the mean over units (nan if all maps are constant), and over units.
 
-    ``spatial`` is nan if every map is constant; ``left_out`` counts the constant maps.
+    ``left_out`` counts the constant maps.
     """
 
     spatial: float
@@ -340,14 +219,10 @@ class Agreement(NamedTuple):
 
 
 def canvas_agreement(maps: Tensor, truth: Tensor) -> Agreement:
-    """Return the Spearman agreement of canvases, of maps over pixels and of totals over units.
+    """Return the Spearman agreement of canvases (units, channels, pixels), whose numbers of channels may differ.
 
     A map is Σ_channel |c|; spatial = mean over units of ρ(map, true map) over pixels; total = ρ over units of
     Σ_pixels map.
-
-    Args:
-        maps: (units, channels, pixels).
-        truth: (units, channels, pixels); its channels may differ in number.
 
     Example:
         >>> maps = torch.rand(4, 3, 50)
@@ -362,14 +237,7 @@ def canvas_agreement(maps: Tensor, truth: Tensor) -> Agreement:
 
 
 def shuffle_units(magnitudes: Tensor, generator: torch.Generator) -> Tensor:
-    """Return magnitudes permuted over the units at every pixel, which removes the position of each unit.
-
-    Args:
-        magnitudes: (units, *size).
-        generator: on the magnitudes' device.
-
-    Returns:
-        (units, *size); each pixel keeps its values.
+    """Return magnitudes (units, *size) permuted over the units at every pixel, which removes the position of each unit.
 
     Example:
         >>> shuffle_units(torch.tensor([[1.0], [2.0]]), torch.Generator().manual_seed(0)).sum()
@@ -379,14 +247,7 @@ def shuffle_units(magnitudes: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def shuffle_pixels(magnitudes: Tensor, generator: torch.Generator) -> Tensor:
-    """Return magnitudes permuted over the pixels for every unit, which removes the overlap of units.
-
-    Args:
-        magnitudes: (units, *size).
-        generator: on the magnitudes' device.
-
-    Returns:
-        (units, *size); each unit keeps its values.
+    """Return magnitudes (units, *size) permuted over the pixels for every unit, which removes the overlap of units.
 
     Example:
         >>> shuffle_pixels(torch.tensor([[1.0, 2.0]]), torch.Generator().manual_seed(0)).sum()
@@ -398,10 +259,8 @@ def shuffle_pixels(magnitudes: Tensor, generator: torch.Generator) -> Tensor:
 def shifts(size: tuple[int, ...], repeats: int, generator: torch.Generator) -> list[tuple[int, ...]]:
     """Return random nonzero offsets for ``torch.roll``, which wraps around the borders.
 
-    Rolling changes only the position, and keeps areas, shapes and smoothness, which random pixels would not.
-
-    Raises:
-        ValueError: an image of one pixel, or no repeats.
+    Rolling changes only the position, and keeps areas, shapes and smoothness, which random pixels would not. Raises
+    ValueError for an image of one pixel, or no repeats.
 
     Example:
         >>> shifts((1, 2), 2, torch.Generator())
@@ -415,23 +274,13 @@ def shifts(size: tuple[int, ...], repeats: int, generator: torch.Generator) -> l
 
 
 def shuffle_within(rows: Tensor, classes: Tensor, generator: torch.Generator) -> Tensor:
-    """Return rows permuted within classes, which keeps no relation but that to the class.
+    """Return rows (n, columns) permuted within classes (n,), which keeps no relation but that to the class.
 
-    Args:
-        rows: (n, columns).
-        classes: (n,).
-        generator: of the permutation.
-
-    Returns:
-        (n, columns); each class keeps its rows.
-
-    Raises:
-        ValueError: not one class for each row.
+    Raises ValueError unless there is one class for each row.
 
     Example:
-        >>> shuffle_within(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1]), torch.Generator())
-        tensor([[1.],
-                [2.]])
+        >>> shuffle_within(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1]), torch.Generator()).tolist()
+        [[1.0], [2.0]]
     """
     if classes.shape != rows.shape[:1]:
         raise ValueError(f"got classes of shape {tuple(classes.shape)} for {len(rows)} rows; expected one a row.")
@@ -447,3 +296,177 @@ def _shuffle(values: Tensor, dim: int, generator: torch.Generator) -> Tensor:
     """Return values permuted along one dim, independently for every index of the others."""
     keys = torch.rand(values.shape, generator=generator, device=generator.device)
     return values.gather(dim, keys.argsort(dim).to(values.device))
+
+
+Probability = Literal["auto", "softmax", "sigmoid", "identity", "none"]
+Scores = Callable[[Tensor], Tensor] | Probability
+PROBABILITIES: tuple[Probability, ...] = get_args(Probability)
+SLACK = 1e-4  # by which probabilities of a row may miss a sum of 1: float32 sums of 20,000 classes miss it by 1e-6
+WHERE = "(probability= of compare, counterfactual and zoo.Classifier, scores= of the functions in xinc_captum.metrics)"
+
+
+def probabilities(outputs: Tensor, kind: Probability = "auto") -> Tensor:
+    """Return each class's probability, in float32 or wider: (N, classes) outputs to (N, classes).
+
+    Args:
+        outputs: (N, classes), as the classifier returns them.
+        kind: what the outputs are.
+
+            - ``"softmax"``: logits of classes that exclude each other.
+            - ``"sigmoid"``: logits of independent classes (multi-label), or one column, the logit of a single class.
+              Target 0 is that class; its probability is sigmoid(logit).
+            - ``"identity"``: probabilities already, as of a model that ends in a softmax or a sigmoid.
+            - ``"none"``: no probabilities, as of a regression. The outputs are returned unchanged.
+            - ``"auto"``: ``"identity"`` where no output is negative and each row sums to 1 (within 1e-4, or 4 eps of
+              a narrower dtype); else ``"sigmoid"`` for one column and ``"softmax"`` for several. A warning names the
+              cases that the values alone do not decide.
+
+    Raises:
+        ValueError: another shape, an unknown kind, or ``"identity"`` for outputs outside [0, 1].
+
+    Example:
+        >>> probabilities(torch.tensor([[3.0, 3.0]])), probabilities(torch.tensor([[0.9, 0.1]]))
+        (tensor([[0.5000, 0.5000]]), tensor([[0.9000, 0.1000]]))
+    """
+    if outputs.dim() != 2:
+        raise ValueError(f"outputs have shape {tuple(outputs.shape)}; expected (N, classes).")
+    decided = probability_kind(outputs, kind)
+    return in_range(as_probabilities(outputs, decided), decided)
+
+
+def probability_kind(outputs: Tensor, kind: Probability = "auto", model: ForwardFunc | None = None) -> Probability:
+    """Return the kind of a classifier's outputs, as defined by :func:`probabilities`; "auto" is never returned.
+
+    Args:
+        outputs: (N, classes); rows that are not finite are ignored.
+        kind: returned unchanged if it is not "auto"; an unknown one raises ValueError.
+        model: a function without arguments that computes outputs with gradients. It is called only if the values do not
+            decide whether they are probabilities; they are if their last operation is a sigmoid.
+
+    Example:
+        >>> probability_kind(torch.tensor([[0.2, 0.8]])), probability_kind(torch.tensor([[2.0, -1.0]]))
+        ('identity', 'softmax')
+    """
+    if kind not in PROBABILITIES:
+        raise ValueError(f"{kind!r} is no kind of outputs; expected one of {', '.join(map(repr, PROBABILITIES))}.")
+    if kind != "auto":
+        return kind
+    single = outputs.shape[1] == 1
+    logits: Probability = "sigmoid" if single else "softmax"
+    rows = outputs.detach()
+    rows = rows[rows.isfinite().all(1)]
+    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    if not rows.numel():
+        return logits
+    slack = max(SLACK, 4 * torch.finfo(outputs.dtype).eps)
+    low, high, miss = (float(v) for v in torch.stack([*rows.aminmax(), (rows.sum(1) - 1).abs().amax()]))
+    inside = low >= 0 and high <= 1 + slack
+    if inside and ((miss <= slack and not single) or _ends_in_sigmoid(outputs if model is None else model())):
+        return "identity"
+    text = ""
+    if single:
+        text = (
+            "The model has one output column, which is read as the logit of one class: its probability is the sigmoid. "
+            "Give 'sigmoid' to confirm this, 'identity' where it is a probability already, or 'none' for a regression"
+        )
+    elif inside:
+        text = (
+            "All outputs of the model lie in [0, 1] and do not sum to 1. They are read as logits of a softmax. Give "
+            "'identity' where they are probabilities of independent classes, or 'softmax' or 'sigmoid' to confirm "
+            "logits"
+        )
+    if text:
+        warnings.warn(f"{text} {WHERE}.", stacklevel=3)
+    return logits
+
+
+def predict_classes(outputs: Tensor, like: Tensor | None = None) -> Tensor:
+    """Return the predicted classes of outputs (..., classes): (...,) int64.
+
+    For several columns it is the index of the largest. A single column has the classes 1 and 0; the class is 1 for a
+    logit above 0, or for a value above 1/2 if all values lie in [0, 1]. Those of ``like`` decide this, by default of
+    ``outputs``; give the same for outputs that are compared.
+
+    Example:
+        >>> predict_classes(torch.tensor([[0.1, 2.0]])), predict_classes(torch.tensor([[-3.0], [0.2]]))
+        (tensor([1]), tensor([0, 1]))
+    """
+    if outputs.shape[-1] != 1:
+        return outputs.argmax(-1)
+    values = outputs if like is None else like
+    shares = bool(((values >= 0) & (values <= 1)).all())
+    return (outputs[..., 0] > (0.5 if shares else 0.0)).long()
+
+
+def as_probabilities(outputs: Tensor, kind: Probability) -> Tensor:
+    """Return probabilities of outputs of a known kind, without reading values, so that nothing waits for the device."""
+    wide = torch.promote_types(outputs.dtype, torch.float32)
+    if kind == "softmax":
+        return outputs.softmax(1, dtype=wide)
+    return outputs.to(wide).sigmoid() if kind == "sigmoid" else outputs.to(wide)
+
+
+def in_range(values: Tensor, kind: Probability) -> Tensor:
+    """Return the values; raise ValueError if their kind is "identity" and one lies outside [0, 1]."""
+    if kind == "identity" and values.numel():
+        low, high = (float(end) for end in values.detach().nan_to_num(0.5).aminmax())
+        if low < -SLACK or high > 1 + SLACK:
+            raise ValueError(
+                f"the model's outputs go from {low:.3g} to {high:.3g}; expected probabilities in [0, 1] ('identity'). "
+                "Give 'softmax' or 'sigmoid' for logits, or 'none' for a regression."
+            )
+    return values
+
+
+def class_outputs(forward_func: ForwardFunc, images: Tensor, batch_size: int = 32) -> Tensor:
+    """Run a classifier without gradients and return its outputs, (N, classes), checked by :func:`class_scores`."""
+    with protect(forward_func), torch.no_grad():
+        return torch.cat([class_scores(forward_func(some.clone()), len(some)) for some in images.split(batch_size)])
+
+
+def class_scores(output: object, rows: int) -> Tensor:
+    """Return a classifier's output, checked to be one floating-point tensor (rows, classes).
+
+    Raises TypeError unless it is a tensor; the message shows a function around the model that selects one.
+    """
+    if not isinstance(output, Tensor):
+        what, access = tensor_named(output)
+        raise TypeError(
+            f"the model returned a {what}; expected a tensor of class scores, ({rows}, classes). Give a function "
+            f"around the model: lambda images: model(images){access}."
+        )
+    if output.dim() == 2 and len(output) == rows and output.shape[1] and output.is_floating_point():
+        return output
+    hint = "For another output, give a function around the model: lambda images: model(images)[...]."
+    if output.dim() == 4:
+        hint = (
+            "For the maps of a segmentation, give a function around the model that returns one score per class: their "
+            "mean, lambda images: model(images).mean((2, 3)), or those of one pixel, model(images)[:, :, row, column]."
+        )
+    elif output.numel() == rows:
+        hint = "For one score an image, keep its column: lambda images: model(images).reshape(-1, 1)."
+    raise ValueError(
+        f"the model returned {output.dtype} of shape {tuple(output.shape)} for {rows} image{'s' * (rows > 1)}; "
+        f"expected floats, ({rows}, classes). {hint}"
+    )
+
+
+def output_with_graph(forward_func: ForwardFunc, images: Tensor) -> Tensor | None:
+    """Return the output for the first image with its graph, for :func:`probability_kind`; None without a graph."""
+    with protect(forward_func), torch.inference_mode(False), torch.enable_grad():
+        try:
+            output = forward_func(images[:1].clone().detach().requires_grad_())
+        except RuntimeError:  # weights made in inference mode, custom functions without a derivative
+            return None
+        return output if isinstance(output, Tensor) else None
+
+
+_SAME_VALUES = ("View", "Reshape", "Squeeze", "Unsqueeze", "Alias", "Clone", "ToCopy", "Transpose", "Permute", "Slice")
+
+
+def _ends_in_sigmoid(outputs: Tensor | None) -> bool:
+    """Return whether the last operation in the graph that changed values was a sigmoid."""
+    node = None if outputs is None else outputs.grad_fn
+    while node is not None and node.name().startswith(_SAME_VALUES):
+        node = node.next_functions[0][0]
+    return node is not None and node.name().startswith(("Sigmoid", "Hardsigmoid"))

@@ -27,10 +27,6 @@ class Verdict:
     Attributes:
         verdict: "holds", "weak" or "fails".
         because: the reason, one clause or several with semicolons between them, worst first.
-
-    Example:
-        >>> str(Verdict("weak", "nothing was compared"))
-        'weak, because nothing was compared'
     """
 
     verdict: Rating
@@ -45,12 +41,7 @@ class Verdict:
 
 
 def weigh(against: Sequence[str], doubts: Sequence[str], support: Sequence[str]) -> tuple[Rating, str]:
-    """Return "fails" with what speaks against a result; else "weak" with the doubts; else "holds" with the support.
-
-    Example:
-        >>> weigh([], ["few images", "no control"], ["it agrees"])
-        ('weak', 'few images; no control')
-    """
+    """Return "fails" with what speaks against a result; else "weak" with the doubts; else "holds" with the support."""
     if against:
         return "fails", "; ".join(against)
     if doubts:
@@ -107,7 +98,7 @@ def judge_accentuation(
     high_frequency: float | None = None,
     gained: float | None = None,
 ) -> RowTrust:
-    """Return the verdict on one accentuated image.
+    """Return the verdict on one accentuated image, from the evidence that :class:`RowTrust` explains.
 
     *fails* if the score changed in the wrong direction; if the path similarity (to natural images or to the seed,
     whichever is higher) is below .64 of that among natural images and no second model's score rises; if a second
@@ -117,12 +108,6 @@ def judge_accentuation(
     *weak* if the score did not change; if no path was compared; if the path similarity is below .85 of that among
     natural images, or below .64 and a second model's score rises; if the similarity among natural images is below .2
     or above .9; or if a second model gains less than .1 as much. Otherwise *holds*.
-
-    Example:
-        >>> judge_accentuation(path=0.8, natural=0.7, high_frequency=0.02).verdict
-        'holds'
-        >>> judge_accentuation(path=0.1, natural=0.7).because
-        'its path through the layers is not that of natural images (similarity 0.10, theirs 0.70)'
     """
     evidence = (path, kept, natural, seed, shuffled, transfer, high_frequency, gained)
     if gained is not None and gained == 0:
@@ -135,13 +120,10 @@ def judge_accentuation(
     if gained is not None and gained < 0:
         against.append(f"the score went the other way ({gained:+.2g})")
     if path is not None and natural is not None:
-        follows_seed = kept is not None and kept > path
-        nearest = kept if follows_seed and kept is not None else path
-        whose = "its own photo" if follows_seed else "natural images"
-        numbers = (
-            f"similarity {nearest:.2f}; {path:.2f} to natural images, " if follows_seed else f"similarity {path:.2f}, "
-        )
-        similarity = f"({numbers}theirs {natural:.2f})"
+        nearest = path if kept is None else max(path, kept)
+        whose = "its own photo" if nearest > path else "natural images"
+        beside = f"; {path:.2f} to natural images" if nearest > path else ""
+        similarity = f"(similarity {nearest:.2f}{beside}, theirs {natural:.2f})"
         taken = f"its path through the layers is that of {whose} {similarity}"
         if nearest < OFF_PATH * natural and (transfer is None or transfer <= 0):
             against.append(f"its path through the layers is not that of natural images {similarity}")
@@ -174,18 +156,11 @@ def judge_accentuation(
 
 
 def path_vector(activation: Tensor, gradient: Tensor, unit_axis: int | None = None) -> Tensor:
-    r"""Return the path vector of a score at a layer, the contribution of each channel.
+    r"""Return the path vector of a score at a layer, the contribution of each channel: (rows, channels), float32.
 
     .. math:: v_c = \sum_{hw} a_{chw} \, \partial f / \partial a_{chw}
 
-    Args:
-        activation: (rows, channels), or with further axes for positions.
-        gradient: of the score, likewise.
-        unit_axis: the axis of the channels. None is the last of three axes, (rows, tokens, channels), and axis 1
-            otherwise.
-
-    Returns:
-        (rows, channels), float32.
+    The channels are on ``unit_axis``; None is the last of three axes, (rows, tokens, channels), and else axis 1.
 
     Source: Hamblin et al., "Feature accentuation" (arXiv 2402.10039): activation x gradient a layer.
     """
@@ -196,26 +171,14 @@ def path_vector(activation: Tensor, gradient: Tensor, unit_axis: int | None = No
 
 
 def path_similarity(paths: Sequence[Tensor], natural: Sequence[Tensor]) -> Tensor:
-    r"""Return the similarity of path vectors to the mean of natural images: Pearson's, averaged over layers.
+    r"""Return the similarity of path vectors to the mean of natural images: Pearson's, averaged over layers, (rows,).
 
     .. math:: s = \mathrm{mean}_l\; \mathrm{corr}(v_l, \mathrm{mean}_i\; n_{il} / \lVert n_{il} \rVert)
 
-    Symbols: v_l the path vector at layer l, n_il that of natural image i.
-
-    Args:
-        paths: one (rows, channels) a layer.
-        natural: one (M, channels) a layer.
-
-    Returns:
-        (rows,).
-
-    Example:
-        >>> v = torch.tensor([[1.0, 2.0, 4.0]])
-        >>> round(float(path_similarity([v], [2 * v])), 4)
-        1.0
+    Symbols: v_l the path vectors at layer l, (rows, channels), n_il that of natural image i.
     """
     means = [_unit(n).mean(0, keepdim=True) for n in natural]
-    return _mean([_correlation(v, mean) for v, mean in zip(paths, means, strict=True)])
+    return torch.stack([_correlation(v, mean) for v, mean in zip(paths, means, strict=True)]).mean(0)
 
 
 def leave_one_out(natural: Sequence[Tensor]) -> Tensor:
@@ -224,17 +187,13 @@ def leave_one_out(natural: Sequence[Tensor]) -> Tensor:
     if count < 2:
         raise ValueError(f"got {count} natural image; expected at least 2 to compare.")
     units = [_unit(n) for n in natural]
-    return _mean([_correlation(n, (n.sum(0, keepdim=True) - n) / (count - 1)) for n in units])
+    return torch.stack([_correlation(n, (n.sum(0, keepdim=True) - n) / (count - 1)) for n in units]).mean(0)
 
 
 def _unit(paths: Tensor) -> Tensor:
     """Return unit vectors, so that images with high scores do not dominate the mean."""
     length: Tensor = paths.norm(dim=1, keepdim=True)
     return paths / length.clamp_min(torch.finfo(paths.dtype).tiny)
-
-
-def _mean(layers: list[Tensor]) -> Tensor:
-    return torch.stack(layers).mean(0)
 
 
 def _correlation(first: Tensor, second: Tensor) -> Tensor:
@@ -245,20 +204,11 @@ def _correlation(first: Tensor, second: Tensor) -> Tensor:
 
 
 def high_frequency_energy(change: Tensor, above: float = 0.25) -> Tensor:
-    r"""Return the fraction of a change's energy above a spatial frequency.
+    r"""Return the fraction of the energy of a change δ, (N, C, H, W), above a spatial frequency: (N,); nan if none.
 
     .. math:: \sum_{|f| > f_0} |\hat\delta_f|^2 \,/\, \sum_f |\hat\delta_f|^2
 
-    Args:
-        change: δ, (N, C, H, W).
-        above: f_0 in cycles a pixel; .25 is four pixels a cycle.
-
-    Returns:
-        (N,); nan if nothing changed.
-
-    Example:
-        >>> high_frequency_energy(torch.ones(1, 3, 8, 8))
-        tensor([0.])
+    Symbols: f_0 in cycles a pixel; .25 is four pixels a cycle.
     """
     energy = torch.fft.fft2(change.float()).abs().square().sum(1)
     rows, columns = (torch.fft.fftfreq(side, device=change.device) for side in change.shape[-2:])
@@ -290,16 +240,8 @@ def ablation_agreement(shares: Tensor, missing: Tensor) -> float | None:
 
     .. math:: \rho = \mathrm{spearman}_{u, o}(c_{u o},\; y_o(a) - y_o(a_u := 0))
 
-    Args:
-        shares: (units, *outputs).
-        missing: likewise; with other outputs, magnitudes Σ_channel |c| of (units, channels, places) are compared.
-
-    Returns:
-        ρ; 0 if one of them is constant, None if both are.
-
-    Example:
-        >>> ablation_agreement(torch.tensor([[1.0, 2.0]]), torch.tensor([[10.0, 30.0]]))
-        1.0
+    With other outputs than those of the canvas, magnitudes Σ_channel |c| of (units, channels, places) are compared. It
+    is 0 if one of them is constant, None if both are.
     """
     if shares.shape != missing.shape:
         shares, missing = shares.abs().sum(1), missing.abs().sum(1)
@@ -316,25 +258,15 @@ def judge_canvas(*, agreement: float | None = None, gap: float | None = None) ->
     It *fails* if its agreement with the removal of units is below .5, or if contributions that should sum to the output
     differ from it by more than a thousandth. It *holds* from an agreement of .8. Between the two, or without a
     comparison, it is *weak*.
-
-    Example:
-        >>> str(judge_canvas(agreement=0.97))
-        'holds, because it ranks units and places as setting them to zero does (ρ 0.97)'
     """
     if gap is not None and not gap <= GAP:
         return CanvasTrust("fails", f"its parts miss the output by {gap:.2g} of it", agreement, gap)
     if agreement is None:
         return CanvasTrust("weak", "neither it nor setting units to zero tells units and places apart", agreement, gap)
-    sums = "" if gap is None else ", and its parts add up to the output"
-    though = "" if gap is None else ", though its parts add up to the output"
-    verdict: Rating
-    verdict, how, clause = (
-        ("holds", "as", sums)
-        if agreement >= CLOSE
-        else ("weak", "only roughly as", though)
-        if agreement >= FAR
-        else ("fails", "unlike what", though)
-    )
+    verdict: Rating = "holds" if agreement >= CLOSE else "weak" if agreement >= FAR else "fails"
+    how = {"holds": "as", "weak": "only roughly as", "fails": "unlike what"}[verdict]
+    joint = "and" if verdict == "holds" else "though"
+    clause = "" if gap is None else f", {joint} its parts add up to the output"
     text = f"it ranks units and places {how} setting them to zero does (ρ {agreement:.2f}){clause}"
     return CanvasTrust(verdict, text, agreement, gap)
 

@@ -42,14 +42,7 @@ class BallScenes:
 def orbit(count: int, radius: float = 4.0, height: float = 0.5) -> Tensor:
     """Return cameras on a circle around the vertical axis, directed at the world's origin: (count, 3, 4).
 
-    Args:
-        count: number of cameras, evenly spaced.
-        radius: distance to the origin.
-        height: angle above the horizontal plane, in radians, below π / 2.
-
-    Example:
-        >>> orbit(4, radius=2.0, height=0.0)[0, :, 3]
-        tensor([0., 0., 2.])
+    ``radius`` is the distance to the origin, ``height`` the angle above the horizontal plane in radians, below π / 2.
     """
     turn = torch.arange(count) * (2 * math.pi / count)
     flat, up = math.cos(height), math.sin(height)

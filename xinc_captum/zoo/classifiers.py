@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..metrics.probability import Probability, class_scores, probabilities
+from ..metrics.statistics import Probability, class_scores, probabilities
 from .assets import AssetError, asset, read_arrays
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -39,14 +39,7 @@ class Normalise:
     std: tuple[float, ...]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return normalised images in the input's dtype, on its device; differentiable.
-
-        Args:
-            images: (..., C, H, W).
-
-        Raises:
-            ValueError: integers, or another number of channels.
-        """
+        """Return normalised images (..., C, H, W), or raise ValueError for integers or another number of channels."""
         channels = len(self.mean)
         if images.dim() < 3 or images.shape[-3] != channels or not images.is_floating_point():
             raise ValueError(
@@ -92,11 +85,7 @@ class Classifier:
         return logits
 
     def label(self, index: int) -> str:
-        """Return the name of a class.
-
-        Raises:
-            IndexError: there is no such class.
-        """
+        """Return the name of a class, or raise IndexError."""
         if not 0 <= index < len(self.labels):
             raise IndexError(f"class {index} is not one of {self.name}; expected 0 to {len(self.labels) - 1}.")
         return self.labels[index]
@@ -138,13 +127,7 @@ class Classifier:
         return names if len(indices) <= _MAX_LISTED else f"{names} and {len(indices) - _MAX_LISTED} more"
 
     def top(self, images: Tensor, k: int = 5) -> list[list[tuple[str, float]]]:
-        """Return the ``k`` most likely labels of each image with their probabilities, most likely first.
-
-        The images are moved to the model's device and dtype.
-
-        Args:
-            images: (N, 3, H, W) in [0, 1].
-            k: number of labels, at most that of the classes.
+        """Return the ``k`` most likely labels of each image (N, 3, H, W) in [0, 1], with their probabilities.
 
         Raises:
             TypeError: the model returns no tensor.
@@ -183,12 +166,7 @@ class Classifier:
 
 
 def imagenet_labels() -> tuple[str, ...]:
-    """Return the 1000 ImageNet labels of torchvision, in the usual order.
-
-    Example:
-        >>> imagenet_labels()[281]
-        'tabby'
-    """
+    """Return the 1000 ImageNet labels of torchvision, in the usual order."""
     from torchvision.models import SqueezeNet1_1_Weights  # type: ignore[import-untyped]  # takes two seconds, so not above
 
     return tuple(SqueezeNet1_1_Weights.DEFAULT.meta["categories"])

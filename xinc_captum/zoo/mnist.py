@@ -135,11 +135,8 @@ def small_convnet(num_classes: int = 10, size: int = 28, image_channels: int = 1
 
     Args:
         num_classes: number of logits.
-        size: height and width of the images, at least 8.
+        size: height and width of the images; below 8 raises a ValueError.
         image_channels: 1 for grey, 3 for colour.
-
-    Raises:
-        ValueError: images that are too small.
 
     Example:
         >>> small_convnet(10, 16)(torch.rand(2, 1, 16, 16)).shape
@@ -202,9 +199,6 @@ def mnist_generator() -> LoadedStyle:
 
     ``examples/train_style_generator.py`` trains it on four fifths of :func:`mnist_digits`, halved; every fifth digit,
     from the fifth on, is held out.
-
-    Returns:
-        The generator, and its recipe: data, seed, steps.
 
     Example:
         >>> style, recipe = mnist_generator()

@@ -28,10 +28,10 @@ from ...metrics.links import (
     tolerance,
     unit_agreement,
 )
-from ...metrics.probability import predict_classes
 from ...metrics.statistics import (
     Interval,
     complement,
+    predict_classes,
     ratio_interval,
     shuffle_within,
 )

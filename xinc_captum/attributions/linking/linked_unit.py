@@ -14,7 +14,7 @@ from ...batch import Batch, OutputFn, chunks
 from ...generators.protocol import Generator
 from ...hooks import ForwardFunc, JacobianVectorProduct, UnsupportedError, find_layer
 from ...images import check_images
-from ...metrics.probability import Probability
+from ...metrics.statistics import Probability
 from ...progress import progress
 from ...store import warn_of_other_models
 from ..base import as_called, captum_method, differentiable

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...batch import python_index
 from ...images import to_hwc
 from ...metrics.fidelity import Fidelity, fidelity
-from ...metrics.probability import predict_classes
+from ...metrics.statistics import predict_classes
 from ...metrics.trust import Verdict
 from ...store import bundle, write_tensors
 from .link import Bounds, Direction, Link

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...hooks import ForwardFunc, LayerError, capture, exchange, find_layer
-from ...metrics.probability import predict_classes
+from ...metrics.statistics import predict_classes
 from .kernels import Convolution, convolutions, parameter_name, target_behind
 
 Logits = Literal["stable", "plain"]

@@ -10,7 +10,7 @@ from xinc_captum.attributions.linking.unit_tables import quantify, shuffled_dire
 from xinc_captum.attributions.linking.unit_tables.quantify import Bases, Steps, resolve_units
 from xinc_captum.generators import EigenGenerator, ImageParts, from_callable, images_in_unit_range, normal_latents
 from xinc_captum.metrics import MEASURES, Measure
-from xinc_captum.metrics.measures import Movement
+from xinc_captum.metrics.parts import Movement
 
 NAMES = ["luminance", "rgb"]
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ....metrics.probability import Probability, as_probabilities
+from ....metrics.statistics import Probability, as_probabilities
 from ..loop import Loop, RoundTrip
 
 

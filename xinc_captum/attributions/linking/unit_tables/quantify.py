@@ -12,8 +12,7 @@ from ....generators.features import layer_root
 from ....generators.parts import ImageParts, Parts
 from ....generators.protocol import Generator
 from ....hooks import protect
-from ....metrics.measures import Measure, Movement, resolve_measures
-from ....metrics.parts import part_area
+from ....metrics.parts import Measure, Movement, part_area, resolve_measures
 from ....progress import progress
 from ..link import Direction, Link
 from .table import UnitTable

@@ -11,7 +11,7 @@ from ....generators.features import layer_root
 from ....generators.parts import Parts
 from ....generators.protocol import Generator
 from ....hooks import protect
-from ....metrics.measures import Measure, Movement, resolve_measures
+from ....metrics.parts import Measure, Movement, resolve_measures
 from ..link import Direction, Link
 from .quantify import BLOCK, Bases, Reach, Steps, resolve_units
 from .table import UnitTable
