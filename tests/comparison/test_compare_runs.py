@@ -5,7 +5,8 @@ import torch
 from captum.attr import Saliency
 from torch import nn
 
-from xinc_captum.comparison import count_calls
+from xinc_captum import FeatureAccentuation
+from xinc_captum.comparison import as_maps, count_calls
 from xinc_captum.comparison.compare import Runs, bind_method, run_once
 
 PHOTOS = torch.rand(2, 3, 8, 8)
@@ -161,3 +162,10 @@ def test_two_modules_of_one_function_count_as_one_call():
         whole(x).sum().backward()
         whole(x[:1])
     assert (counts.forwards, counts.backwards, counts.rows) == (2, 1, 6)
+
+
+def test_feature_accentuation_with_preprocessing_gets_photos(conv):
+    method = FeatureAccentuation(conv, preprocess=twice)
+    maps = bind_method(method, conv, twice, (8, 8), 0)(PHOTOS, 1)
+    torch.manual_seed(0)
+    assert torch.equal(maps, as_maps(method.attribute(PHOTOS, target=1), PHOTOS, (8, 8)))
