@@ -53,12 +53,7 @@ class Batch:
 
     @classmethod
     def of(cls, inputs: Tensor | tuple[Tensor, ...], args: Any = None, target: Target = None) -> "Batch":
-        """Create a batch from the arguments of an ``attribute`` call.
-
-        Raises:
-            TypeError: an input is no tensor.
-            ValueError: no rows, or inputs whose rows differ.
-        """
+        """Create a batch from the arguments of an ``attribute`` call, and check the inputs."""
         tensors = inputs if isinstance(inputs, tuple) else (inputs,)
         if not tensors or not all(isinstance(t, Tensor) for t in tensors):
             kinds = ", ".join(type(t).__name__ for t in tensors)
@@ -278,12 +273,7 @@ def call_model(forward_func: Callable[..., Any], output_fn: OutputFn | None, bat
 
 
 def select_output(output: Any, batch: Batch, output_fn: OutputFn | None) -> Tensor:
-    """Return the target of a model's output, after ``output_fn``.
-
-    Raises:
-        TypeError: the model returns no tensor and ``output_fn`` was not given.
-        ValueError: the output has other rows than the inputs, or the target does not fit it.
-    """
+    """Return the target of a model's output, after ``output_fn``; the output and the target are checked."""
     if output_fn is not None:
         output = output_fn(output)
     if not isinstance(output, Tensor):

@@ -149,11 +149,7 @@ def rgb_or_float(photo: Image.Image, stored: Stored, path: str | Path) -> Image.
 
 
 def _deep_grey(photo: Image.Image, stored: Stored, path: str | Path) -> NDArray[np.float32]:
-    """Return the values of a grey photo with more than 8 bits, in [0, 1].
-
-    Raises:
-        PhotoError: the file does not define which value is white, or has NaN, infinity or values outside [0, 1].
-    """
+    """Return the values of a grey photo with more than 8 bits, in [0, 1]; PhotoError if its white is unknown."""
     values = np.asarray(photo)
     if photo.mode == "F":
         finite = np.isfinite(values)
@@ -291,10 +287,6 @@ def check_images(images: object) -> Tensor:
     """Return images (N, C, H, W) of floats in [0, 1], detached and checked.
 
     Values up to .5 outside the range, which added noise causes, are clamped with a warning.
-
-    Raises:
-        TypeError: no tensor, or a tuple of several.
-        ValueError: another number of dims, no rows, no floats, NaN or infinity, or values further out.
     """
     if isinstance(images, tuple) and len(images) == 1:
         images = images[0]

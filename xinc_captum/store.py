@@ -166,10 +166,8 @@ def consistent(path: str | Path, writer: str) -> Iterator[None]:
 def replace_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``, and rename the file that the block writes there to ``path``.
 
-    A missing folder is created. If the block fails, the temporary file is removed and ``path`` is unchanged.
-
-    Raises:
-        StoreError: the path is a folder, a device or a pipe, or the operating system refuses to write.
+    A missing folder is created. If the block fails, the temporary file is removed and ``path`` is unchanged. A path
+    that cannot be written raises StoreError.
     """
     try:
         final = Path(path).resolve()  # the target of a symbolic link is replaced, not the link
@@ -276,11 +274,7 @@ _CALL: ContextVar[Mapping[str, Any] | None] = ContextVar("_CALL", default=None)
 
 
 def check_folder(path: str | Path) -> Path:
-    """Check, before any work, that a result folder can be written, and return its absolute path.
-
-    Raises:
-        StoreError: the path is a file, holds something that is not an earlier result, or cannot be written to.
-    """
+    """Return the absolute path of a result folder; StoreError, before any work, if it cannot be written or replaced."""
     path = Path(path).resolve()
     if path.exists() and not path.is_dir():
         raise StoreError(f"{path} is a file; give a folder that is new, empty, or an earlier result.")
@@ -353,9 +347,7 @@ def bundle(path: str | Path, note: Mapping[str, Any]) -> Iterator[Path]:
 
     ``manifest.json`` records the sha256 of every file, ``note`` (seed, options, hashes of inputs), the command line and
     the versions in use. Values that differ between equal runs (times) belong into ``times.json``, which is not hashed.
-
-    Raises:
-        StoreError: as :func:`check_folder`, or a full disk.
+    Raises StoreError as :func:`check_folder`, and for a full disk.
     """
     path = check_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)

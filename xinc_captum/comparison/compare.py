@@ -219,11 +219,7 @@ def check_photos(inputs: Tensor) -> None:
 
 
 def check_masks(segmentation: Any, inputs: Tensor) -> Tensor | None:
-    """Return the masks of the photos, (N, H, W), as a tensor, with a warning about empty masks.
-
-    Raises:
-        ValueError: another shape, or values outside [0, 1].
-    """
+    """Return the masks of the photos, (N, H, W) in [0, 1] or ValueError, as a tensor, with a warning about empty masks."""
     if segmentation is None:
         return None
     masks = segmentation if isinstance(segmentation, Tensor) else torch.as_tensor(np.asarray(segmentation))
@@ -243,12 +239,7 @@ def check_masks(segmentation: Any, inputs: Tensor) -> Tensor | None:
 
 
 def check_preprocess_of_photos(model: ForwardFunc, preprocess: Preprocess | None, inputs: Tensor) -> None:
-    """Check that the preprocessing accepts tensors, does not crop, and is not applied twice.
-
-    Raises:
-        TypeError: it does not accept a tensor of photos.
-        ValueError: the model has its own preprocessing, or this one crops the photos.
-    """
+    """Raise TypeError or ValueError if the preprocessing does not accept tensors, crops, or is applied twice."""
     check_preprocess(model, preprocess)
     if preprocess is None:
         return

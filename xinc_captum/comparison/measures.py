@@ -340,11 +340,7 @@ RESERVED = ("method", "seconds", "cpu_seconds", "forwards", "backwards", "peak M
 
 
 def select_columns(metrics: Sequence[str | Column]) -> tuple[Column, ...]:
-    """Return the columns with these names; a :class:`Column` is returned as it is.
-
-    Raises:
-        ValueError: an unknown name, a repeated name, or a reserved name.
-    """
+    """Return the columns with these names, or a :class:`Column` as it is; ValueError for unknown or repeated names."""
     by_name = {column.name: column for column in COLUMNS}
     unknown = [metric for metric in metrics if isinstance(metric, str) and metric not in by_name]
     if unknown:

@@ -92,11 +92,6 @@ def by_name(
     """Return each method under its unique name: a function, or a Captum attribution.
 
     Without a layer, that of the layer methods is :func:`last_map` of the first image.
-
-    Raises:
-        TypeError: a method of another type.
-        ValueError: no methods, an unknown name, or no layer with maps.
-        ModuleNotFoundError: the package of a method is not installed.
     """
     titles = _by_title(methods)
     if not titles:

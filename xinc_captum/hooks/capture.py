@@ -51,12 +51,9 @@ Tensors = tuple[Tensor, ...]
 def floats_of(value: Any, module: nn.Module, name: Callable[[], str]) -> tuple[Tensors, Callable[[Tensors], Any]]:
     """Return the float tensors of a layer's output, and a function that rebuilds the output from replacements.
 
-    The output is a tensor, or a tuple, list, dict or dataclass that holds float tensors directly. Everything else in it
-    (None, integer or boolean masks, nested states) is passed on unchanged. ``name`` returns the layer's name, for
-    messages.
-
-    Raises:
-        LayerError: no float tensor is found at the top level, or the layer is an LSTM.
+    The output is a tensor, or a tuple, list, dict or dataclass that holds float tensors directly; else, and for an
+    LSTM, a LayerError is raised. Everything else in it (None, integer or boolean masks, nested states) is passed on
+    unchanged. ``name`` returns the layer's name, for messages.
     """
     if isinstance(value, Tensor):
         if value.is_floating_point():
@@ -143,11 +140,8 @@ def float_arguments(
 def one_tensor(value: Any, name: Callable[[], str], rows: int | None = None, *, at_input: bool = False) -> Tensor:
     """Return a layer's output (or input, ``at_input``) as one tensor with one entry for each of ``rows`` samples.
 
-    ``value`` is the layer's tensor, or a tuple of its float tensors, as in :func:`xinc_captum.capture`; ``name``
-    returns the layer's name, for messages.
-
-    Raises:
-        LayerError: several tensors, or a first axis that is not the samples.
+    ``value`` is the layer's tensor, or a tuple of its float tensors; several tensors, or a first axis that is not the
+    samples, raise LayerError. ``name`` returns the layer's name, for messages.
     """
     if isinstance(value, tuple):
         raise LayerError(
