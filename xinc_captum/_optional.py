@@ -5,7 +5,7 @@ from types import ModuleType
 
 
 def require(module: str, *, purpose: str, extra: str) -> ModuleType:
-    """Import and return a module, by its dotted name, for a ``purpose``; the error names the ``extra`` that installs it."""
+    """Import and return a module by its dotted name; the error names ``purpose`` and the ``extra`` that installs it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -219,7 +219,7 @@ def check_photos(inputs: Tensor) -> None:
 
 
 def check_masks(segmentation: Any, inputs: Tensor) -> Tensor | None:
-    """Return the masks of the photos, (N, H, W) in [0, 1] or ValueError, as a tensor, with a warning about empty masks."""
+    """Return the masks of the photos, (N, H, W) in [0, 1], as a checked tensor, with a warning about empty masks."""
     if segmentation is None:
         return None
     masks = segmentation if isinstance(segmentation, Tensor) else torch.as_tensor(np.asarray(segmentation))
