@@ -16,8 +16,8 @@ from torch import nn
 
 from xinc_captum import LayerContribution, NeuronCanvas
 from xinc_captum.comparison import as_maps
+from xinc_captum.comparison.compare import bind_method
 from xinc_captum.comparison.registry import by_name
-from xinc_captum.comparison.runner import bind_method
 
 UNITS, SIZE, SAMPLE = 24, (64, 128), 24  # of the decoder: channels explained, picture, pixels of the loop that are run
 

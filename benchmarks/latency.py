@@ -30,8 +30,8 @@ from xinc_captum import (
     layer_to_grid,
 )
 from xinc_captum.comparison import last_map
+from xinc_captum.comparison.compare import bind_method
 from xinc_captum.comparison.registry import by_name
-from xinc_captum.comparison.runner import bind_method
 
 PHOTO, VIDEO, TARGET = 224, (128, 256), 1
 LONG = 5.0  # seconds, of a run that is not repeated

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = "attributions comparison contract generators hooks inr metrics".split()
-FILES = """test_batch.py test_captum_configs.py test_compat.py test_docstrings.py test_images.py test_selectors.py
+FILES = """test_batch.py test_captum_configs.py test_compat.py test_docstrings.py test_images.py test_batch_units.py
     cli/test_replay.py""".split()
 
 

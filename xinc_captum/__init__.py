@@ -20,13 +20,7 @@ from .attributions import (
     open_canvas,
 )
 from .attributions.accentuation import layer_to_grid
-from .attributions.canvas.rules import (
-    Ablation,
-    CarryError,
-    Secant,
-    Tangent,
-    Xinc,
-)
+from .attributions.canvas.rules import Ablation, CarryError, Secant, Tangent, Xinc
 from .attributions.linking import LatentLink
 from .attributions.nern import NeRN
 from .attributions.trans_inr import TransINR

@@ -5,20 +5,7 @@ from types import ModuleType
 
 
 def require(module: str, *, purpose: str, extra: str) -> ModuleType:
-    """Import and return a module of an optional dependency.
-
-    Args:
-        module: a dotted name.
-        purpose: what needs the module, for the error.
-        extra: the extra of this package that installs it.
-
-    Raises:
-        ModuleNotFoundError: it is not installed; the text contains the command that installs it.
-
-    Example:
-        >>> require("math", purpose="counting", extra="analysis").pi > 3
-        True
-    """
+    """Import and return a module by its dotted name; the error names ``purpose`` and the ``extra`` that installs it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -1,34 +1,27 @@
-"""Samples, targets and additional arguments of a forward call."""
+"""Samples, targets and additional arguments of a forward call, and the units that a selector names."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from ._compat import select_targets
-from .selectors import python_index
 
 Target = int | tuple[int | slice, ...] | Tensor | list[Any] | None
 
 
 class Args(tuple[Any, ...]):
-    """Additional arguments, and which of them hold one entry for each sample.
+    """Additional arguments, and which of them hold one entry for each sample."""
 
-    Attributes:
-        aligned: positions of the tensors that are sliced and repeated along with the inputs; the others are passed
-            unchanged.
-        known: whether the model was run to determine ``aligned``.
-        stuck: why the batch cannot be split; empty if it can.
-    """
-
-    aligned: frozenset[int]
-    known: bool
-    stuck: str
+    aligned: frozenset[int]  # positions of the tensors that are sliced with the inputs; others are passed unchanged
+    known: bool  # whether the model was run to determine them
+    stuck: str  # why the batch cannot be split; empty if it can
 
     def __new__(
         cls, values: Iterable[Any], aligned: Iterable[int] = (), known: bool = False, stuck: str = ""
@@ -48,32 +41,19 @@ class Args(tuple[Any, ...]):
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs (each (rows, ...)), additional arguments and target of a forward call.
+    """Inputs, additional arguments and target of a forward call."""
 
-    Attributes:
-        inputs: tensors that share their first dim, the rows.
-        args: additional forward arguments; :class:`Args` records which of them are sliced with the inputs. Of a plain
-            tuple, these are the tensors with as many rows as the batch, as in Captum, until :func:`settle_arguments`
-            has run the model.
-        target: a Captum target; lists and 1-D tensors hold one entry a row.
-        rows: number of rows.
-        start: where these rows begin in the batch they were cut from.
-    """
-
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[Tensor, ...]  # each (rows, ...)
+    # Of a plain tuple, the tensors with as many rows as the batch are sliced with the inputs, as in Captum, until
+    # settle_arguments() has run the model.
     args: tuple[Any, ...] = ()
-    target: Target = None
+    target: Target = None  # of Captum; lists and 1-D tensors hold one entry a row
     rows: int = -1
-    start: int = 0
+    start: int = 0  # where these rows begin in the batch they were cut from
 
     @classmethod
     def of(cls, inputs: Tensor | tuple[Tensor, ...], args: Any = None, target: Target = None) -> "Batch":
-        """Create a batch from the arguments of an ``attribute`` call.
-
-        Raises:
-            TypeError: an input is no tensor.
-            ValueError: no rows, or inputs whose rows differ.
-        """
+        """Create a batch from the arguments of an ``attribute`` call, and check the inputs."""
         tensors = inputs if isinstance(inputs, tuple) else (inputs,)
         if not tensors or not all(isinstance(t, Tensor) for t in tensors):
             kinds = ", ".join(type(t).__name__ for t in tensors)
@@ -161,14 +141,9 @@ def settle_arguments(batch: Batch, run: Run) -> Batch:
     inputs. Or all samples share it, and its number of rows is a coincidence (class embeddings, an adjacency matrix);
     then it is passed unchanged. The correct choice gives a sample the same output alone and next to another sample.
     Where both choices do, one run of the full batch decides, and a tensor that need not be sliced is passed unchanged.
-    A batch without such tensors is returned unchanged, and the model does not run.
+    If neither does, slicing or repeating the samples raises an error. Without such tensors, the model does not run.
 
-    Args:
-        batch: all samples of a call.
-        run: maps a part of the batch to the model's output: a tensor, or nested containers of tensors, samples first.
-
-    Returns:
-        The same samples. If neither choice is consistent, slicing or repeating them raises an error.
+    ``run`` maps a part of the batch to the model's output: a tensor, or nested containers of tensors, samples first.
 
     Example:
         >>> bank, images = torch.eye(3)[:2], torch.rand(2, 3)
@@ -185,6 +160,8 @@ def settle_arguments(batch: Batch, run: Run) -> Batch:
 
 
 class _Probe:
+    """Runs of one sample alone and next to another one, under each choice of aligned arguments."""
+
     def __init__(self, batch: Batch, args: Args, run: Run) -> None:
         self.batch, self.args, self.run = batch, args, run
         self.other = _different(batch, args)
@@ -200,13 +177,13 @@ class _Probe:
         tried = sorted(every) if len(every) <= _MOST else []
         sets = [frozenset(some) for size in range(len(tried)) for some in combinations(tried, size)]
         pairs = {some: outputs for some in [*sets, every] if (outputs := self.pair(some)) is not None}
-        same = {
-            some: outputs for some, outputs in pairs.items() if _close(*outputs)
-        } or pairs  # dropout is never the same
+        same = {some: outputs for some, outputs in pairs.items() if _close(*outputs)}
+        same = same or pairs  # dropout is never the same
         if len(same) > 1:
             same = self.select_agreeing(same)
         if same:
-            return Args(self.args, sorted(same, key=_count)[0], True)
+            smallest: frozenset[int] = min(same, key=len)
+            return Args(self.args, smallest, True)
         shapes = ", ".join(f"{at}: {tuple(self.args[at].shape)}" for at in sorted(every))
         return Args(
             self.args,
@@ -261,10 +238,6 @@ class _Probe:
         return tensors
 
 
-def _count(some: frozenset[int]) -> int:
-    return len(some)
-
-
 def _different(batch: Batch, args: Args) -> int:
     """Return the index of a sample whose arguments differ from those of the first one, if there is one."""
     for at in sorted(args.aligned):
@@ -300,12 +273,7 @@ def call_model(forward_func: Callable[..., Any], output_fn: OutputFn | None, bat
 
 
 def select_output(output: Any, batch: Batch, output_fn: OutputFn | None) -> Tensor:
-    """Return the target of a model's output.
-
-    Raises:
-        TypeError: the model returns no tensor and ``output_fn`` was not given.
-        ValueError: the output has other rows than the inputs, or the target does not fit it.
-    """
+    """Return the target of a model's output, after ``output_fn``; the output and the target are checked."""
     if output_fn is not None:
         output = output_fn(output)
     if not isinstance(output, Tensor):
@@ -370,11 +338,7 @@ def _short(target: Any) -> str:
 
 
 def one_score_a_row(output: Tensor) -> Tensor:
-    """Return an output with one score a row, (rows,).
-
-    Raises:
-        ValueError: there are several scores a row.
-    """
+    """Return an output with one score a row, (rows,); ValueError for several scores a row."""
     if output.dim() == 2 and output.shape[1] == 1:
         output = output[:, 0]
     if output.dim() != 1:
@@ -383,3 +347,115 @@ def one_score_a_row(output: Tensor) -> Tensor:
             f"row. Give target= an index into {tuple(output.shape[1:])}, or reduce the output with output_fn=."
         )
     return output
+
+
+def python_index(index: Any) -> Any:
+    """Return a target or selector with its NumPy integers as ints, and its 1-D integer arrays as lists.
+
+    Everything else is returned unchanged, bools and floats too; the caller checks them.
+    """
+    if isinstance(index, np.integer):
+        return int(index)
+    if isinstance(index, np.ndarray) and index.dtype.kind in "iu" and index.ndim < 2:
+        return index.tolist()
+    if type(index) in (list, tuple):
+        return type(index)(python_index(one) for one in index)
+    return index
+
+
+OneUnit = int | tuple[int | slice, ...] | Callable[[Tensor], Tensor]
+Selector = OneUnit | Sequence[OneUnit] | None
+
+
+def list_units(activation: Tensor, selector: Selector) -> list[OneUnit]:
+    """Return the checked single selectors of a selector for an activation (rows, units, ...).
+
+    ``None`` selects every unit of dim 1; an int selects one unit of dim 1; a tuple indexes the dims after the rows
+    (slices are summed); a callable maps the activation to one value a row and must be linear; a list holds several.
+
+    Raises:
+        ValueError: the activation has no unit axis, or the list is empty.
+        IndexError: a unit is out of range.
+        TypeError: a selector of another kind.
+    """
+    selector = python_index(selector)
+    if activation.dim() < 2:
+        raise ValueError(
+            f"the layer's activation has shape {tuple(activation.shape)}; expected (rows, units, ...), so that there "
+            "is a unit to choose. Choose a layer with a unit axis."
+        )
+    if selector is None:
+        return list(range(activation.shape[1]))
+    singles = selector if isinstance(selector, list) else [selector]
+    if not singles:
+        raise ValueError("neuron_selector is an empty list; give at least one unit, or None for all of them.")
+    return [_check_selector(activation, one) for one in singles]  # type: ignore[arg-type]
+
+
+def _check_selector(activation: Tensor, one: OneUnit) -> OneUnit:
+    shape = tuple(activation.shape[1:])
+    if callable(one):
+        return one
+    if isinstance(one, bool) or not isinstance(one, int | tuple):
+        raise TypeError(
+            f"neuron_selector {one!r} is a {type(one).__name__}; expected an int, a tuple of ints and slices, a "
+            "callable, a list of these, or None for every unit."
+        )
+    index = one if isinstance(one, tuple) else (one,)
+    if isinstance(one, tuple) and len(one) != len(shape):
+        raise IndexError(
+            f"neuron_selector {one!r} has {len(one)} entries, but the layer has {len(shape)} dims after the rows "
+            f"{shape}; give one int or slice for each."
+        )
+    for i, size in zip(index, shape, strict=False):
+        if isinstance(i, int) and not -size <= i < size:
+            raise IndexError(
+                f"neuron_selector {one!r} is out of range: the layer's units are {shape}, so {i} must lie in [{-size}, "
+                f"{size - 1}]."
+            )
+        if not isinstance(i, int | slice):
+            raise TypeError(f"neuron_selector {one!r} holds a {type(i).__name__}; expected ints and slices.")
+    return one
+
+
+def _index(one: int | tuple[int | slice, ...]) -> tuple[int | slice, ...]:
+    return (slice(None), *(one if isinstance(one, tuple) else (one,)))
+
+
+def select(activation: Tensor, selector: Selector) -> Tensor:
+    """Return the value of each unit of :func:`list_units`, summed over its remaining dims: (rows, k)."""
+    singles = list_units(activation, selector)
+    if all(isinstance(one, int) for one in singles):
+        summed = activation.flatten(2).sum(2) if activation.dim() > 2 else activation
+        if selector is None:
+            return summed
+        return summed.index_select(1, torch.tensor([i % summed.shape[1] for i in singles], device=summed.device))  # type: ignore[operator]
+    return torch.stack([_value(activation, one) for one in singles], dim=1)
+
+
+def _value(activation: Tensor, one: OneUnit) -> Tensor:
+    if not callable(one):
+        return activation[_index(one)].reshape(activation.shape[0], -1).sum(1)
+    value = one(activation)
+    if not isinstance(value, Tensor) or value.shape != activation.shape[:1]:
+        received = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(
+            f"the neuron_selector function returned {received}; expected one value a row, shape "
+            f"({activation.shape[0]},)."
+        )
+    return value
+
+
+def replace_unit(activation: Tensor, one: OneUnit, baseline: Tensor) -> Tensor:
+    """Return a copy of the activation (rows, units, ...) in which one unit is set to its baseline, which is broadcast.
+
+    A callable selector weights each element by its gradient.
+    """
+    if callable(one):
+        with torch.enable_grad():
+            leaf = activation.detach().requires_grad_()
+            (share,) = torch.autograd.grad(_value(leaf, one).sum(), leaf)
+        return activation + share * (baseline - activation)
+    new = activation.clone()
+    new[_index(one)] = baseline.expand_as(activation)[_index(one)]
+    return new

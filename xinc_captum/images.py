@@ -29,20 +29,13 @@ _UNSIGNED = {1: "B", 3: "H", 4: "L", 6: "b", 8: "h", 9: "l"}  # integer types of
 
 
 def upright(opened: Image.Image) -> Image.Image:
-    """Return the current frame of an image file, decoded, turned and mirrored as its orientation tag requires.
+    """Return the current frame of an opened image file, decoded, turned and mirrored as its orientation tag requires.
 
     Other metadata is neither decoded nor written again. Metadata that cannot be decoded counts as absent.
     ``PIL.ImageOps.exif_transpose`` rewrites every tag instead, and one odd tag makes it fail.
-
-    Args:
-        opened: what ``PIL.Image.open`` returned.
-
-    Returns:
-        A decoded image without an orientation: ``opened`` itself, or a turned copy.
     """
     turn = _from_bytes(opened.info.get("exif"))
-    if turn is None:
-        turn = _from_pillow(opened)
+    turn = _from_pillow(opened) if turn is None else turn
     opened.load()
     if hasattr(opened, "tag_v2"):  # of a TIFF: recent versions of Pillow turn it in load() and drop the tag
         turn = _from_pillow(opened)
@@ -109,23 +102,14 @@ class PhotoError(ValueError):
 
 
 class Stored(NamedTuple):
-    """How a file stores its values.
+    """How a file stores its values."""
 
-    Attributes:
-        file: format of the file, as Pillow names it.
-        raw: Pillow's name of the layout in the file, such as "RGB;16B"; empty where it is not known.
-        bits: of a value.
-        signed: whether its integers have a sign.
-        negative: whether 0 is white, and Pillow does not invert the values.
-        misread: whether channels are stored one after another in a way that Pillow reads wrongly.
-    """
-
-    file: str
-    raw: str
-    bits: int
+    file: str  # format of the file, as Pillow names it
+    raw: str  # Pillow's name of the layout in the file, such as "RGB;16B"; empty where it is not known
+    bits: int  # of a value
     signed: bool
-    negative: bool
-    misread: bool
+    negative: bool  # 0 is white, and Pillow does not invert the values
+    misread: bool  # channels are stored one after another in a way that Pillow reads wrongly
 
     @classmethod
     def of(cls, opened: Image.Image) -> "Stored":
@@ -143,11 +127,7 @@ class Stored(NamedTuple):
 
 
 def rgb_or_float(photo: Image.Image, stored: Stored, path: str | Path) -> Image.Image:
-    """Return an image of mode RGB with 8 bits, or of mode F in [0, 1] for grey photos with more bits.
-
-    Raises:
-        PhotoError: channels one after another that Pillow reads wrongly, or as :func:`_deep_grey`.
-    """
+    """Return an image of mode RGB with 8 bits, or of mode F in [0, 1] for grey photos with more bits."""
     if stored.misread:
         raise PhotoError(
             f"{path} stores the {len(photo.getbands())} channels of mode {photo.mode}, {stored.bits} bits each, one "
@@ -169,11 +149,7 @@ def rgb_or_float(photo: Image.Image, stored: Stored, path: str | Path) -> Image.
 
 
 def _deep_grey(photo: Image.Image, stored: Stored, path: str | Path) -> NDArray[np.float32]:
-    """Return the values of a grey photo with more than 8 bits, in [0, 1].
-
-    Raises:
-        PhotoError: the file does not define which value is white, or has NaN, infinity or values outside [0, 1].
-    """
+    """Return the values of a grey photo with more than 8 bits, in [0, 1]; PhotoError if its white is unknown."""
     values = np.asarray(photo)
     if photo.mode == "F":
         finite = np.isfinite(values)
@@ -240,30 +216,23 @@ def read_photo(path: str | Path, *, longer_side: int | None = None) -> Tensor:
     if longer_side is not None and longer_side < max(photo.size):
         scale = longer_side / max(photo.size)
         size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
-        photo = _resize(photo, size)
+        photo = photo.resize(size, Image.Resampling.LANCZOS)
     values: NDArray[np.float32] = np.asarray(photo, dtype=np.float32)
     values = values / np.float32(255) if photo.mode == "RGB" else np.repeat(values[..., None], 3, axis=2)
     return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1))).clamp(0, 1)
-
-
-def _resize(photo: Image.Image, size: tuple[int, int]) -> Image.Image:
-    return photo.resize(size, Image.Resampling.LANCZOS)
 
 
 def centre_crop(image: Tensor, size: int, crop: float = 0.875) -> Tensor:
     """Return the central square of a photo, as in the evaluation of classifiers.
 
     The shorter side is resized to size / crop, by an antialiased bicubic filter whose overshoots are clamped to [0, 1];
-    then the central size x size pixels are cut out. Small photos are enlarged. For masks:
-    ``centre_crop(masks.float(), size) > 0.5``.
+    then the central size x size pixels are cut out. Small photos are enlarged. For masks: ``centre_crop(masks.float(),
+    size) > 0.5``.
 
     Args:
-        image: (C, H, W) or (N, C, H, W) floats in [0, 1], on any device.
+        image: (C, H, W) or (N, C, H, W) floats in [0, 1]; ValueError for anything else.
         size: height and width of the result.
         crop: fraction of the shorter side that is kept, in (0, 1].
-
-    Raises:
-        ValueError: another shape, integers, no size, or a crop out of range.
 
     Example:
         >>> centre_crop(torch.rand(3, 40, 60), 16).shape
@@ -294,11 +263,8 @@ def to_hwc(maps: Tensor, index: int = 0) -> NDArray[np.float32]:
     """Return one map as float32 (H, W, C) for ``captum.attr.visualization.visualize_image_attr``.
 
     Args:
-        maps: (H, W), (C, H, W) or (N, C, H, W), any float dtype, on any device, attached or not.
+        maps: (H, W), (C, H, W) or (N, C, H, W), on any device; ValueError for a flat canvas, to be reshaped first.
         index: which of N.
-
-    Raises:
-        ValueError: another number of dims (reshape a flat canvas to (C, H, W) first).
 
     Example:
         >>> to_hwc(torch.rand(2, 3, 4, 5)).shape
@@ -321,14 +287,6 @@ def check_images(images: object) -> Tensor:
     """Return images (N, C, H, W) of floats in [0, 1], detached and checked.
 
     Values up to .5 outside the range, which added noise causes, are clamped with a warning.
-
-    Raises:
-        TypeError: no tensor, or a tuple of several.
-        ValueError: another number of dims, no rows, no floats, NaN or infinity, or values further out.
-
-    Example:
-        >>> check_images(torch.rand(2, 1, 5, 7)).shape
-        torch.Size([2, 1, 5, 7])
     """
     if isinstance(images, tuple) and len(images) == 1:
         images = images[0]

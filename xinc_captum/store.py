@@ -1,7 +1,8 @@
-"""Result folders and tensor files: atomic writes, manifests and checked reads."""
+"""Result folders and tensor files, and the sha256 of files, tensors and the weights of models."""
 
 import errno
 import glob
+import hashlib
 import json
 import os
 import platform
@@ -10,7 +11,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from importlib import metadata
@@ -20,9 +21,9 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
-from .fingerprint import sha256, sha256_of_bytes, tensors_sha256
+from .hooks import ForwardFunc, exclusive, modules_behind
 
 PREFIX = "xinc-captum-"  # the format of a file is this, its kind, and a version
 VERSION = 2  # since 2, each file holds a sha256 of all its bytes
@@ -54,19 +55,11 @@ class TensorFile(NamedTuple):
 def write_tensors(
     path: str | Path, tensors: Mapping[str, Tensor], *, kind: str, metadata: Mapping[str, Any] | None = None
 ) -> Path:
-    """Write tensors and metadata into one safetensors file with a sha256 of all its bytes.
+    """Write tensors and metadata into one safetensors file with a sha256 of all its bytes, and return its path.
 
     The file is written atomically: under a temporary name in the same folder, then renamed. If writing fails, an
-    existing file is unchanged. A missing folder is created. Equal contents give equal bytes.
-
-    Args:
-        path: the file to write or replace.
-        tensors: on any device. A tensor that shares memory with another one is written twice.
-        kind: what the file holds; :func:`read_tensors` compares it.
-        metadata: values that JSON can hold.
-
-    Returns:
-        ``path``.
+    existing file is unchanged. A missing folder is created. Equal contents give equal bytes. Tensors that share memory
+    are written separately. ``kind`` names what the file holds, and metadata are values that JSON can hold.
 
     Raises:
         StoreError: the path is a folder, a device or a pipe, or the file cannot be written.
@@ -92,20 +85,12 @@ def tensor_file_bytes(tensors: Mapping[str, Tensor], *, kind: str, metadata: Map
 
 
 def read_tensors(path: str | Path, *, kind: str | None, writer: str) -> TensorFile:
-    """Read a file of :func:`write_tensors` and check its kind, its version and its sha256.
+    """Read a file of :func:`write_tensors` to the CPU, and check its kind, its version and its sha256.
 
-    Files of version 1 are read with a warning. Those of the kinds "link" and "style-generator" have a sha256 of their
-    tensors but not of their metadata; those of the kinds "inr", "trans-inr" and "nern" have none. There is no version 1
-    of other kinds.
-
-    Args:
-        path: the file.
-        kind: the kind that the file must have. None also accepts safetensors files of other programs, which have no
-            sha256 to check.
-        writer: the function that writes such files, for the texts of errors.
-
-    Returns:
-        Tensors on the CPU, and the metadata.
+    Files of version 1 are read with a warning: those of the kinds "link" and "style-generator" have a sha256 of their
+    tensors but not of their metadata; those of the kinds "inr", "trans-inr" and "nern" have none. The kind None accepts
+    files of every kind, also safetensors files of other programs, which have no sha256 to check. ``writer`` is the
+    function that writes such files, for the texts of errors.
 
     Raises:
         FileNotFoundError: no such file.
@@ -148,11 +133,7 @@ def read_tensors(path: str | Path, *, kind: str | None, writer: str) -> TensorFi
 
 
 def check_state(path: str | Path, state: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    """Check that the tensors of a file have the names and shapes of a state dict.
-
-    Raises:
-        StoreError: a tensor is missing, not expected, or of another shape; the text lists the first five.
-    """
+    """Raise StoreError, with the first five faults, unless a file's tensors have the names and shapes of a state."""
     faults = [
         *(f"{name} is missing" for name in state if name not in tensors),
         *(f"{name} is left over" for name in tensors if name not in state),
@@ -169,11 +150,7 @@ def check_state(path: str | Path, state: Mapping[str, Tensor], tensors: Mapping[
 
 @contextmanager
 def consistent(path: str | Path, writer: str) -> Iterator[None]:
-    """Raise StoreError in place of the errors that wrong content of a file causes in the block.
-
-    Raises:
-        StoreError: the block raised a KeyError, TypeError, ValueError or the like.
-    """
+    """Raise StoreError in place of the errors that wrong content of a file causes in the block."""
     try:
         yield
     except StoreError:
@@ -189,10 +166,8 @@ def consistent(path: str | Path, writer: str) -> Iterator[None]:
 def replace_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``, and rename the file that the block writes there to ``path``.
 
-    A missing folder is created. If the block fails, the temporary file is removed and ``path`` is unchanged.
-
-    Raises:
-        StoreError: the path is a folder, a device or a pipe, or the operating system refuses to write.
+    A missing folder is created. If the block fails, the temporary file is removed and ``path`` is unchanged. A path
+    that cannot be written raises StoreError.
     """
     try:
         final = Path(path).resolve()  # the target of a symbolic link is replaced, not the link
@@ -251,11 +226,11 @@ def _pack(tensors: Mapping[str, Tensor], kind: str, metadata: Mapping[str, Any])
 
 
 def _plain(name: str, value: Tensor) -> Tensor:
-    """Return a contiguous tensor on the CPU, with conjugation and sign resolved."""
+    """Return a tensor as the file holds it; TypeError if it cannot."""
     if value.layout != torch.strided or value.is_meta or value.is_quantized or str(value.dtype) in _UNKNOWN:
         received = f"{name!r} is a tensor of {value.dtype}, {value.layout}, on {value.device}"
         raise TypeError(f"{received}; a safetensors file holds dense tensors of other dtypes. Convert it first.")
-    return value.detach().cpu().contiguous().resolve_conj().resolve_neg()
+    return _to_host(value)
 
 
 def _check_format(
@@ -290,39 +265,16 @@ def _sha256_of(content: bytes, stored: str) -> str:
     return sha256_of_bytes(content[:end].replace(stored.encode(), _NO_DIGEST, 1), memoryview(content)[end:])
 
 
-__all__ = [
-    "StoreError",
-    "TensorFile",
-    "bundle",
-    "check_folder",
-    "check_state",
-    "consistent",
-    "read_tensors",
-    "record_call",
-    "replace_file",
-    "sha256",
-    "tensor_file_bytes",
-    "tensors_sha256",
-    "versions",
-    "write_tensors",
-]
-
 MANIFEST = "manifest.json"
 FORMAT = "xinc-captum-result-1"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 TIMES = "times.json"  # wall times, which differ between equal runs; not hashed
 _VERSIONS = ("xinc-captum", "torch", "torchvision", "captum", "numpy", "matplotlib", "Pillow", "safetensors")
-
-
 _CALL: ContextVar[Mapping[str, Any] | None] = ContextVar("_CALL", default=None)
 
 
 def check_folder(path: str | Path) -> Path:
-    """Check, before any work, that a result folder can be written, and return its absolute path.
-
-    Raises:
-        StoreError: the path is a file, holds something that is not an earlier result, or cannot be written to.
-    """
+    """Return the absolute path of a result folder; StoreError, before any work, if it cannot be written or replaced."""
     path = Path(path).resolve()
     if path.exists() and not path.is_dir():
         raise StoreError(f"{path} is a file; give a folder that is new, empty, or an earlier result.")
@@ -345,11 +297,8 @@ def _check_earlier(path: Path) -> None:
     inside = {str(p.relative_to(path)) for p in path.rglob("*") if not p.is_dir()}
     if not inside:
         return
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        manifest = None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    manifest = _read_manifest(path)
+    if manifest is None:
         raise StoreError(
             f"{path} holds files but no {MANIFEST} of xinc-captum, so it is not an earlier result and is not replaced; "
             "give another folder, or empty it first."
@@ -364,15 +313,17 @@ def _check_earlier(path: Path) -> None:
 
 def results_below(folder: Path) -> set[Path]:
     """Return the folders inside ``folder`` that hold results; ``folder`` itself is not among them."""
-    folders = set()
-    for manifest in folder.rglob(MANIFEST):
-        try:
-            note = json.loads(manifest.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if manifest.parent != folder and isinstance(note, dict) and note.get("format") == FORMAT:
-            folders.add(manifest.parent)
-    return folders
+    parents = {manifest.parent for manifest in folder.rglob(MANIFEST)} - {folder}
+    return {parent for parent in parents if _read_manifest(parent) is not None}
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return the manifest of a result; None for any other folder."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) and manifest.get("format") == FORMAT else None
 
 
 def is_hidden(path: Path, folder: Path) -> bool:
@@ -394,15 +345,9 @@ def record_call(call: Mapping[str, Any]) -> Iterator[None]:
 def bundle(path: str | Path, note: Mapping[str, Any]) -> Iterator[Path]:
     """Yield a temporary folder for results; it replaces ``path`` only if the block succeeds.
 
-    ``manifest.json`` records the sha256 of every file, ``note``, the command line and the versions in use. Values that
-    differ between equal runs (times) belong into a file named ``times.json``, which is not hashed.
-
-    Args:
-        path: the folder to create or replace.
-        note: values to record: seed, options, hashes of inputs.
-
-    Raises:
-        StoreError: as :func:`check_folder`, or a full disk.
+    ``manifest.json`` records the sha256 of every file, ``note`` (seed, options, hashes of inputs), the command line and
+    the versions in use. Values that differ between equal runs (times) belong into ``times.json``, which is not hashed.
+    Raises StoreError as :func:`check_folder`, and for a full disk.
     """
     path = check_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -411,7 +356,8 @@ def bundle(path: str | Path, note: Mapping[str, Any]) -> Iterator[Path]:
         yield work
         files = sorted(p.relative_to(work) for p in work.rglob("*") if p.is_file())
         outputs = {str(f): sha256(work / f) for f in files if f.name != TIMES}
-        manifest = {"format": FORMAT, "command": _command(), "versions": versions(), **note, "outputs": outputs}
+        command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+        manifest = {"format": FORMAT, "command": command, "versions": versions(), **note, "outputs": outputs}
         if call := _CALL.get():
             manifest["call"] = dict(call)
         (work / MANIFEST).write_bytes(_to_json(manifest))
@@ -457,10 +403,6 @@ def _to_json(manifest: Mapping[str, Any]) -> bytes:
         return f"{json.dumps(manifest, indent=2)}\n".encode()
 
 
-def _command() -> list[str]:
-    return [Path(sys.argv[0]).name, *sys.argv[1:]]
-
-
 def versions() -> dict[str, str]:
     """Return the versions of Python, the platform and every package that can change a result."""
     installed = {"python": platform.python_version(), "machine": platform.machine()}
@@ -470,3 +412,86 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             installed[name] = "not installed"
     return installed
+
+
+def sha256(path: str | Path) -> str:
+    """Return the hex digest of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_bytes(*pieces: bytes | memoryview) -> str:
+    """Return the hex digest of pieces of bytes, one after the other."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Return the hex digest of names, dtypes, shapes and bytes, in the order of the names."""
+    return _digest(sorted(tensors.items()))
+
+
+def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(_to_host(tensor).reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    """Return a contiguous tensor on the CPU, with conjugation and sign resolved."""
+    return tensor.detach().cpu().contiguous().resolve_conj().resolve_neg()
+
+
+def model_sha256(model: ForwardFunc | object) -> str | None:
+    """Return the sha256 of names, shapes and bytes of all weights behind a model; None where no module is found."""
+    return _fingerprint_modules(modules_behind(model))  # type: ignore[arg-type]
+
+
+def models_with_other_weights(manifest: Mapping[str, Any], model: ForwardFunc | object, generator: object) -> list[str]:
+    """Return which of "network" and "generator" have other weights than the manifest of a link records.
+
+    A model that the manifest does not record, or behind which no module is found, is not listed. A function around
+    several models matches where one of them does.
+    """
+    models = {"network": ("model_sha256", model), "generator": ("generator_sha256", generator)}
+    return [name for name, (key, thing) in models.items() if not _may_be(manifest.get(key), thing)]
+
+
+def other_weights(manifest: Mapping[str, Any], model: ForwardFunc | object, generator: object) -> str | None:
+    """Return a warning for a link that was fitted to another network or generator; None where both match."""
+    names = models_with_other_weights(manifest, model, generator)
+    if not names:
+        return None
+    both = " and ".join(names)
+    return (
+        f"the {both} given {'have' if len(names) > 1 else 'has'} other weights (or the same in another precision) than "
+        f"the {both} that this link was fitted to, so what it shows may mean nothing; give the {both} of the link, or "
+        "fit a link to these."
+    )
+
+
+def warn_of_other_models(manifest: Mapping[str, Any], model: ForwardFunc | object, generator: object) -> None:
+    """Issue the warning of :func:`other_weights`, if there is one, for the caller's caller."""
+    text = other_weights(manifest, model, generator)
+    if text:
+        warnings.warn(text, UserWarning, stacklevel=3)
+
+
+def _may_be(stored: Any, thing: Any) -> bool:
+    roots = modules_behind(thing)
+    if not isinstance(stored, str) or not roots or _fingerprint_modules(roots) == stored:
+        return True
+    return len(roots) > 1 and any(_fingerprint_modules([root]) == stored for root in roots)
+
+
+@exclusive()  # a call in another thread may replace these weights for its duration
+def _fingerprint_modules(roots: list[nn.Module]) -> str | None:
+    """Return one digest for several modules, in their order; None for no modules."""
+    if not roots:
+        return None
+    entries = (entry for root in roots for entry in root.state_dict().items())
+    return _digest((name, value) for name, value in entries if isinstance(value, Tensor))

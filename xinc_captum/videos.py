@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 _LEVEL = 0.02  # tolerance: about one degree, as in FFmpeg, and the rounding of square pixels
 
 
-def display_frame(frame: "VideoFrame", path: Path) -> Tensor:
-    """Return a frame as a player shows it, (3, H, W) in [0, 1]; a warning names ``path``."""
-    return _rotate(_on_white(frame), frame, path)
-
-
 def _on_white(frame: "VideoFrame") -> Tensor:
     """Return the stored colours of a frame, (3, H, W) in [0, 1]; transparent pixels are blended with white."""
     if not frame.format.has_palette and not any(part.is_alpha for part in frame.format.components):
@@ -50,11 +45,11 @@ def _rotate(pixels: Tensor, frame: "VideoFrame", path: Path) -> Tensor:
     if b and c and max(abs(a), abs(d)) < _LEVEL * min(abs(b), abs(c)):
         return pixels.mT.flip([axis for axis, factor in ((2, c), (1, b)) if factor < 0])
     if a or b or c or d:  # FFmpeg ignores a matrix of zeros
-        warnings.warn(f"{path} is to be shown at a slant; its frames are read as stored.", stacklevel=5)
+        warnings.warn(f"{path} is to be shown at a slant; its frames are read as stored.", stacklevel=4)
     return pixels
 
 
-def check_pixels(path: Path, ratio: Fraction | None) -> None:
+def _warn_of_pixels(path: Path, ratio: Fraction | None) -> None:
     """Warn of pixels that are not square; ``ratio`` is their width by their height, None where the file has none."""
     if ratio and abs(ratio - 1) > _LEVEL:
         warnings.warn(
@@ -75,9 +70,9 @@ def read_video(
 
     Frames are turned and mirrored as the file requires (FFmpeg's display matrix; in folders, the orientation tag), and
     transparent pixels are blended with white. Frames are returned in their stored order: times, and with them a
-    variable frame rate, are not read. Pixels that are not square are kept, with a warning. A truncated file gives the
-    frames that can be read, with a warning. All frames are kept in memory, 12 bytes a pixel: give ``limit`` for a long
-    video.
+    variable frame rate, are not read. Pixels that are not square are kept, and of a truncated file the frames that can
+    be read are returned, both with a warning. All frames are kept in memory, 12 bytes a pixel: give ``limit`` for a
+    long video.
 
     Args:
         path: any video that FFmpeg reads, or a folder of frames in the order of their names, ``frame2`` before
@@ -110,13 +105,13 @@ def read_video(
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a video (MP4, AVI, WebM …) or a folder of frames.")
     frames: list[Tensor] = []
-    first = None
+    shape: torch.Size | None = None
     for frame in islice(_photos(path) if path.is_dir() else _decode(path), limit):
-        first = tuple(frame.shape[1:]) if first is None else first
-        if tuple(frame.shape[1:]) != first:
+        shape = shape or frame.shape
+        if frame.shape != shape:
             raise VideoError(
                 f"{path}: frame {len(frames)} has {frame.shape[2]} x {frame.shape[1]} pixels and the frames before it "
-                f"have {first[1]} x {first[0]}; expected one size. Cut the video there, or resize its frames first."
+                f"have {shape[2]} x {shape[1]}; expected one size. Cut the video there, or resize its frames first."
             )
         frames.append(frame if size is None else _resize(frame, size))
     minimum = least if limit is None else min(least, limit)
@@ -136,12 +131,8 @@ def _counts(*numbers: object) -> bool:
 def frame_files(folder: Path) -> list[Path]:
     """Return the photos of a folder in the order of its frames, without hidden files."""
     kinds = Image.registered_extensions()
-    files = [
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in kinds and not file.name.startswith(".") and not file.is_dir()
-    ]
-    return sorted(files, key=_in_counting_order)
+    files = (file for file in folder.iterdir() if file.suffix.lower() in kinds and not file.name.startswith("."))
+    return sorted((file for file in files if not file.is_dir()), key=_in_counting_order)
 
 
 def _resize(frame: Tensor, size: tuple[int, int]) -> Tensor:
@@ -164,9 +155,9 @@ def _decode(path: Path) -> Iterator[Tensor]:
             stream = file.streams.best("video")
             if not isinstance(stream, av.VideoStream):
                 raise VideoError(f"{path} holds no video stream; expected a video (MP4, AVI, WebM …).")
-            check_pixels(path, stream.sample_aspect_ratio)
+            _warn_of_pixels(path, stream.sample_aspect_ratio)
             for frame in _to_the_end(path, file, stream):
-                yield display_frame(frame, path)
+                yield _rotate(_on_white(frame), frame, path)
                 done += 1
     except (VideoError, Warning):  # a warning that the caller turned into an error
         raise
@@ -188,9 +179,8 @@ def _to_the_end(path: Path, file: "InputContainer", stream: "VideoStream") -> It
         if packet.stream.index != stream.index:
             continue
         packets += packet.size > 0
-        cut = (
-            not packet.size and previous is not None and previous.is_corrupt
-        )  # the last one, of which a part is missing
+        # At the end: the last packet, of which a part may be missing.
+        cut = not packet.size and previous is not None and previous.is_corrupt
         ready = [] if previous is None or cut else stream.decode(previous)
         for frame in ready if packet.size else [*ready, *stream.decode(None)]:
             if frame.is_corrupt and clean:

@@ -13,7 +13,7 @@ from torch import nn
 from torchvision import transforms
 
 from xinc_captum.comparison import ALL, Column, as_maps, compare, edge_map, grad_cam, random_map
-from xinc_captum.comparison.compare import check_masks, check_photos, check_preprocess
+from xinc_captum.comparison.compare import check_masks, check_photos, check_preprocess_of_photos
 from xinc_captum.metrics import deletion_insertion, energy_in_mask, target_score
 from xinc_captum.zoo import Classifier
 
@@ -297,7 +297,7 @@ def test_cropping_is_rejected(crop, rows, columns):
         ValueError,
         match=f"preprocess uses only rows {rows} and columns {columns} of photos of 48 x 24 pixels.*Crop the photos first",
     ):
-        check_preprocess(nn.Identity(), crop, WIDE)
+        check_preprocess_of_photos(nn.Identity(), crop, WIDE)
 
 
 @pytest.mark.parametrize(
@@ -320,15 +320,15 @@ def test_cropping_is_rejected(crop, rows, columns):
 def test_preprocessing_without_crop_is_accepted(whole):
     state = torch.get_rng_state()
     with torch.inference_mode():
-        check_preprocess(nn.Identity(), whole, WIDE)
-    check_preprocess(nn.Identity(), whole, WIDE)
+        check_preprocess_of_photos(nn.Identity(), whole, WIDE)
+    check_preprocess_of_photos(nn.Identity(), whole, WIDE)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_random_crops_are_rejected_without_random_numbers():
     state = torch.get_rng_state()
     with pytest.raises(ValueError, match="Crop the photos first"):
-        check_preprocess(nn.Identity(), transforms.RandomCrop(16), WIDE)
+        check_preprocess_of_photos(nn.Identity(), transforms.RandomCrop(16), WIDE)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -336,13 +336,13 @@ def test_preprocessing_of_pil_images_is_rejected():
     with pytest.raises(
         TypeError, match=r"failed on a tensor of photos \(1, 3, 24, 48\): .*leave out steps that open or conv"
     ):
-        check_preprocess(nn.Identity(), transforms.ToTensor(), WIDE)
+        check_preprocess_of_photos(nn.Identity(), transforms.ToTensor(), WIDE)
 
 
 def test_a_classifier_is_not_preprocessed_twice(conv):
     net = Classifier("tiny", conv, NORMALISE, 8, ("a", "b", "c"))
     with pytest.raises(
-        ValueError, match="tiny is a Classifier, which preprocesses its inputs itself. Pass its .model with"
+        ValueError, match="tiny has its own preprocess, so images would be normalised twice. Give its .model with"
     ):
         quick({"random": random_map()}, net, torch.rand(2, 3, 8, 8), 1, preprocess=NORMALISE)
     quick({"random": random_map()}, net, torch.rand(2, 3, 8, 8), 1)

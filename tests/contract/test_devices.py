@@ -48,7 +48,7 @@ def test_the_recorder_of_doubles_reports_float64_operations_and_moves():
 
 # A link is a solve in float64. It stays on its own device (moments.wide: the CPU, where the model's has no float64):
 # these lines take the model's numbers there and bring the answer back.
-AT_THE_LINK = {"loop.py", "maps.py", "gradients.py"}
+AT_THE_LINK = {"loop.py", "maps.py", "capture.py"}
 
 
 @every

@@ -1,6 +1,5 @@
 import functools
 import types
-import warnings
 import weakref
 from dataclasses import dataclass
 
@@ -8,19 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum import FeatureAccentuation, LayerContribution, NeuronFeatureAccentuation, patch
-from xinc_captum.attributions.linking import Encoder
+from xinc_captum import LayerContribution, patch
 from xinc_captum.hooks import (
     LayerError,
-    check_preprocess,
-    crop_of,
     find_layer,
     layer_name,
     modules_behind,
-    preprocesses,
     unwrap,
 )
-from xinc_captum.zoo import Classifier, Normalise
 
 
 class Wrapped:
@@ -350,62 +344,3 @@ def test_modules_in_hooks_of_a_call_are_not_found():
     with patch(net, net, lambda value: other(value)):
         assert modules_behind(net) == [net]
         net(torch.rand(1, 2))
-
-
-NORMALISE = Normalise((0.5,), (0.5,))
-NET = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(32, 2))
-CLASSIFIER = Classifier("small", NET, NORMALISE, 6, ("a", "b"))
-
-
-def test_classifiers_preprocess_and_modules_do_not():
-    assert preprocesses(CLASSIFIER)
-    assert not any(map(preprocesses, (NET, NET.forward, lambda x: NET(x), None)))
-    check_preprocess(CLASSIFIER, None)
-    check_preprocess(NET, NORMALISE)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: FeatureAccentuation(CLASSIFIER, preprocess=NORMALISE),
-        lambda: NeuronFeatureAccentuation(CLASSIFIER, "0", preprocess=NORMALISE),
-        lambda: Encoder(CLASSIFIER, "2", preprocess=NORMALISE),
-    ],
-)
-def test_normalising_twice_is_refused(make):
-    with pytest.raises(ValueError, match="preprocess is given, and small has its own preprocess, so images would"):
-        make()
-
-
-def test_a_sequential_alone_follows_its_modules():
-    x = torch.rand(1, 1, 6, 6)
-    options = {"n_steps": 1, "transforms": ()}
-    alone = FeatureAccentuation(CLASSIFIER).perturb(x, 1, **options)
-    assert torch.equal(alone, FeatureAccentuation(NET, preprocess=NORMALISE).perturb(x, 1, **options))
-
-
-def test_crop_of_returns_the_used_rows_and_columns():
-    x = torch.rand(2, 3, 40, 20)
-    assert crop_of(lambda y: y[..., 6:-3, 5:], x) == ((6, 36), (5, 19))
-    assert crop_of(lambda y: y[..., 6:-3, 5:].mul_(2), x) == ((6, 36), (5, 19))
-    for whole in (
-        lambda y: (y - 0.5) / 0.2,
-        lambda y: nn.functional.avg_pool2d(y, 2),
-        lambda y: y.detach(),
-        lambda y: 3,
-    ):
-        assert crop_of(whole, x) is None
-
-
-def test_a_cropping_preprocess_warns_and_its_mask_is_correct():
-    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 2))
-    x, options = torch.rand(1, 3, 20, 20), {"n_steps": 2, "transforms": ()}
-    crop = lambda y: y[..., 4:16, 4:16]
-    text = "preprocess uses only rows 4 to 15 and columns 4 to 15 of images of 20 x 20 pixels"
-    with pytest.warns(UserWarning, match=text):
-        found = FeatureAccentuation(net, preprocess=crop).accentuate(x, 1, **options)
-    assert torch.equal(found.masks[..., 4:16, 4:16] > 0, torch.ones(1, 3, 12, 12, dtype=torch.bool))
-    assert float(found.masks.sum()) == pytest.approx(float(found.masks[..., 4:16, 4:16].sum()))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        FeatureAccentuation(net, preprocess=lambda y: y * 2, size=12).accentuate(x, 1, **options)

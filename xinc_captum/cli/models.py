@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from .. import store, zoo
 from ..attributions.linking import Encoder, LatentLink
 from ..attributions.linking.linked_unit import LinkedUnitVisualization
-from ..fingerprint import other_weights
 from ..generators import Generator, check_generator, images_in_unit_range
 from ..hooks import find_layer
 from ..metrics.statistics import Probability, as_probabilities, probability_kind
+from ..store import other_weights
 from ..zoo.classifiers import CLASSIFIERS
 from .errors import UsageError
 

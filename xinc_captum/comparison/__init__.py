@@ -1,18 +1,19 @@
 """Compare several attribution methods on the same images, in one figure and one table."""
 
-from .compare import compare
-from .maps import as_maps, quantus_explain_func
-from .measures import (
-    ALL,
-    COLUMNS,
-    Case,
-    Column,
+from .compare import compare, count_calls
+from .measures import ALL, COLUMNS, Case, Column, as_maps, quantus_explain_func
+from .methods import (
+    centre_blob,
+    edge_map,
+    grad_cam,
+    guided_grad_cam,
+    integrated_gradients,
+    pytorch_grad_cam,
+    random_map,
+    torchcam_grad_cam,
 )
-from .methods import centre_blob, edge_map, grad_cam, guided_grad_cam, integrated_gradients, random_map
-from .peers import pytorch_grad_cam, torchcam_grad_cam
 from .registry import last_map
-from .result import Comparison, Row
-from .runner import Counts, count_calls
+from .result import Comparison, Counts, Row
 
 __all__ = [
     "ALL",

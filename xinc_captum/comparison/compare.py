@@ -1,37 +1,211 @@
-"""The function compare(), and the checks of its arguments."""
+"""The function compare(): checks of its arguments, and runs of the methods, whose time and calls are measured."""
 
+import inspect
 import math
+import random
+import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import median
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from ..attributions.accentuation.activations import ImageModel
 from ..attributions.base import attribution_context
-from ..hooks import ForwardFunc, crop_of, protect
+from ..hooks import ForwardFunc, check_preprocess, crop_of, gradient_errors, modules_behind, of_this_thread, protect
 from ..metrics import PROBABILITIES, Probability, energy_in_mask
 from ..metrics.faithfulness import Target, score_outputs
 from ..metrics.statistics import class_outputs
 from ..progress import progress
 from ..zoo import Classifier
-from .maps import faults
-from .measures import DEFAULT, Case, Column, select_columns
-from .methods import Preprocess, after
-from .registry import BASELINES, Layer, Methods, by_name, model_independent
-from .result import Comparison, Row
-from .runner import MapFunction, Runs, Seconds, bind_method, run_once
+from .measures import DEFAULT, Case, Column, faults, maps_of, select_columns
+from .methods import Layer, Preprocess, after, cam_object, is_cam
+from .registry import BASELINES, Methods, by_name, model_independent
+from .result import Comparison, Counts, Row
+
+
+@contextmanager
+def count_calls(model: ForwardFunc) -> Iterator[Counts]:
+    """Count calls of the model, backward passes and memory in a block, and restore the model's state.
+
+    Counts do not depend on the machine. Memory is that of the tensors' storages, views counted once, without the
+    workspaces of library kernels. Calls are counted of modules, and of those that can be found behind a function, but
+    not of scripted modules, which run no Python hooks.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 1)
+        >>> with count_calls(model) as counts:
+        ...     model(torch.rand(3, 2)).sum().backward()
+        >>> counts.forwards, counts.backwards, counts.rows
+        (1, 1, 3)
+    """
+    counts, wrapped = Counts(), torch._C._functorch.is_functorch_wrapped_tensor
+    modules = [root for root in modules_behind(model) if not isinstance(root, torch.jit.ScriptModule)]
+    calls = [Counts() for _ in modules]
+    ours = of_this_thread()
+
+    def count(module_counts: Counts, root: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if not ours(root):
+            return
+        module_counts.forwards += 1
+        samples = (len(leaf) for leaf in tree_leaves(args) if isinstance(leaf, Tensor) and leaf.dim())
+        module_counts.rows += next(samples, 0)
+        for leaf in tree_leaves(output):
+            if isinstance(leaf, Tensor) and leaf.requires_grad and not wrapped(leaf):
+                leaf.register_hook(partial(count_backward, module_counts))
+                break  # a backward pass reaches all outputs of a model
+
+    def count_backward(module_counts: Counts, _: Tensor) -> None:
+        module_counts.backwards += 1
+
+    handles = [
+        root.register_forward_hook(partial(count, of_root)) for root, of_root in zip(modules, calls, strict=True)
+    ]
+    memory = _MemoryMode()
+    try:
+        with memory:
+            yield counts
+    finally:
+        for handle in handles:
+            handle.remove()
+        counts.peak_bytes = memory.peak
+        for name in ("forwards", "backwards", "rows"):
+            setattr(counts, name, max((getattr(of_root, name) for of_root in calls), default=0))
+
+
+class _MemoryMode(TorchDispatchMode):
+    """Track the total size of the storages that operations create, until they are freed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: dict[int, tuple[int, Any]] = {}
+        self.current = self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for leaf in tree_leaves((args, kwargs)):
+            self._register(leaf, created=False)
+        output = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(output):
+            self._register(leaf, created=True)
+        return output
+
+    def _register(self, leaf: Any, created: bool) -> None:
+        if not isinstance(leaf, Tensor) or leaf.layout is not torch.strided:
+            return
+        storage = leaf.untyped_storage()
+        key = storage._cdata
+        if key not in self.sizes:
+            size = storage.nbytes() if created else 0
+            self.sizes[key] = (size, weakref.ref(storage, lambda _: self._free(key)))
+            self.current += size
+            self.peak = max(self.peak, self.current)
+
+    def _free(self, key: int) -> None:
+        self.current -= self.sizes.pop(key)[0]
+
+
+MapFunction = Callable[[Tensor, Any], Tensor]  # photos and targets to maps (N, H, W)
+MAX_SECONDS = 10.0  # wall time of all timed runs of one method
+MODEL_ARGUMENTS = {"model", "net", "network", "classifier", "forward_func"}
+
+
+@dataclass
+class Runs:
+    """Results of the runs of one method."""
+
+    explain: MapFunction
+    maps: Tensor | None = None  # (N, H, W) float32 on the CPU, None if the method failed
+    counts: Counts = field(default_factory=Counts)  # of the first run
+    seconds: list[tuple[float, float]] = field(default_factory=list)  # CPU time and wall time of each later run
+    error: str = ""
+
+
+def bind_method(
+    method: Any, model: ForwardFunc, preprocess: Preprocess | None, size: tuple[int, int], seed: int
+) -> MapFunction:
+    """Return a method as a function from photos in [0, 1] and targets to maps of the photos' size (H, W).
+
+    A Captum object that was made with ``model`` gets preprocessed inputs; any other, or one that preprocesses itself,
+    gets photos. A function with three required arguments, or of three arguments whose first is called model or net,
+    also gets the model, and preprocessed inputs.
+    """
+    if is_cam(method):
+        method = cam_object(method, model, preprocess)
+    image_model = getattr(method, "model", None)
+    normalises = isinstance(image_model, ImageModel) and image_model.preprocess is not None
+    run = method.attribute if hasattr(method, "attribute") else method
+    takes_model = run is method and _takes_model(method)
+    same_model = getattr(method, "forward_func", None) is model and not normalises
+    transform = preprocess if takes_model or same_model else None
+
+    def explain(photos: Tensor, target: Any) -> Tensor:
+        modules = modules_behind(getattr(method, "forward_func", method))
+        with gradient_errors(model, *modules), protect(model, *modules), torch.enable_grad():
+            torch.manual_seed(seed)
+            np.random.seed(seed % (1 << 32))  # noqa: NPY002  # methods may use it; protect restores the state
+            random.seed(seed)
+            inputs = photos.detach().clone()
+            if transform is not None:
+                inputs = transform(inputs).detach()
+            if run is not method:
+                attribution = run(inputs.clone(), target=target)
+            else:
+                attribution = run(model, inputs.clone(), target) if takes_model else run(inputs.clone(), target)
+            return maps_of(method, attribution, inputs, size).contiguous()
+
+    return explain
+
+
+def run_once(runs: Runs, model: ForwardFunc, photos: Tensor, target: Any) -> None:
+    """Add a run: the first is counted, later ones are timed. An error is stored as text, and ends the runs.
+
+    A method is not run again after :data:`MAX_SECONDS` of timed runs.
+    """
+    if runs.error or sum(wall for _, wall in runs.seconds) > MAX_SECONDS:
+        return
+    try:
+        if runs.maps is None:
+            with protect(model), count_calls(model) as counts:
+                maps = runs.explain(photos, target)
+            runs.maps, runs.counts = maps.cpu().clone(), counts  # a method may change its output later
+            return
+        _wait(photos)
+        cpu, wall = time.process_time(), time.perf_counter()
+        runs.explain(photos, target)
+        _wait(photos)
+        runs.seconds.append((time.process_time() - cpu, time.perf_counter() - wall))
+    except Exception as error:
+        runs.error = f"{type(error).__name__}: {error}"
+        runs.maps = None
+
+
+def _takes_model(function: Any) -> bool:
+    """Return whether a function has three required arguments, or three of which the first is called model."""
+    try:
+        arguments = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # the signatures of some built-in functions cannot be read
+        return False
+    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    by_name = len(arguments) >= 3 and arguments[0].kind in plain and arguments[0].name in MODEL_ARGUMENTS
+    return by_name or sum(a.kind in plain and a.default is inspect.Parameter.empty for a in arguments) == 3
+
+
+def _wait(photos: Tensor) -> None:
+    if photos.is_cuda:
+        torch.cuda.synchronize(photos.device)
 
 
 def check_photos(inputs: Tensor) -> None:
-    """Check that the photos are floats (N, C, H, W) in [0, 1].
-
-    Raises:
-        ValueError: another shape, dtype or range.
-    """
+    """Raise ValueError unless the photos are floats (N, C, H, W) in [0, 1]."""
     if inputs.dim() != 4 or not inputs.is_floating_point() or not len(inputs):
         raise ValueError(
             f"inputs are {inputs.dtype} of shape {tuple(inputs.shape)}; expected photos as floats, (N, C, H, W)."
@@ -45,15 +219,7 @@ def check_photos(inputs: Tensor) -> None:
 
 
 def check_masks(segmentation: Any, inputs: Tensor) -> Tensor | None:
-    """Return the masks of the photos as a tensor, with a warning about empty masks.
-
-    Args:
-        segmentation: (N, H, W), a tensor or array, or None.
-        inputs: (N, C, H, W).
-
-    Raises:
-        ValueError: another shape, or values outside [0, 1].
-    """
+    """Return the masks of the photos, (N, H, W) in [0, 1], as a checked tensor, with a warning about empty masks."""
     if segmentation is None:
         return None
     masks = segmentation if isinstance(segmentation, Tensor) else torch.as_tensor(np.asarray(segmentation))
@@ -72,25 +238,11 @@ def check_masks(segmentation: Any, inputs: Tensor) -> Tensor | None:
     return masks
 
 
-def check_preprocess(model: ForwardFunc, preprocess: Preprocess | None, inputs: Tensor) -> None:
-    """Check that the preprocessing accepts tensors, does not crop, and is not applied twice.
-
-    Args:
-        model: the classifier.
-        preprocess: function from photos to its inputs, or None.
-        inputs: (N, C, H, W).
-
-    Raises:
-        TypeError: it does not accept a tensor of photos.
-        ValueError: the model has its own preprocessing, or this one crops the photos.
-    """
+def check_preprocess_of_photos(model: ForwardFunc, preprocess: Preprocess | None, inputs: Tensor) -> None:
+    """Raise TypeError or ValueError if the preprocessing does not accept tensors, crops, or is applied twice."""
+    check_preprocess(model, preprocess)
     if preprocess is None:
         return
-    if isinstance(model, Classifier):
-        raise ValueError(
-            f"preprocess is given, but {model.name} is a Classifier, which preprocesses its inputs itself. Pass its "
-            ".model with preprocess=, or the Classifier alone."
-        )
     with protect(model), torch.inference_mode(False), torch.enable_grad():
         try:
             crop = crop_of(preprocess, inputs)
@@ -115,7 +267,7 @@ def compare(
     model: ForwardFunc,
     inputs: Tensor,
     target: Target,
-    layer: Layer = None,
+    layer: Layer | None = None,
     metrics: Sequence[str | Column] = DEFAULT,
     segmentation: Tensor | None = None,
     seed: int = 0,
@@ -151,8 +303,8 @@ def compare(
         layer: layer of the layer methods; None uses :func:`~xinc_captum.comparison.last_map`.
         metrics: names from :data:`~xinc_captum.comparison.COLUMNS`, or your own columns. Sensitivity and infidelity run
             each method, or the model, many more times, and are only measured if they are named here.
-        segmentation: (N, H, W), bool or weights in [0, 1], position of the object. Without it the
-            pointing game and the energy in the mask are not measured; photos with an empty mask are excluded from both.
+        segmentation: (N, H, W), bool or weights in [0, 1], position of the object. Without it the pointing game and the
+            energy in the mask are not measured; photos with an empty mask are excluded from both.
         seed: random seed.
         preprocess: normalisation; it may resize but not crop, which would shift the maps.
         reference: method that the agreement measures compare with; None uses the first.
@@ -164,8 +316,7 @@ def compare(
             regression, whose measures use the output itself; see :func:`xinc_captum.metrics.probabilities`. "auto" uses
             the setting of a ``zoo.Classifier``, else determines it from the outputs of all photos.
         show_progress: whether to show progress bars.
-        unit_axis: axis of the channels in ``layer``, for example -1 for (N, h, w, channels); None determines it from
-            the layer's class, the input's height and width, and the modules inside the layer.
+        unit_axis: axis of the channels in ``layer``, for example -1 for (N, h, w, channels); None determines it.
 
     Raises:
         TypeError: a method of another type, preprocessing that does not accept tensors, or a model that does not return
@@ -192,7 +343,7 @@ def compare(
         columns = tuple(replace(column, meaning=column.meaning.replace("probability", "output")) for column in columns)
     check_photos(inputs)
     masks = check_masks(segmentation, inputs)
-    check_preprocess(model, preprocess, inputs)
+    check_preprocess_of_photos(model, preprocess, inputs)
     if min(rounds, steps) < 1:
         raise ValueError(f"rounds or steps is {min(rounds, steps)}; expected at least 1 of each.")
     classify, size = after(preprocess, model), (inputs.shape[-2], inputs.shape[-1])
@@ -259,9 +410,8 @@ def _scores(name: str, case: Case, columns: Sequence[Column], flaws: Sequence[st
 
 
 def _row(name: str, runs: Runs, scores: Mapping[str, Tensor], flaws: Sequence[str], seed: int) -> Row:
-    seconds = runs.seconds or [Seconds(math.nan, math.nan)]
-    cost = median(s.cpu for s in seconds), median(s.wall for s in seconds)
-    return Row.of(name, cost, runs.counts, scores, flaws, runs.error, seed)
+    cpu, wall = zip(*runs.seconds or [(math.nan, math.nan)], strict=True)
+    return Row.of(name, (median(cpu), median(wall)), runs.counts, scores, flaws, runs.error, seed)
 
 
 def _name(model: ForwardFunc) -> str:

@@ -1,4 +1,4 @@
-"""Measures of compare(), one column each."""
+"""Maps of attribution methods, and the measures of these maps, one column of compare() each."""
 
 import pickle
 from collections.abc import Callable, Sequence
@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from captum.metrics import infidelity, sensitivity_max
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from ..hooks import ForwardFunc
+from .._compat import LayerAttribution
+from ..hooks import ForwardFunc, modules_behind, unwrap
 from ..metrics import (
     DeletionInsertion,
     Probability,
@@ -23,7 +26,120 @@ from ..metrics import (
     spearman,
     top_overlap,
 )
-from .maps import faults
+
+
+def as_maps(attribution: Any, inputs: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return one map per image, of the photos' size (H, W): (N, H, W) in float32.
+
+    Attributions of the shape of ``inputs`` (N, C, H, W) become Σ|.| over channels; (N, 1, H, W) of a grey image is
+    input-shaped. Layer-shaped ones (N, 1, h, w) are clamped at 0; maps (N, H, W) are not changed. Maps of another size,
+    that of the layer or of inputs that preprocessing resized, are resized bilinearly (align_corners=False).
+
+    Raises:
+        TypeError: the attribution is neither a tensor nor an array.
+        ValueError: it has another shape.
+
+    Example:
+        >>> as_maps(torch.tensor([[[[2.0, -1.0]]]]), torch.rand(1, 3, 2, 4), (2, 4))
+        tensor([[[2.0000, 1.5000, 0.5000, 0.0000],
+                 [2.0000, 1.5000, 0.5000, 0.0000]]])
+    """
+    if isinstance(attribution, np.ndarray):
+        attribution = torch.from_numpy(attribution)
+    if not isinstance(attribution, Tensor):
+        raise TypeError(
+            f"the method returned a {type(attribution).__name__}; expected one tensor with a map for each image."
+        )
+    values, count = attribution.detach().float(), len(inputs)
+    if values.shape == inputs.shape:
+        maps = values.abs().sum(1)
+    elif values.dim() == 4 and values.shape[:2] == (count, 1):
+        maps = values.relu()[:, 0]
+    elif values.dim() == 3 and values.shape in {(count, *size), (count, *inputs.shape[2:])}:
+        maps = values
+    else:
+        raise ValueError(
+            f"the method returned shape {tuple(values.shape)} for inputs of shape {tuple(inputs.shape)}; expected maps "
+            "(N, H, W), input-shaped (N, C, H, W) or layer-shaped (N, 1, h, w). Arrange tokens in a grid first "
+            "(xinc_captum.layer_to_grid), and sum over the units of a layer: "
+            "lambda images, target: method.attribute(images, target=target).sum(1, keepdim=True)."
+        )
+    if maps.shape[1:] != size:
+        maps = torch.nn.functional.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+    return maps
+
+
+def maps_of(method: Any, attribution: Any, inputs: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return :func:`as_maps`, but clamp the map of a layer at 0 also where it is as large as a grey image."""
+    same_shape = isinstance(attribution, Tensor) and attribution.shape == (len(inputs), 1, *inputs.shape[2:])
+    if same_shape and isinstance(method, LayerAttribution):
+        attribution = attribution.relu()[:, 0]
+    return as_maps(attribution, inputs, size)
+
+
+def faults(maps: Tensor) -> list[str]:
+    """Return why each map ranks no pixels, "constant" or "not finite"; "" for a valid map.
+
+    A map is constant if it varies by less than a millionth of its largest magnitude, as in
+    :func:`xinc_captum.metrics.spearman`.
+    """
+    flat = maps.detach().flatten(1)
+    finite = flat.isfinite().all(1).tolist()
+    constant = (flat.amax(1) - flat.amin(1) <= 1e-6 * flat.abs().amax(1)).tolist()
+    return ["not finite" if not ok else "constant" if equal else "" for ok, equal in zip(finite, constant, strict=True)]
+
+
+def quantus_explain_func(method: Any, **arguments: Any) -> Callable[..., NDArray[Any]]:
+    """Return a method as the ``explain_func`` of Quantus: (model, inputs, targets) -> maps (N, 1, H, W), all arrays.
+
+    Input-shaped attributions are summed over channels with their signs, as Quantus does for Captum; layer-shaped ones
+    (N, 1, h, w) are resized to the inputs.
+
+    Args:
+        method: a function from a model to an attribution, such as ``lambda model: LayerGradCam(model, model.layer4)``;
+            or an attribution, which explains only the model that it was made with: ValueError for another one, such as
+            the copies of metrics that randomise a model (MPRT, SmoothMPRT).
+        **arguments: keyword arguments for ``attribute``. A ``target`` replaces that of Quantus; with
+            ``neuron_selector`` no target is passed.
+
+    Example:
+        >>> from captum.attr import Saliency
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
+        >>> quantus_explain_func(Saliency)(model, np.ones((5, 3, 2, 2)), np.zeros(5)).shape
+        (5, 1, 2, 2)
+
+    Source: Hedström et al., "Quantus" (JMLR 2023).
+    """
+
+    def explain(model: nn.Module, inputs: NDArray[Any], targets: NDArray[Any], **_: Any) -> NDArray[Any]:
+        reference = next(model.parameters(), torch.zeros(()))
+        batch = torch.as_tensor(np.asarray(inputs)).to(reference)
+        keywords = dict(arguments)
+        if not {"neuron_selector", "target"} & keywords.keys():
+            keywords["target"] = torch.as_tensor(np.asarray(targets)).long().to(batch.device)
+        attribution = method(model) if isinstance(method, type) or not hasattr(method, "attribute") else method
+        if attribution is method:
+            _check_model(method, model)
+        values = attribution.attribute(batch, **keywords).detach()
+        if values.shape == batch.shape and not isinstance(attribution, LayerAttribution):
+            values = values.sum(1, keepdim=True)
+        else:
+            values = maps_of(attribution, values, batch, (batch.shape[-2], batch.shape[-1]))[:, None]
+        maps: NDArray[Any] = values.float().cpu().numpy()
+        return maps
+
+    return explain
+
+
+def _check_model(method: Any, model: nn.Module) -> None:
+    modules = modules_behind(method.forward_func)
+    if modules and not any(unwrap(model) is root for root in modules):
+        raise ValueError(
+            f"Quantus passes another {type(model).__name__} than the one that this {type(method).__name__} was made "
+            "with, as metrics do that randomise weights. Pass a function from a model to a method: "
+            "quantus_explain_func(lambda model: ...)."
+        )
+
 
 DRAWS, SQUARES = 8, 32  # perturbed copies of an image, for sensitivity and for infidelity
 RADIUS = 0.02  # of the perturbation for sensitivity, Captum's default
@@ -152,10 +268,6 @@ def _sensitivity(case: Case) -> Tensor:
     return values
 
 
-def _road(case: Case) -> Tensor:
-    return road(case.classify, case.photos, case.maps, case.target, seed=case.seed, scores=case.probability)
-
-
 def _infidelity(case: Case) -> Tensor:
     grey = case.photos.mean((2, 3), keepdim=True)
     generator = torch.Generator().manual_seed(case.seed)
@@ -197,7 +309,8 @@ COLUMNS = (
         meaning="area under the class's probability, strongest pixels added first",
     ),
     Column(
-        "road", "ROAD", "↑", _road, 3,
+        "road", "ROAD", "↑",
+        lambda c: road(c.classify, c.photos, c.maps, c.target, seed=c.seed, scores=c.probability), 3,
         "probability without the weakest pixels minus probability without the strongest pixels, divided by two",
     ),
     Column(
@@ -227,15 +340,7 @@ RESERVED = ("method", "seconds", "cpu_seconds", "forwards", "backwards", "peak M
 
 
 def select_columns(metrics: Sequence[str | Column]) -> tuple[Column, ...]:
-    """Return the columns with these names; a :class:`Column` is returned as it is.
-
-    Raises:
-        ValueError: an unknown name, a repeated name, or a reserved name.
-
-    Example:
-        >>> [column.title for column in select_columns(["sparseness"])]
-        ['Gini']
-    """
+    """Return the columns with these names, or a :class:`Column` as it is; ValueError for unknown or repeated names."""
     by_name = {column.name: column for column in COLUMNS}
     unknown = [metric for metric in metrics if isinstance(metric, str) and metric not in by_name]
     if unknown:

@@ -1,4 +1,4 @@
-"""Attribution methods and model-independent baselines as functions of images and targets.
+"""Attribution methods, also of other libraries, and model-independent baselines as functions of images and targets.
 
 The methods get images in [0, 1] and differentiate through ``preprocess``, so that their maps belong to the images.
 """
@@ -12,47 +12,43 @@ import torch
 from captum.attr import GuidedBackprop, GuidedGradCam, IntegratedGradients, LayerAttribution, LayerGradCam
 from torch import Tensor, nn
 
+from .._optional import require
+from ..attributions.token_grid import lay_out_for
 from ..batch import Batch, one_score_a_row, select_output
-from ..hooks import ForwardFunc, LayerError, capture, find_layer, layer_name, modules_behind, one_tensor, unit_axis
+from ..hooks import (
+    ForwardFunc,
+    LayerError,
+    capture,
+    find_layer,
+    image_size,
+    layer_name,
+    modules_behind,
+    one_tensor,
+    unit_axis,
+)
 
 Explain = Callable[[Tensor, Any], Any]  # images and targets to an attribution
 Preprocess = Callable[[Tensor], Tensor]
+Layer = nn.Module | str
 
 
 class LayerAxis:
-    """Determine the axis of the channels at one layer from its activation.
+    """A layer of a classifier of images in [0, 1], and the axis of its channels; ``axis=None`` determines it."""
 
-    Args:
-        model: the classifier, or any function around it.
-        layer: a module of the model.
-        preprocess: function from images in [0, 1] to the model's inputs.
-        axis: the caller's ``unit_axis=``; None determines it.
-    """
-
-    def __init__(self, model: ForwardFunc, layer: nn.Module, preprocess: Preprocess | None, axis: int | None) -> None:
-        self.model, self.layer, self.axis, self._preprocess = model, layer, axis, preprocess
+    def __init__(self, model: ForwardFunc, layer: Layer, preprocess: Preprocess | None, axis: int | None) -> None:
+        self.model, self.layer, self.axis = model, find_layer(model, layer), axis
         self._shape: tuple[int, ...] = ()
         self._input_shape: tuple[int, ...] = ()
 
-    @property
-    def preprocess(self) -> Preprocess | None:
-        """The preprocessing, which also records the shape of its output."""
-        if self._preprocess is None:
-            return None
-        preprocess = self._preprocess
-
-        def record_shape(images: Tensor) -> Tensor:
-            inputs = preprocess(images)
+        def model_and_shape(inputs: Tensor) -> Any:
             self._input_shape = tuple(inputs.shape)
-            return inputs
+            return model(inputs)
 
-        return record_shape
+        self.classify = after(preprocess, model_and_shape)
 
     @contextmanager
-    def observe(self, images: Tensor) -> Iterator[None]:
+    def observe(self) -> Iterator[None]:
         """Record the shape of the layer's activation inside the block."""
-        if self._preprocess is None:
-            self._input_shape = tuple(images.shape)
 
         def note(_m: nn.Module, _a: Any, output: Any) -> None:
             self._shape = tuple(output.shape) if isinstance(output, Tensor) else ()
@@ -64,11 +60,7 @@ class LayerAxis:
             handle.remove()
 
     def of(self, shape: tuple[int, ...]) -> int:
-        """Return the axis of an activation of this shape.
-
-        Raises:
-            LayerError: it cannot be determined.
-        """
+        """Return the axis of an activation of this shape; LayerError if it cannot be determined."""
         if len(shape) != 4:  # as_maps raises an error for tokens and vectors
             return 1
         return unit_axis(shape, self.layer, self.model, entered=self._input_shape, requested=self.axis)
@@ -78,26 +70,19 @@ class LayerAxis:
         """The axis in the activation that was recorded last."""
         return self.of(self._shape)
 
-
-def check_axis(axis: int, name: str) -> None:
-    """Check that the channels are on axis 1, for methods of other packages.
-
-    Raises:
-        LayerError: the channels are on another axis.
-    """
-    if axis != 1:
-        raise LayerError(
-            f"the method {name!r} expects channels on axis 1, and the layer has them on axis {axis}. Use 'Grad-CAM', "
-            "or give a layer with maps (N, channels, h, w)."
-        )
+    def grad_cam(self, images: Tensor, target: Any) -> Tensor:
+        """Return Grad-CAM along the axis that was recorded last: (N, 1, h, w)."""
+        with capture(self.classify, self.layer) as captured:
+            output = self.classify(images)
+        activation = one_tensor(captured[self.layer], lambda: layer_name(self.classify, self.layer), len(images))
+        score = one_score_a_row(select_output(output, Batch.of(images, None, target), None))
+        (gradient,) = torch.autograd.grad(score.sum(), activation)
+        maps, gradients = activation.detach().movedim(self.last_axis, 1), gradient.movedim(self.last_axis, 1)
+        return (maps * gradients.mean((2, 3), keepdim=True)).sum(1, keepdim=True).relu()
 
 
 def grad_cam(
-    model: ForwardFunc,
-    layer: nn.Module | str,
-    preprocess: Preprocess | None = None,
-    *,
-    unit_axis: int | None = None,
+    model: ForwardFunc, layer: Layer, preprocess: Preprocess | None = None, *, unit_axis: int | None = None
 ) -> Explain:
     """Return Captum's LayerGradCam with ReLU as a function: maps (N, 1, h, w) at the resolution of the layer.
 
@@ -119,46 +104,23 @@ def grad_cam(
 
     Source: Selvaraju et al., "Grad-CAM" (ICCV 2017).
     """
-    module = find_layer(model, layer)
-    axis = LayerAxis(model, module, preprocess, unit_axis)
-    classify = after(axis.preprocess, model)
+    axis = LayerAxis(model, layer, preprocess, unit_axis)
 
     def explain(images: Tensor, target: Any) -> Any:
-        with axis.observe(images):
-            cam = LayerGradCam(classify, module).attribute(images, target=target, relu_attributions=True)
-        return cam if axis.last_axis == 1 else _cam(classify, module, axis.last_axis, images, target)
+        with axis.observe():
+            cam = LayerGradCam(axis.classify, axis.layer).attribute(images, target=target, relu_attributions=True)
+        return cam if axis.last_axis == 1 else axis.grad_cam(images, target)
 
     return explain
 
 
-def _cam(classify: ForwardFunc, module: nn.Module, axis: int, images: Tensor, target: Any) -> Tensor:
-    """Return Grad-CAM of a layer with channels on another axis than 1: (N, 1, h, w)."""
-    with capture(classify, module) as captured:
-        output = classify(images)
-    activation = one_tensor(captured[module], lambda: layer_name(classify, module), len(images))
-    score = one_score_a_row(select_output(output, Batch.of(images, None, target), None))
-    (gradient,) = torch.autograd.grad(score.sum(), activation)
-    maps, gradients = activation.detach().movedim(axis, 1), gradient.movedim(axis, 1)
-    return (maps * gradients.mean((2, 3), keepdim=True)).sum(1, keepdim=True).relu()
-
-
 def guided_grad_cam(
-    model: ForwardFunc,
-    layer: nn.Module | str,
-    preprocess: Preprocess | None = None,
-    *,
-    unit_axis: int | None = None,
+    model: ForwardFunc, layer: Layer, preprocess: Preprocess | None = None, *, unit_axis: int | None = None
 ) -> Explain:
     """Return Captum's GuidedGradCam, Grad-CAM times guided backpropagation, as a function: (N, C, H, W).
 
     Captum changes the gradient of ``torch.nn.ReLU`` modules only, in-place ones included. ReLU6, GELU, SiLU and
-    ``torch.relu`` keep the plain gradient; a warning names such modules.
-
-    Args:
-        model: the classifier, or a function around it whose modules can be found.
-        layer: a convolutional module or its dotted name, usually the last one.
-        preprocess: function from images in [0, 1] to the model's inputs.
-        unit_axis: as in :func:`grad_cam`.
+    ``torch.relu`` keep the plain gradient; a warning names such modules. For the arguments see :func:`grad_cam`.
 
     Raises:
         LayerError: as :func:`grad_cam`.
@@ -171,9 +133,8 @@ def guided_grad_cam(
 
     Source: Springenberg et al., "Striving for Simplicity" (2015); Selvaraju et al., "Grad-CAM" (ICCV 2017).
     """
-    module = find_layer(model, layer)
-    axis = LayerAxis(model, module, preprocess, unit_axis)
-    classify = FunctionModule(after(axis.preprocess, model))
+    axis = LayerAxis(model, layer, preprocess, unit_axis)
+    classify = FunctionModule(axis.classify)
     if not len(classify.roots):
         raise TypeError(
             f"model is {model!r}, in which no torch.nn.Module can be found; guided Grad-CAM needs its ReLU modules. "
@@ -184,15 +145,28 @@ def guided_grad_cam(
     def explain(images: Tensor, target: Any) -> Any:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Setting backward hooks on ReLU|Input Tensor 0 did not already")
-            with axis.observe(images):
-                maps = GuidedGradCam(classify, module).attribute(images, target=target, interpolate_mode="bilinear")
+            with axis.observe():
+                maps = GuidedGradCam(classify, axis.layer).attribute(images, target=target, interpolate_mode="bilinear")
             if axis.last_axis == 1:
                 return maps
             gradient = GuidedBackprop(classify).attribute(images, target=target)
-            cam = _cam(classify, module, axis.last_axis, images, target)
+            cam = axis.grad_cam(images, target)
             return gradient * LayerAttribution.interpolate(cam, images.shape[2:], interpolate_mode="bilinear")
 
     return explain
+
+
+def _warn_of_other_activations(classify: "FunctionModule") -> None:
+    rectifiers = (nn.ReLU6, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.PReLU, nn.Hardswish, nn.Mish)
+    kinds = sorted({type(module).__name__ for module in classify.modules() if isinstance(module, rectifiers)})
+    if not kinds and any(isinstance(module, nn.ReLU) for module in classify.modules()):
+        return
+    what = f"{', '.join(kinds)} modules" if kinds else "no torch.nn.ReLU module"
+    warnings.warn(
+        f"{', '.join(type(root).__name__ for root in classify.roots)} has {what}: Captum's GuidedBackprop changes "
+        "torch.nn.ReLU modules only, so this map is closer to Grad-CAM times the plain gradient.",
+        stacklevel=3,
+    )
 
 
 def integrated_gradients(
@@ -223,11 +197,7 @@ def integrated_gradients(
 
     def explain(images: Tensor, target: Any) -> Any:
         return IntegratedGradients(classify).attribute(
-            images,
-            baselines=baseline,
-            target=target,
-            n_steps=steps,
-            internal_batch_size=max(batch_size, len(images)),
+            images, baseline, target, n_steps=steps, internal_batch_size=max(batch_size, len(images))
         )
 
     return explain
@@ -243,15 +213,11 @@ class FunctionModule(nn.Module):
 
     def forward(self, images: Tensor) -> Any:
         """Call the function."""
-        function: ForwardFunc = self.__dict__["function"]
-        return function(images)
+        return self.__dict__["function"](images)
 
 
 def after(preprocess: Preprocess | None, model: ForwardFunc) -> ForwardFunc:
-    """Return the model as a differentiable function of photos.
-
-    Preprocessing and model get a copy of the photos, because they may write into their input.
-    """
+    """Return the model as a differentiable function of photos, which it copies, because both may write into them."""
 
     def classify(images: Tensor) -> Any:
         copy = images.clone()
@@ -260,20 +226,105 @@ def after(preprocess: Preprocess | None, model: ForwardFunc) -> ForwardFunc:
     return classify
 
 
-def _warn_of_other_activations(classify: FunctionModule) -> None:
-    rectifiers = (nn.ReLU6, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.PReLU, nn.Hardswish, nn.Mish)
-    kinds = sorted({type(module).__name__ for module in classify.modules() if isinstance(module, rectifiers)})
-    if kinds:
-        what = f"{', '.join(kinds)} modules"
-    elif not any(isinstance(module, nn.ReLU) for module in classify.modules()):
-        what = "no torch.nn.ReLU module"
-    else:
-        return
-    warnings.warn(
-        f"{', '.join(type(root).__name__ for root in classify.roots)} has {what}: Captum's GuidedBackprop changes "
-        "torch.nn.ReLU modules only, so this map is closer to Grad-CAM times the plain gradient.",
-        stacklevel=3,
-    )
+def pytorch_grad_cam(
+    model: ForwardFunc, layer: Layer, preprocess: Preprocess | None = None, *, unit_axis: int | None = None
+) -> Explain:
+    """Return GradCAM of pytorch-grad-cam (package ``grad-cam``, extra ``peers``) as a function: (N, H, W) in [0, 1].
+
+    The library computes gradients of all parameters and does not restore ``.grad``, hooks and training mode; this
+    function does. It needs parameters that require gradients, so a frozen model is unfrozen during the call. For the
+    arguments see :func:`grad_cam`.
+
+    Raises:
+        LayerError: the layer is not in the model.
+        ModuleNotFoundError: the package is not installed.
+
+    Source: github.com/jacobgil/pytorch-grad-cam.
+    """
+    axis = LayerAxis(model, layer, preprocess, unit_axis)
+    classify = FunctionModule(axis.classify)
+    cams = require("pytorch_grad_cam", purpose="the method 'grad-cam'", extra="peers")
+
+    def explain(images: Tensor, target: Any) -> Tensor:
+        frozen = [p for p in classify.parameters() if p.is_leaf and p.is_floating_point() and not p.requires_grad]
+        try:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+
+            def channels_second(value: Tensor) -> Tensor:
+                return value.movedim(axis.of(tuple(value.shape)), 1)
+
+            with cams.GradCAM(model=classify, target_layers=[axis.layer], reshape_transform=channels_second) as cam:
+                return torch.from_numpy(cam(input_tensor=images, targets=_class_outputs(target, images)))
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+
+    return explain
+
+
+def torchcam_grad_cam(
+    model: ForwardFunc, layer: Layer, preprocess: Preprocess | None = None, *, unit_axis: int | None = None
+) -> Explain:
+    """Return GradCAM of torch-cam (package ``torchcam``, extra ``peers``) as a function: (N, 1, h, w) in [0, 1].
+
+    For the arguments see :func:`grad_cam`.
+
+    Raises:
+        LayerError: the layer is not in the model; when called, its channels are not on axis 1.
+        ModuleNotFoundError: the package is not installed.
+
+    Source: github.com/frgfm/torch-cam.
+    """
+    axis = LayerAxis(model, layer, preprocess, unit_axis)
+    classify = FunctionModule(axis.classify)
+    cams = require("torchcam.methods", purpose="the method 'torchcam'", extra="peers")
+
+    def explain(images: Tensor, target: Any) -> Tensor:
+        with axis.observe(), cams.GradCAM(classify, target_layer=axis.layer) as cam:
+            output = classify(images.requires_grad_(True))
+            if axis.last_axis != 1:
+                raise LayerError(
+                    "the method 'torchcam' expects channels on axis 1, and the layer has them on axis "
+                    f"{axis.last_axis}. Use 'Grad-CAM', or give a layer with maps (N, channels, h, w)."
+                )
+            (maps,) = cam(_class_indices(target, images), output)
+        coarse: Tensor = maps.detach()[:, None]
+        return coarse
+
+    return explain
+
+
+def is_cam(method: Any) -> bool:
+    """Return whether a method is an object of pytorch-grad-cam, such as ``GradCAM(model, [model.layer4])``."""
+    return hasattr(method, "target_layers") and hasattr(method, "activations_and_grads")
+
+
+def cam_object(cam: Any, model: ForwardFunc, preprocess: Preprocess | None = None) -> Explain:
+    """Return an object of any method of pytorch-grad-cam as a function: (N, 1, h, w); its hooks are not removed.
+
+    An object that was made with ``model`` gets preprocessed inputs.
+    """
+    transform = preprocess if cam.model is model else None
+
+    def explain(images: Tensor, target: Any) -> Tensor:
+        inputs = transform(images) if transform else images
+        with lay_out_for(image_size(inputs.shape)):  # for reshape_transform=xinc_captum.layer_to_grid
+            maps = cam(input_tensor=inputs, targets=_class_outputs(target, images))
+        return torch.from_numpy(maps)[:, None]
+
+    return explain
+
+
+def _class_indices(target: Any, images: Tensor) -> list[int]:
+    """Return one class index per image."""
+    return [int(index) for index in torch.as_tensor(target).flatten().expand(len(images)).tolist()]
+
+
+def _class_outputs(target: Any, images: Tensor) -> list[Any]:
+    """Return the class of each image as a target of pytorch-grad-cam."""
+    targets = require("pytorch_grad_cam.utils.model_targets", purpose="a CAM of pytorch-grad-cam", extra="peers")
+    return [targets.ClassifierOutputTarget(index) for index in _class_indices(target, images)]
 
 
 SOBEL = ((1.0, 0.0, -1.0), (2.0, 0.0, -2.0), (1.0, 0.0, -1.0))
@@ -301,8 +352,7 @@ def random_map(seed: int = 0, *, cells: int = 7) -> Explain:
 def centre_blob(width: float = 0.25) -> Explain:
     """Return a Gaussian at the image centre, where objects usually are, as a function: (N, H, W), with peak 1.
 
-    Args:
-        width: standard deviation, as a share of the side of the image.
+    ``width`` is its standard deviation, as a share of the side of the image.
 
     Example:
         >>> centre_blob()(torch.rand(5, 3, 8, 8), 1).shape

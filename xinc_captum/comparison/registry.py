@@ -1,5 +1,6 @@
 """Resolve attribution methods and baselines by name."""
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,35 +12,31 @@ from ..attributions.accentuation.activations import ImageModel, image_layers
 from ..hooks import ForwardFunc, untouched
 from .methods import (
     Explain,
+    Layer,
     Preprocess,
     centre_blob,
     edge_map,
     grad_cam,
     guided_grad_cam,
     integrated_gradients,
+    pytorch_grad_cam,
     random_map,
+    torchcam_grad_cam,
 )
-from .peers import pytorch_grad_cam, torchcam_grad_cam
 
 
 def last_map(model: ForwardFunc, images: Tensor, preprocess: Preprocess | None = None) -> nn.Module | None:
     """Return the last module whose activation is a map with more than one position, or None.
 
     A map is (N, channels, h, w) or (N, h, w, channels), as determined by :func:`xinc_captum.hooks.unit_axis`. Modules
-    that the images do not pass through, such as a branch for another input, are ignored. Of nested modules with the
-    same map, such as a block and its last activation function, the outermost is returned.
+    that the images (N, C, H, W) in [0, 1] do not pass through are ignored. Of nested modules with the same map, such as
+    a block and its last activation function, the outermost is returned.
 
     The result is also None where most activations are tokens (N, positions, channels) and some of them come after the
     last map: the only map of a vision transformer is that of its first layer.
 
-    Args:
-        model: the classifier, or any function around it.
-        images: (N, C, H, W) in [0, 1].
-        preprocess: function from images in [0, 1] to the model's inputs.
-
     Example:
-        >>> pool = torch.nn.AdaptiveAvgPool2d(1)
-        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), pool, torch.nn.Flatten())
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten())
         >>> last_map(model, torch.rand(1, 3, 8, 8))
         ReLU()
     """
@@ -53,8 +50,7 @@ def last_map(model: ForwardFunc, images: Tensor, preprocess: Preprocess | None =
 
 
 Methods = Mapping[str, Any] | Sequence[Any] | str  # names, Captum attributions, functions
-Layer = nn.Module | str | None
-BASELINES = ("random map", "centre blob", "edge map")
+
 LAYER_METHODS: dict[str, Callable[..., Explain]] = {
     "Grad-CAM": grad_cam,
     "Guided Grad-CAM": guided_grad_cam,
@@ -70,28 +66,17 @@ MODEL_INDEPENDENT: dict[str, Callable[[int], Explain]] = {
     "centre blob": lambda _: centre_blob(),
     "edge map": lambda _: edge_map(),
 }
+BASELINES = tuple(MODEL_INDEPENDENT)
 
 
 def method_names() -> tuple[str, ...]:
-    """Return all names of methods and baselines.
-
-    Example:
-        >>> "Grad-CAM" in method_names()
-        True
-    """
+    """Return all names of methods and baselines."""
     return (*LAYER_METHODS, *INPUT_METHODS, *MODEL_INDEPENDENT)
 
 
 def model_independent(methods: Methods) -> list[str]:
-    """Return the names of the methods whose maps do not depend on the model.
-
-    Example:
-        >>> model_independent({"Grad-CAM": "Grad-CAM", "noise": "random map"})
-        ['noise']
-    """
-    return [
-        name for name, method in _by_title(methods).items() if isinstance(method, str) and method in MODEL_INDEPENDENT
-    ]
+    """Return the names of the methods whose maps do not depend on the model."""
+    return [name for name, method in _by_title(methods).items() if isinstance(method, str) and method in BASELINES]
 
 
 def by_name(
@@ -99,30 +84,13 @@ def by_name(
     model: ForwardFunc,
     images: Tensor,
     preprocess: Preprocess | None,
-    layer: Layer,
+    layer: Layer | None,
     seed: int,
     unit_axis: int | None = None,
 ) -> dict[str, Any]:
-    """Return each method under its name: a function, or a Captum attribution.
+    """Return each method under its unique name: a function, or a Captum attribution.
 
-    Args:
-        methods: names, functions or attributions, as a list or as a mapping from your own names; or a single name.
-        model: the classifier.
-        images: (N, C, H, W); the first image determines the layer where none is given.
-        preprocess: function from images in [0, 1] to the model's inputs.
-        layer: layer of the layer methods; None uses :func:`last_map`.
-        seed: random seed of the random map.
-        unit_axis: axis of the channels in that layer; None determines it.
-
-    Raises:
-        TypeError: a method of another type.
-        ValueError: no methods, an unknown name, or no layer with maps.
-        ModuleNotFoundError: the package of a method is not installed.
-
-    Example:
-        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 2))
-        >>> list(by_name(["Grad-CAM", "edge map"], model, torch.rand(1, 3, 8, 8), None, "0", 0))
-        ['Grad-CAM', 'edge map']
+    Without a layer, that of the layer methods is :func:`last_map` of the first image.
     """
     titles = _by_title(methods)
     if not titles:
@@ -146,7 +114,7 @@ def _resolve(
     model: ForwardFunc,
     images: Tensor,
     preprocess: Preprocess | None,
-    layer: Layer,
+    layer: Layer | None,
     seed: int,
     unit_axis: int | None,
 ) -> Any:
@@ -173,7 +141,9 @@ def _by_title(methods: Methods) -> dict[str, Any]:
     pairs = methods.items() if isinstance(methods, Mapping) else [(_title(method), method) for method in methods]
     by_title: dict[str, Any] = {}
     for title, method in pairs:
-        by_title[_unique(title, by_title)] = method
+        numbered = (f"{title} {number}" for number in itertools.count(2))
+        unique = next(name for name in itertools.chain([title], numbered) if name not in by_title)
+        by_title[unique] = method
     return by_title
 
 
@@ -187,9 +157,3 @@ def _title(method: Any) -> str:
 
 def _letters(name: str) -> str:
     return re.sub(r"[\W_]", "", name).casefold()
-
-
-def _unique(title: str, titles: Mapping[str, Any]) -> str:
-    """Return the title, with a number where it exists already."""
-    number = next(n for n in range(1, len(titles) + 2) if (title if n == 1 else f"{title} {n}") not in titles)
-    return title if number == 1 else f"{title} {number}"

@@ -14,7 +14,6 @@ from .. import store
 from ..metrics import Interval, mean_interval
 from ..visualizers import comparison_grid
 from .measures import Column
-from .runner import Counts
 
 Labels = Sequence[str] | Mapping[int, str]
 SMALL_SCORE = 0.1  # below, scores need three decimals
@@ -24,14 +23,8 @@ ARROWS = {"↓": "less is better", "↑": "more is better"}
 def score_notes(rows: Sequence["Row"], columns: Sequence[Column], photos: int) -> tuple[dict[str, str], str]:
     """Return, by method, its first two measures that have a better side, and an explanation of these.
 
-    Args:
-        rows: rows of the methods in the figure.
-        columns: the measures; all values of one have the same number of decimals, three if one value is below 0.1.
-        photos: number of photos of the means.
-
-    Example:
-        >>> score_notes([], [], 2)
-        ({}, '')
+    All values of a measure have the same number of decimals, three if one value is below 0.1; ``photos`` is the number
+    of photos of the means.
     """
     two = [column for column in columns if column.better and any(not math.isnan(_mean(r, column)) for r in rows)][:2]
     notes = {}
@@ -52,13 +45,9 @@ def score_notes(rows: Sequence["Row"], columns: Sequence[Column], photos: int) -
 def captions(
     target: int | Sequence[int], confidence: Sequence[float], labels: Labels | None, raw: bool = False
 ) -> list[tuple[str, str]]:
-    """Return, by photo, the class and its probability.
+    """Return, by photo, the class and its probability (or nan), or its output if the values are ``raw``.
 
-    Args:
-        target: a class, or one per photo.
-        confidence: the probabilities, nan where there is none.
-        labels: names by class, of which the part before the first comma is used; None uses numbers.
-        raw: whether the values are outputs instead of probabilities.
+    ``target`` is a class, or one per photo. Of a label, the part before the first comma is used; None uses numbers.
 
     Raises:
         LookupError: a class has no label.
@@ -70,26 +59,16 @@ def captions(
     targets = [target] * len(confidence) if isinstance(target, int) else [*target]
     if len(targets) < len(confidence):
         targets *= len(confidence)  # a list of one class is for all photos
-    format_value = _output if raw else _probability
-    return [(_class(index, labels), format_value(p)) for index, p in zip(targets, confidence, strict=True)]
+    return [(_class(index, labels), _format_confidence(p, raw)) for index, p in zip(targets, confidence, strict=True)]
 
 
 def class_names(target: int | Sequence[int], labels: Labels) -> dict[str, str]:
-    """Return the names of the target classes by number.
-
-    Raises:
-        LookupError: a class has no label.
-
-    Example:
-        >>> class_names([1, 0, 1], ["tench, Tinca tinca", "goldfish"])
-        {'1': 'goldfish', '0': 'tench'}
-    """
+    """Return the names of the target classes by number; LookupError for a class without a label."""
     return {str(index): _class(index, labels) for index in ([target] if isinstance(target, int) else target)}
 
 
 def _mean(row: "Row", column: Column) -> float:
-    interval = row.scores.get(column.name)
-    return math.nan if interval is None else interval.value
+    return row.scores[column.name].value if column.name in row.scores else math.nan
 
 
 def _title(column: Column) -> str:
@@ -115,17 +94,32 @@ def _class(index: int, labels: Labels | None) -> str:
     return text.split(",")[0].strip()
 
 
-def _probability(value: float) -> str:
+def _format_confidence(value: float, raw: bool) -> str:
     if math.isnan(value):
         return ""
+    if raw:
+        return f"output {value:.3g}"
     return "p < 0.001" if value < 0.0005 else f"p {value:.{2 if value >= SMALL_SCORE else 3}f}"
 
 
-def _output(value: float) -> str:
-    return "" if math.isnan(value) else f"output {value:.3g}"
-
-
 COST = {"seconds": ".3f", "forwards": "d", "backwards": "d", "peak MB": ".1f"}
+
+
+@dataclass
+class Counts:
+    """Cost of a block of code.
+
+    Attributes:
+        forwards: calls of the model; of several modules behind a function, those of the most frequent one.
+        backwards: backward passes through the outputs of these calls.
+        rows: samples in all these calls.
+        peak_bytes: largest size of all tensors that were created in the block and alive at the same time.
+    """
+
+    forwards: int = 0
+    backwards: int = 0
+    rows: int = 0
+    peak_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -260,8 +254,7 @@ class Comparison:
 
         Raises:
             ValueError: no images, or no maps without the baselines.
-            IndexError: an index out of range.
-            LookupError: a class has no label.
+            LookupError: an index out of range, or a class without a label.
         """
         rows = list(range(len(self.photos))) if images is None else [*images]
         wrong = [i for i in rows if not 0 <= i < len(self.photos)]
@@ -284,16 +277,12 @@ class Comparison:
     def save(self, path: str | Path, *, labels: Labels | None = None) -> None:
         """Write figure.png, maps.safetensors, table.md, table.json and times.json atomically.
 
-        There is no figure if every method failed. Seconds differ between equal runs and are only in times.json;
-        the manifest has hashes of all other files.
+        There is no figure if every method failed. Seconds differ between equal runs and are only in times.json; the
+        manifest has hashes of all other files.
 
         Args:
-            path: a folder that is new, empty, or an earlier result.
+            path: a folder that is new, empty, or an earlier result; StoreError for any other.
             labels: as for :meth:`figure`; the names are stored.
-
-        Raises:
-            StoreError: the folder cannot be used.
-            LookupError: a class has no label.
         """
         content = self.to_dict()
         times = {row["method"]: {key: row.pop(key) for key in ("seconds", "cpu_seconds")} for row in content["rows"]}
@@ -305,8 +294,9 @@ class Comparison:
                 self.figure(labels=labels).savefig(folder / "figure.png")
             store.write_tensors(folder / "maps.safetensors", self.maps, kind="maps")
             (folder / "table.md").write_text(self._markdown(tuple(COST)[1:]), encoding="utf-8")
-            _write(folder / "table.json", content)
-            _write(folder / store.TIMES, times)
+            for name, values in (("table.json", content), (store.TIMES, times)):
+                text = json.dumps(values, indent=2, ensure_ascii=False)
+                (folder / name).write_text(f"{text}\n", encoding="utf-8")
 
     def _markdown(self, cost: Sequence[str]) -> str:
         titles = [f"{c.title.format(reference=self.reference)} {c.better}".rstrip() for c in self.columns]
@@ -350,7 +340,3 @@ def _text(text: str) -> str:
 def _plain(value: float) -> float | None:
     """Return None for nan and infinity, which JSON cannot represent."""
     return value if math.isfinite(value) else None
-
-
-def _write(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

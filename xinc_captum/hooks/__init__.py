@@ -1,40 +1,41 @@
 """Read and edit a model's activations and weights, and restore its state."""
 
-from .capture import Captured, capture, eager, floats_of, one_tensor, patch, reach
-from .functional import (
-    exchange,
-    is_sharded,
-    no_synchronization,
-    refuse_sharded,
-    snapshot,
+from .capture import (
+    Captured,
+    GradientError,
+    JacobianVectorProduct,
+    UnsupportedError,
+    capture,
+    eager,
+    floats_of,
+    gradient_errors,
+    leads_to,
+    no_gradient,
+    one_tensor,
+    patch,
+    reach,
 )
-from .gradients import GradientError, gradient_errors, leads_to, no_gradient
 from .layers import (
     ForwardFunc,
     LayerError,
-    check_preprocess,
-    crop_of,
     find_layer,
     is_scripted,
+    is_sharded,
     layer_name,
     modules_behind,
-    preprocesses,
+    refuse_sharded,
     unwrap,
-    warn_of_crop,
 )
-from .restore import (
-    exclusive,
-    of_this_thread,
-    protect,
-    untouched,
-)
-from .unit_axis import fits, has_places, image_size, unit_axis
+from .layout import check_preprocess, crop_of, fits, has_places, image_size, preprocesses, unit_axis, warn_of_crop
+from .state import exchange, exclusive, no_synchronization, of_this_thread, protect, snapshot, untouched
 
 __all__ = [
     "Captured",
     "ForwardFunc",
     "GradientError",
+    "JacobianVectorProduct",
     "LayerError",
+    "UnsupportedError",
     "capture",
     "check_preprocess",
     "crop_of",

@@ -1,9 +1,9 @@
-"""Capture and patch activations."""
+"""Capture and patch activations, and differentiate by them."""
 
 import copy
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from functools import partial
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .layers import ForwardFunc, LayerError, find_layer, is_scripted, layer_name
-from .restore import of_this_thread
+from .layers import ForwardFunc, LayerError, find_layer, is_scripted, layer_name, modules_behind
+from .state import of_this_thread
 
 _lock = threading.Lock()
 _blocks = 0  # torch.compile has one stance per process: the first block sets it, the last one restores it
@@ -51,28 +51,16 @@ Tensors = tuple[Tensor, ...]
 def floats_of(value: Any, module: nn.Module, name: Callable[[], str]) -> tuple[Tensors, Callable[[Tensors], Any]]:
     """Return the float tensors of a layer's output, and a function that rebuilds the output from replacements.
 
-    The output is a tensor, or a tuple, list, dict or dataclass that holds float tensors directly. Everything else in
-    it (None, integer or boolean masks, nested states) is passed on unchanged.
-
-    Args:
-        value: the output.
-        module: the layer.
-        name: returns the layer's name, for messages.
-
-    Raises:
-        LayerError: no float tensor is found at the top level, or the layer is an LSTM.
-
-    Example:
-        >>> tensors, rebuild = floats_of((torch.ones(2), None), torch.nn.Identity(), lambda: "'0'")
-        >>> len(tensors), rebuild((torch.zeros(2),))
-        (1, (tensor([0., 0.]), None))
+    The output is a tensor, or a tuple, list, dict or dataclass that holds float tensors directly; else, and for an
+    LSTM, a LayerError is raised. Everything else in it (None, integer or boolean masks, nested states) is passed on
+    unchanged. ``name`` returns the layer's name, for messages.
     """
     if isinstance(value, Tensor):
         if value.is_floating_point():
             return (value,), lambda new: new[0]
         raise _no_float_error(value, name())
     items = _items(value)
-    places = [key for key, item in items.items() if isinstance(item, Tensor) and item.is_floating_point()]
+    places = _float_keys(items)
     if not places:
         raise _no_float_error(value, name())
     if isinstance(module, nn.LSTM):  # its states repeat values of its output
@@ -82,6 +70,10 @@ def floats_of(value: Any, module: nn.Module, name: Callable[[], str]) -> tuple[T
             "(attribute_to_layer_input=True)."
         )
     return tuple(items[key] for key in places), lambda new: _rebuilt(value, dict(zip(places, new, strict=True)))
+
+
+def _float_keys(items: Mapping[Any, Any]) -> list[Any]:
+    return [key for key, item in items.items() if isinstance(item, Tensor) and item.is_floating_point()]
 
 
 def _items(value: Any) -> dict[Any, Any]:
@@ -112,9 +104,8 @@ def _rebuilt(value: Any, new: dict[Any, Tensor]) -> Any:
 
 def _no_float_error(value: Any, name: str) -> LayerError:
     items = list(_items(value).values()) if not isinstance(value, Tensor) else [value]
-    kinds = ", ".join(str(t.dtype) if isinstance(t, Tensor) else type(t).__name__ for t in items)
     nested = any(isinstance(item, tuple | list | Mapping) for item in items)
-    received = f"({kinds})" if items or isinstance(value, tuple) else type(value).__name__
+    received = f"({_kinds(items)})" if items or isinstance(value, tuple) else type(value).__name__
     why = ", and tensors inside a nested container are not explained" if nested else ""
     return LayerError(
         f"layer {name} returns {received}; expected a floating-point tensor, or a tuple, list, dict or dataclass that "
@@ -123,43 +114,34 @@ def _no_float_error(value: Any, name: str) -> LayerError:
     )
 
 
+def _kinds(values: Iterable[Any]) -> str:
+    return ", ".join(str(t.dtype) if isinstance(t, Tensor) else type(t).__name__ for t in values)
+
+
 def float_arguments(
     args: tuple[Any, ...], kwargs: dict[str, Any], name: Callable[[], str]
 ) -> tuple[Tensors, Callable[[Tensors], tuple[tuple[Any, ...], dict[str, Any]]]]:
-    """Return the float tensors among a layer's arguments, and a function that rebuilds the arguments from replacements.
-
-    Raises:
-        LayerError: none of the arguments is a float tensor.
-    """
-    values = (*args, *kwargs.values())
-    where = [i for i, v in enumerate(values) if isinstance(v, Tensor) and v.is_floating_point()]
-    if not where:
-        kinds = ", ".join(str(t.dtype) if isinstance(t, Tensor) else type(t).__name__ for t in values)
+    """Return the float tensors among a layer's arguments, and a function that builds arguments from replacements."""
+    items: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
+    places = _float_keys(items)
+    if not places:
         raise LayerError(
-            f"layer {name()} takes ({kinds}); expected a floating-point tensor among its arguments. Explain what "
-            "leaves the layer instead (attribute_to_layer_input=False), or choose the module before it."
+            f"layer {name()} takes ({_kinds(items.values())}); expected a floating-point tensor among its arguments. "
+            "Explain what leaves the layer instead (attribute_to_layer_input=False), or choose the module before it."
         )
 
     def rebuild(new: Tensors) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        filled = list(values)
-        for i, value in zip(where, new, strict=True):
-            filled[i] = value
-        return tuple(filled[: len(args)]), dict(zip(kwargs, filled[len(args) :], strict=True))
+        filled = items | dict(zip(places, new, strict=True))
+        return tuple(filled[i] for i in range(len(args))), {name: filled[name] for name in kwargs}
 
-    return tuple(values[i] for i in where), rebuild
+    return tuple(items[key] for key in places), rebuild
 
 
 def one_tensor(value: Any, name: Callable[[], str], rows: int | None = None, *, at_input: bool = False) -> Tensor:
-    """Return a layer's output (or input) as one tensor with one entry for each sample.
+    """Return a layer's output (or input, ``at_input``) as one tensor with one entry for each of ``rows`` samples.
 
-    Args:
-        value: the layer's tensor, or a tuple of its float tensors, as in :func:`xinc_captum.capture`.
-        name: returns the layer's name, for messages.
-        rows: number of samples; None does not check it.
-        at_input: whether the value is the layer's input.
-
-    Raises:
-        LayerError: several tensors, or a first axis that is not the samples.
+    ``value`` is the layer's tensor, or a tuple of its float tensors; several tensors, or a first axis that is not the
+    samples, raise LayerError. ``name`` returns the layer's name, for messages.
     """
     if isinstance(value, tuple):
         raise LayerError(
@@ -224,20 +206,14 @@ class Captured:
         with self._lock:
             device = tensors[0].device
             if device in self._by_device[layer]:
-                raise LayerError(
-                    f"layer {self._names[layer]} runs more than once in a forward pass, so its calls cannot be told "
-                    "apart; hook the module around it, or give each call a module of its own."
-                )
+                raise _runs_twice_error(self._names[layer])
             self._by_device[layer][device] = tensors
 
     def per_device(self, layer: nn.Module) -> list[Tensors]:
         """Return the tensors of every replica, in the order of the devices (one entry without DataParallel)."""
         by_device = self._by_device[layer]
         if not by_device:
-            raise LayerError(
-                f"layer {self._names[layer]} never ran in the forward pass; choose a layer that this model calls for "
-                "these inputs (modules that only hold weights, such as ModuleList, are never called)."
-            )
+            raise _never_ran_error(self._names[layer])
         return [by_device[device] for device in sorted(by_device, key=self._device_order)]
 
     def _device_order(self, device: torch.device) -> int:
@@ -255,6 +231,20 @@ class Captured:
         return gathered if len(gathered) > 1 else gathered[0]
 
 
+def _runs_twice_error(name: str) -> LayerError:
+    return LayerError(
+        f"layer {name} runs more than once in a forward pass, so its calls cannot be told apart; hook the module "
+        "around it, or give each call a module of its own."
+    )
+
+
+def _never_ran_error(name: str) -> LayerError:
+    return LayerError(
+        f"layer {name} never ran in the forward pass; choose a layer that this model calls for these inputs (modules "
+        "that only hold weights, such as ModuleList, are never called)."
+    )
+
+
 @contextmanager
 def capture(
     model: ForwardFunc,
@@ -268,7 +258,6 @@ def capture(
     If a layer returns a tuple, list, dict or dataclass, its float tensors are recorded, and everything else is passed
     on unchanged. The recorded tensor is part of the graph, so ``torch.autograd.grad(y, captured[layer])`` works, also
     with frozen parameters. The model continues with a clone, so an in-place ReLU does not change the recorded tensor.
-
     Under ``torch.no_grad()`` or ``torch.inference_mode()`` the recorded tensor is an ordinary copy that does not
     require gradients, for example features to train a head on.
 
@@ -297,7 +286,8 @@ def capture(
     def keep(module: nn.Module, tensors: Tensors) -> Tensors | None:
         if offload is None:
             if not torch.is_grad_enabled():
-                captured.record(module, tuple(map(_plain, tensors)))
+                with torch.inference_mode(False), torch.no_grad():  # an ordinary copy also under inference mode
+                    captured.record(module, tuple(t.clone() for t in tensors))
                 return None
             tensors = tuple(t if t.requires_grad else t.detach().requires_grad_() for t in tensors)
             captured.record(module, tensors)
@@ -314,25 +304,14 @@ def capture(
             wait()
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    """Return a copy without a graph, which is an ordinary tensor also under inference mode."""
-    with torch.inference_mode(False), torch.no_grad():
-        return tensor.clone()
-
-
 def hook_values(
     module: nn.Module, edit: Callable[[nn.Module, Tensors], Tensors | None], at_input: bool, name: Callable[[], str]
 ) -> RemovableHandle:
     """Register ``edit(module, tensors) -> tensors`` on the float tensors of a module's output, or of its arguments.
 
-    Everything else that the layer returns or takes is passed on unchanged, and everything is where ``edit`` returns
-    None. ``edit`` receives the original module, also if DataParallel runs a replica of it.
-
-    The hook acts on forward passes of the thread that registers it, including replicas that DataParallel runs for that
-    thread. In other threads it does nothing.
-
-    Raises:
-        LayerError: the module is scripted; later, no float tensor is there.
+    Everything else is passed on unchanged, and everything is where ``edit`` returns None. ``edit`` receives the
+    original module, also from a replica of DataParallel. The hook acts on forward passes of the thread that registers
+    it, including replicas that DataParallel runs for that thread.
     """
     if is_scripted(module):
         raise LayerError(
@@ -374,8 +353,7 @@ def patch(
         at_input: edit the layer's input instead of its output.
 
     Raises:
-        LayerError: the layer is unknown, scripted, without a float tensor, never runs, or runs more than once in one
-            forward pass on one device.
+        LayerError: as :func:`capture`, also at the end of the block if the layer never ran.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
@@ -385,19 +363,13 @@ def patch(
         tensor(0.)
     """
     module = find_layer(model, layer)
-    runs: dict[Any, int] = {}
-
-    def name() -> str:
-        return layer_name(model, module)
+    name = partial(layer_name, model, module)
+    devices = set[torch.device]()
 
     def once(_module: nn.Module, tensors: Tensors) -> Tensors:
-        device = tensors[0].device
-        runs[device] = runs.get(device, 0) + 1
-        if runs[device] > 1:
-            raise LayerError(
-                f"layer {name()} runs more than once in a forward pass, so its calls cannot be told apart; hook the "
-                "module around it, or give each call a module of its own."
-            )
+        if tensors[0].device in devices:
+            raise _runs_twice_error(name())
+        devices.add(tensors[0].device)
         new = edit(tensors if len(tensors) > 1 else tensors[0])
         return new if isinstance(new, tuple) else (new,)
 
@@ -407,10 +379,8 @@ def patch(
             yield
     finally:
         handle.remove()
-    if not runs:
-        raise LayerError(
-            f"layer {name()} never ran in the forward pass; choose a layer that this model calls for these inputs."
-        )
+    if not devices:
+        raise _never_ran_error(name())
 
 
 class _Reached(BaseException):
@@ -418,23 +388,10 @@ class _Reached(BaseException):
 
 
 def reach(forward_func: ForwardFunc, layers: Sequence[nn.Module], call: Callable[[], Any]) -> Captured:
-    """Return the outputs of ``layers`` in ``call()``, and stop the model after the last of them.
+    """Return the outputs of ``layers`` in ``call()``, which runs ``forward_func``, and stop it after the last of them.
 
     Under DataParallel, whose threads cannot be stopped, the forward pass runs to its end. A layer that would run again
-    later in the pass is not detected; a full pass under :func:`capture` detects it.
-
-    Args:
-        forward_func: the model that ``call`` runs.
-        layers: modules whose outputs are recorded.
-        call: runs the forward pass.
-
-    Raises:
-        LayerError: as :func:`capture`.
-
-    Example:
-        >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(9, 9))
-        >>> reach(model, [model[1]], lambda: model(torch.ones(4, 2)))[model[1]].shape
-        torch.Size([4, 3])
+    later in the pass is not detected; a full pass under :func:`capture`, which raises the same errors, detects it.
     """
     waiting, ours = set(layers), of_this_thread()
 
@@ -452,3 +409,105 @@ def reach(forward_func: ForwardFunc, layers: Sequence[nn.Module], call: Callable
         with suppress(_Reached):
             call()
     return captured
+
+
+class UnsupportedError(RuntimeError):
+    """A backward pass that cannot itself be differentiated."""
+
+
+class JacobianVectorProduct:
+    r"""Jacobian-vector products J v for any number of v, after one forward and one backward pass.
+
+    .. math:: J v = \partial \langle J^T w, v \rangle / \partial w
+
+    Symbols: J the derivative of ``output``, (rows, *output_shape), by ``activation``, a leaf tensor of its graph; w a
+    placeholder for the gradient at the output. The model itself runs once, so its in-place edits, views and gradient
+    modes work as usual. Only the recorded linear backward pass is repeated, vmapped over the v.
+
+    Raises:
+        UnsupportedError: an operation whose backward pass is not differentiable or cannot be vmapped, or a custom
+            autograd Function, whose backward pass may be declared differentiable without being so.
+    """
+
+    def __init__(self, activation: Tensor, output: Tensor) -> None:
+        if any(isinstance(node, torch.autograd.function.BackwardCFunction) for node in _nodes(output)):
+            raise UnsupportedError("a custom autograd Function")
+        with torch.enable_grad():
+            self._w = torch.zeros_like(output, requires_grad=True)
+            try:
+                (self._back,) = torch.autograd.grad(output, activation, self._w, create_graph=True)
+            except RuntimeError as error:
+                raise UnsupportedError(str(error)) from error
+        if not self._back.requires_grad:
+            raise UnsupportedError("the backward pass is not differentiable")
+
+    def __call__(self, parts: Tensor) -> Tensor:
+        """Return J v for k vectors: (k, *activation) to (k, *output)."""
+        try:
+            (pushed,) = torch.autograd.grad(
+                self._back, self._w, parts, retain_graph=True, is_grads_batched=True, materialize_grads=True
+            )
+        except RuntimeError as error:
+            raise UnsupportedError(str(error)) from error
+        return pushed.detach()
+
+
+def _nodes(output: Tensor, *, differentiable: bool = False) -> Iterator[Any]:
+    """Yield each node of a tensor's graph; those behind operations without a derivative not if ``differentiable``."""
+    waiting: list[Any] = [output.grad_fn]
+    visited = set[Any]()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in visited or (differentiable and "NotImplemented" in node.name()):
+            continue
+        yield node
+        visited.add(node)
+        waiting += [following for following, _ in node.next_functions]
+
+
+# Texts of PyTorch's errors for a graph that does not reach the tensor by which it is differentiated.
+_TEXTS = ("does not require grad", "not have been used in the graph", "nference tensor", "InferenceMode")
+
+
+class GradientError(LayerError):
+    """No gradient reaches the images or the layer, because part of the forward pass records none."""
+
+
+@contextmanager
+def gradient_errors(forward_func: ForwardFunc, *also: nn.Module) -> Iterator[None]:
+    """Raise :class:`GradientError` in place of PyTorch's errors about missing gradients.
+
+    The error names quantized modules of the model and of ``also``, further models of the same explanation.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        missing = "derivative for" in text and "not implemented" in text
+        if not missing and not any(part in text for part in _TEXTS):
+            raise
+        raise GradientError(no_gradient("from the score to what is explained", forward_func, *also)) from error
+
+
+def leads_to(value: Tensor, source: Tensor) -> bool:
+    """Return whether a gradient of ``value`` reaches ``source``, a tensor that has a ``grad_fn``."""
+    return any(node is source.grad_fn for node in _nodes(value, differentiable=True))
+
+
+def no_gradient(way: str, forward_func: ForwardFunc, *also: nn.Module) -> str:
+    """Return the text of a :class:`GradientError`; ``way`` names the start and the end of the missing gradient."""
+    return (
+        f"no gradient flows {way}: part of the forward pass records none.{_name_quantized(forward_func, *also)} Remove "
+        "torch.no_grad(), torch.inference_mode(), .detach() and NumPy from the forward function (requires_grad_(False) "
+        "freezes a backbone and lets gradients pass), and give the float model instead of a quantized one. Maps that "
+        'need no gradients: NeuronCanvas(..., rule="ablation").'
+    )
+
+
+def _name_quantized(forward_func: ForwardFunc, *also: nn.Module) -> str:
+    """Return a sentence with the name of the first quantized module; empty if there is none."""
+    for root in (*modules_behind(forward_func), *also):
+        for name, module in root.named_modules():
+            if ".quantized" in type(module).__module__:
+                return f" Module {name!r} is a quantized {type(module).__name__}."
+    return ""

@@ -8,96 +8,12 @@ import inspect
 import itertools
 import sys
 import types
-import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-
-def preprocesses(model: Any) -> bool:
-    """Return whether a model has a network and its own ``preprocess``, as :class:`xinc_captum.zoo.Classifier` has."""
-    return callable(getattr(model, "preprocess", None)) and isinstance(getattr(model, "model", None), nn.Module)
-
-
-def check_preprocess(model: Any, preprocess: Callable[..., Any] | None) -> None:
-    """Raise an error if images would be normalised twice.
-
-    Raises:
-        ValueError: ``preprocess`` is given for a model that has its own.
-    """
-    if preprocess is not None and preprocesses(model):
-        name = getattr(model, "name", type(model).__name__)
-        raise ValueError(
-            f"preprocess is given, and {name} has its own preprocess, so images would be normalised twice. Give its "
-            ".model with preprocess=, or the object alone."
-        )
-
-
-Span = tuple[int, int]
-
-
-def crop_of(preprocess: Callable[[Tensor], Any], images: Tensor) -> tuple[Span, Span] | None:
-    """Return the first and last row, and the first and last column, that a cropping ``preprocess`` uses.
-
-    The result is None without a crop, and if the output has no gradient to the images. One image is processed.
-
-    Args:
-        preprocess: from images in [0, 1] to a model's inputs.
-        images: (N, C, H, W), for shape, dtype and device.
-
-    Example:
-        >>> crop_of(lambda x: x[..., 4:-4, :], torch.rand(1, 3, 20, 10))
-        ((4, 15), (0, 9))
-    """
-    generator = torch.Generator().manual_seed(0)
-    probe = (
-        (0.25 + torch.rand(images[:1].shape, generator=generator) / 2).to(images.device, images.dtype).requires_grad_()
-    )
-    output = preprocess(probe.clone())
-    if not isinstance(output, Tensor) or output.dim() != 4 or output.grad_fn is None:
-        return None
-    weights = torch.rand(output.shape, generator=generator).to(output)
-    # Zeros if preprocessing has weights and detaches the image from the graph.
-    (slope,) = torch.autograd.grad((output * weights).sum(), probe, allow_unused=True, materialize_grads=True)
-    used = slope[0].ne(0).any(0)
-    spans = [_span(used.any(1 - axis), used.shape[axis] / output.shape[2 + axis]) for axis in (0, 1)]
-    if not any(spans):
-        return None
-    rows, columns = (span or (0, side - 1) for span, side in zip(spans, used.shape, strict=True))
-    return rows, columns
-
-
-def warn_of_crop(preprocess: Callable[[Tensor], Any] | None, images: Tensor) -> None:
-    """Warn if ``preprocess`` crops the images."""
-    if preprocess is None:
-        return
-    try:
-        crop = crop_of(preprocess, images)
-    except Exception:  # the model's first forward pass raises a clearer error
-        return
-    if crop is not None:
-        (first_row, last_row), (first_column, last_column) = crop
-        height, width = images.shape[-2:]
-        warnings.warn(
-            f"preprocess uses only rows {first_row} to {last_row} and columns {first_column} to {last_column} of "
-            f"images of {width} x {height} pixels. The images and masks are correct; maps of the cropped input, such "
-            "as those of Grad-CAM, cover this part only. Crop the images first (xinc_captum.images.centre_crop) to "
-            "compare them.",
-            stacklevel=6,
-        )
-
-
-def _span(used: Tensor, scale: float) -> Span | None:
-    """Return the first and the last used position, if the margins are wider than what resampling skips."""
-    places = used.nonzero().flatten().tolist()
-    if not places:
-        return None
-    first, last = places[0], places[-1]
-    return (first, last) if max(first, len(used) - 1 - last) > max(2.0, 1.5 * scale) else None
-
 
 Names = frozenset[str]
 
@@ -107,25 +23,13 @@ _REFERENCES = (nn.Module, functools.partial, weakref.ReferenceType, CACHE)
 _CONTAINERS = (list, tuple, set, frozenset, Mapping)
 _LIBRARIES = frozenset({"torch", "torchvision", "numpy", "captum", "builtins", "PIL", "matplotlib"})
 # Functions of these packages hold no models of the user; objects of their classes may.
-_FUNCTIONS = sys.stdlib_module_names | {
-    "scipy",
-    "sklearn",
-    "skimage",
-    "cv2",
-    "pandas",
-    "einops",
-    "timm",
-    "transformers",
-}
+_FUNCTIONS = sys.stdlib_module_names.union("scipy sklearn skimage cv2 pandas einops timm transformers".split())
 _PLAIN = frozenset({int, float, bool, str, type(None), Tensor, nn.Parameter, torch.Size, torch.dtype, torch.device})
 _OF_ANY_MODULE = frozenset(nn.Module().__dict__)
 
 
 def may_hold_models(value: Any) -> bool:
-    """Return whether a value can lead to modules: modules, containers, and the user's functions, objects and classes.
-
-    Functions of libraries hold no models of the user.
-    """
+    """Return whether a value can lead to modules of the user; functions of libraries hold none."""
     if isinstance(value, (*_REFERENCES, *_CONTAINERS)):
         return True
     if inspect.ismethod(value):
@@ -201,8 +105,7 @@ def _names_of_code(code: types.CodeType) -> tuple[Names, Names]:
 def hidden_in(root: nn.Module) -> list[tuple[Any, Names]]:
     """Return unregistered values below ``root`` that can lead to further modules, with the names that forward uses.
 
-    torch's own layers hold none, except hooks and a forward function that the user sets; for speed, their other
-    attributes are skipped.
+    Of torch's own layers only hooks and a forward function of the user are searched, for speed.
     """
     hidden: list[tuple[Any, Names]] = []
     waiting, visited = [root], {id(root)}
@@ -267,10 +170,9 @@ def modules_behind(forward_func: ForwardFunc, *, wrapped: bool = False) -> list[
 
     A module is its own root. The search follows bound methods, partials, caches, closures, default arguments and the
     globals that a function names, through lists, dicts, weak references and the attributes of objects, classes and
-    Python modules that its code uses. So ``lambda x: model(x)["rgb"]`` and ``lambda x: wrapper.nets[0](x)`` find their
-    models. Unregistered members of modules (modules in lists, objects, functions, hooks) are followed in the same way.
-    A module inside another root that is at least as near is not listed. ``wrapped`` keeps wrappers, such as
-    DataParallel.
+    Python modules that its code uses, such as ``lambda x: wrapper.nets[0](x)``. Unregistered members of modules
+    (modules in lists, objects, functions, hooks) are followed in the same way. A module inside another root that is at
+    least as near is not listed. ``wrapped`` keeps wrappers, such as DataParallel.
     """
     return [module for module, _ in modules_with_distance(forward_func, wrapped)]
 
@@ -374,9 +276,6 @@ class _Search:
                 self.visit(member, depth + is_indirect(member), names)
 
 
-__all__ = ["ForwardFunc", "LayerError", "find_layer", "layer_name", "modules_behind", "unwrap"]
-
-
 class LayerError(ValueError):
     """A layer that is not in the model, never runs, runs twice, or cannot be explained with the given options."""
 
@@ -384,6 +283,30 @@ class LayerError(ValueError):
 def is_scripted(module: nn.Module) -> bool:
     """Return whether a module supports no hooks, as those of ``torch.jit.script``; traced modules support some."""
     return isinstance(module, torch.jit.ScriptModule) and type(module).__name__ == "RecursiveScriptModule"
+
+
+def is_sharded(roots: Iterable[nn.Module]) -> bool:
+    """Return whether FSDP splits weights between processes (``fully_shard`` or ``FullyShardedDataParallel``)."""
+    if "torch.distributed.fsdp" not in sys.modules:  # nothing was sharded; importing it is slow
+        return False
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+
+    return any(isinstance(m, FSDPModule | FullyShardedDataParallel) for root in roots for m in root.modules())
+
+
+def refuse_sharded(roots: Iterable[nn.Module], what: str) -> None:
+    """Raise :class:`LayerError` for sharded weights before anything runs, so that all ranks raise it and none waits."""
+    if is_sharded(roots):
+        raise LayerError(
+            f"the model is sharded (torch.distributed.fsdp), and {what} needs whole weights in each process. Load the "
+            "full state dict into a model that is not sharded, and explain that one "
+            "(torch.distributed.checkpoint.state_dict.get_model_state_dict with full_state_dict=True)."
+        )
+
+
+def modules_below(roots: Iterable[nn.Module]) -> list[nn.Module]:
+    """Return the roots and all their submodules, each once."""
+    return list({id(module): module for root in roots for module in root.modules()}.values())
 
 
 def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:
@@ -396,14 +319,13 @@ def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:
 
 
 def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
-    """Return the module that ``layer`` means: a module, or a dotted name as in ``named_modules()``.
+    """Return the module that ``layer`` means: a module, or any of its dotted names in ``named_modules()``.
 
-    A module that is registered under several names is found under each of them. If several models behind the function
-    have the name, the model that the function names directly is used.
+    If several models behind the function have the name, the model that the function names directly is used.
 
     Raises:
-        LayerError: the name is not in the model (the nearest valid names are listed), the module is not
-            part of the model behind ``forward_func``, or no model is found behind it.
+        LayerError: the name is not in the model (the nearest valid names are listed), the module is not part of the
+            model behind ``forward_func``, or no model is found behind it.
         TypeError: ``layer`` is neither a module nor a string.
     """
     reachable = modules_with_distance(forward_func)
@@ -431,9 +353,8 @@ def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
     plain_name = layer.removeprefix("_orig_mod.")
     named = {name: module for root in roots for name, module in root.named_modules() if name}
     for candidate in (plain_name, plain_name.removeprefix("module.")):
-        owners = [
-            (root, module, depth) for root, depth in reachable if (module := _submodule(root, candidate)) is not None
-        ]
+        pairs = [(root, _submodule(root, candidate), depth) for root, depth in reachable]
+        owners = [(root, module, depth) for root, module, depth in pairs if module is not None]
         nearest = [(root, module) for root, module, depth in owners if depth == owners[0][2]]
         if len({id(module) for _, module in nearest}) > 1:
             several = _names_of([root for root, _ in nearest])

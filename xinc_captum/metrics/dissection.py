@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..batch import chunks
+from ..batch import chunks, python_index
 from ..hooks import ForwardFunc, LayerError, capture, find_layer, layer_name, one_tensor, patch, protect
 from ..hooks import unit_axis as axis_of
-from ..selectors import python_index
 from .spread import share
 from .statistics import chance_of, false_discovery_rate, rank_vectors
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..fingerprint import sha256 as sha256_of
+from ..store import sha256 as sha256_of
 
 PINNED = {
     "digit-recognizer-py": "0.1.0",

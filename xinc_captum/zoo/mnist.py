@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from ..attributions.nern.nern import NeRN
 from ..attributions.trans_inr.trans_inr import TransINR
-from ..fingerprint import sha256
 from ..generators import LoadedStyle, load_style_generator
 from ..hooks import exclusive
-from ..store import read_tensors
+from ..store import read_tensors, sha256
 from . import assets
 from .assets import AssetError, asset, data_file
 from .classifiers import Classifier, Normalise

@@ -13,8 +13,8 @@ from torch import nn
 from xinc_captum import LatentLink, LayerError, LinkedUnitVisualization
 from xinc_captum.attributions.linking.counterfactuals import Ray
 from xinc_captum.attributions.linking.linked_unit import resize_like
-from xinc_captum.fingerprint import model_sha256
 from xinc_captum.generators import from_callable, normal_latents
+from xinc_captum.store import model_sha256
 
 DATA = np.load(Path(__file__).parents[2] / "data" / "linking.npz")
 

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ..._compat import GradientAttribution, NeuronAttribution
-from ...batch import OutputFn, chunks
+from ...batch import OutputFn, chunks, python_index
 from ...hooks import ForwardFunc, check_preprocess, find_layer, modules_behind
 from ...metrics.trust import Trust
-from ...selectors import python_index
 from ..base import attribution_context, captum_method
 from .activations import ImageModel
 from .evidence import assess, target_levels

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, interpolate
 
-from ...batch import Batch, one_score_a_row, select_output
+from ...batch import Batch, OneUnit, one_score_a_row, python_index, select, select_output
 from ...hooks import LayerError, modules_behind, preprocesses
-from ...selectors import OneUnit, python_index, select
 from ..base import as_called, differentiable
 from .activations import Activations, ImageModel, Layer, MissingError
 

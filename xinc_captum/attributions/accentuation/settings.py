@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict
 import torch
 from torch import Tensor
 
-from ...selectors import python_index
+from ...batch import python_index
 from .activations import Layer
 from .parameterizations import Fourier, ImageParameters, Parameterization
 from .transforms import Crops, Noise, Transform

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...batch import Batch, chunks
+from ...batch import Batch, Selector, chunks
 from ...metrics.trust import CanvasTrust, ablation_agreement, judge_canvas
-from ...selectors import Selector
 from ..base import plain, shares_statistics
 from .canvas import Canvas
 from .frames import FrameCanvas

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from ...batch import chunks
+from ...batch import chunks, python_index
 from ...progress import progress
-from ...selectors import python_index
 from ..base import plain
 from .canvas import Canvas, Query, Regions, Top, TopUnits, check_masks, smallest_index
 from .writer import CanvasBlock, Dtype, check_dtype, plan_units, write

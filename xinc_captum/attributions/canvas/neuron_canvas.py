@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..._compat import GradientAttribution, InternalAttribution
-from ...batch import Batch, OutputFn, call_model, chunks, settle_arguments
+from ...batch import Batch, OutputFn, Selector, call_model, chunks, python_index, settle_arguments
 from ...hooks import (
     ForwardFunc,
     exclusive,
@@ -22,7 +22,6 @@ from ...hooks import (
     unwrap,
 )
 from ...progress import progress
-from ...selectors import Selector, python_index
 from ..base import attribution_context, captum_method, differentiable, plain
 from .build import CanvasSpec, build_canvas
 from .canvas import Canvas

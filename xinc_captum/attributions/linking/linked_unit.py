@@ -11,13 +11,12 @@ from torch.nn.functional import interpolate
 
 from ..._compat import GradientAttribution, NeuronAttribution
 from ...batch import Batch, OutputFn, chunks
-from ...fingerprint import warn_of_other_models
 from ...generators.protocol import Generator
-from ...hooks import ForwardFunc, find_layer
-from ...hooks.gradients import JacobianVectorProduct, UnsupportedError
+from ...hooks import ForwardFunc, JacobianVectorProduct, UnsupportedError, find_layer
 from ...images import check_images
 from ...metrics.statistics import Probability
 from ...progress import progress
+from ...store import warn_of_other_models
 from ..base import as_called, captum_method, differentiable
 from .counterfactuals.counterfactual import Counterfactual, Method, find_counterfactuals
 from .counterfactuals.search import Search

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ...batch import OutputFn
-from ...fingerprint import model_sha256
 from ...generators.protocol import Generator, images_in_unit_range, modules_of
 from ...hooks import ForwardFunc, protect
 from ...metrics.links import row_hashes
 from ...progress import progress
+from ...store import model_sha256
 from .encoder import Encoder, Pool, Preprocess
 
 

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...batch import python_index
 from ...images import to_hwc
 from ...metrics.fidelity import Fidelity, fidelity
 from ...metrics.statistics import predict_classes
 from ...metrics.trust import Verdict
-from ...selectors import python_index
 from ...store import bundle, write_tensors
 from .link import Bounds, Direction, Link
 from .loop import Loop, RoundTrip

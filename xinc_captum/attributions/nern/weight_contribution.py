@@ -14,12 +14,12 @@ from ...batch import (
     call_model,
     chunks,
     one_score_a_row,
+    python_index,
     select_output,
     settle_arguments,
 )
 from ...hooks import LayerError, exchange
 from ...inr.training import check_finite
-from ...selectors import python_index
 from ..base import attribution_context, captum_method, plain
 from .kernel_canvas import KernelCanvas
 from .kernels import Convolution, parameter_name, target_behind

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from ..._compat import GradientAttribution
 from ...batch import Batch, select_output
-from ...hooks import LayerError
-from ...hooks.layers import unwrap
+from ...hooks import LayerError, unwrap
 from ...images import check_images
 from ...inr.training import check_at_least_one, check_finite
 from ..base import attribution_context, captum_method, plain

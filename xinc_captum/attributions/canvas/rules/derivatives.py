@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ....batch import Batch, chunks
-from ....hooks import LayerError
-from ....hooks.gradients import JacobianVectorProduct, UnsupportedError
-from ....selectors import (
+from ....batch import (
+    Batch,
     Selector,
+    chunks,
     list_units,
     replace_unit,
     select,
 )
+from ....hooks import JacobianVectorProduct, LayerError, UnsupportedError
 from .chain import Chain, Slope, chain
 from .secant_tensor import SecantTensor
 from .tail import GradModes, Tail

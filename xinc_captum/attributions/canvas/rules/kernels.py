@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....batch import Batch
+from ....batch import Batch, python_index
 from ....hooks import LayerError
-from ....selectors import python_index
 from .derivatives import Derivative, LinearizedTail, gradients, layer_activation, run
 from .tail import Tail
 

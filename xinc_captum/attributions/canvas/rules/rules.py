@@ -10,9 +10,7 @@ from typing import Any, Literal, Protocol, Self
 import torch
 from torch import Tensor
 
-from .... import selectors
-from ....batch import Batch, chunks
-from ....selectors import Selector
+from ....batch import Batch, Selector, chunks, list_units, replace_unit
 from ...base import shares_statistics
 from . import secant_tensor
 from .derivatives import Derivative, layer_activation, unit_contributions
@@ -113,8 +111,8 @@ class Ablation:
         """Return the contributions of units, (rows, k, *output)."""
         activation = layer_activation(tail, batch)
         baseline = self.baseline(tail, batch, activation)
-        units = selectors.list_units(activation, selector)
-        edits = [partial(selectors.replace_unit, activation, unit, baseline) for unit in units]
+        units = list_units(activation, selector)
+        edits = [partial(replace_unit, activation, unit, baseline) for unit in units]
         return self._differences(tail, batch, edits, per_eval or 1)
 
     def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
@@ -394,7 +392,7 @@ def plan_chunks(
     footprint = measure(tail, batch)
     if isinstance(rule, Ablation) and isinstance(rule.baselines, Tensor):
         rule = replace(rule, baselines=tail.move_baselines(rule.baselines, footprint.activation))
-    units = math.prod(kernels_of(tail).shape) if pairs else len(selectors.list_units(footprint.activation, None))
+    units = math.prod(kernels_of(tail).shape) if pairs else len(list_units(footprint.activation, None))
     max_rows = footprint.max_rows(units + 1, budget, enough=batch.rows)
     chunk_rows = min(batch.rows, max_rows)
     is_frames = footprint.output[0].numel() > 2 * units

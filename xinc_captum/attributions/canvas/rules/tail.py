@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from ....batch import Batch, OutputFn, select_output
+from ....batch import Batch, OneUnit, OutputFn, Selector, list_units, select_output
 from ....hooks import ForwardFunc, LayerError, capture, layer_name, one_tensor, patch, unit_axis
-from ....selectors import OneUnit, Selector, list_units
 
 
 @dataclass(frozen=True)

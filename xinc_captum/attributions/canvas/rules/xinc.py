@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ....batch import Batch, chunks, select_output
+from ....batch import Batch, Selector, chunks, select, select_output
 from ....hooks import LayerError, modules_behind, of_this_thread
-from ....selectors import Selector, select
 from .kernels import (
     WEIGHTED,
     DirectSite,

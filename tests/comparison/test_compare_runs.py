@@ -1,10 +1,13 @@
+import importlib
+
 import pytest
 import torch
 from captum.attr import Saliency
 from torch import nn
 
-from xinc_captum.comparison import count_calls, runner
-from xinc_captum.comparison.runner import Runs, bind_method, run_once
+from xinc_captum import FeatureAccentuation
+from xinc_captum.comparison import as_maps, count_calls
+from xinc_captum.comparison.compare import Runs, bind_method, run_once
 
 PHOTOS = torch.rand(2, 3, 8, 8)
 
@@ -47,7 +50,7 @@ def test_the_first_run_is_counted_and_the_rest_are_timed(conv):
     run_once(runs, conv, PHOTOS, 1)
     assert (runs.counts.forwards, runs.seconds) == (1, []) and runs.maps.shape == (2, 8, 8)
     run_once(runs, conv, PHOTOS, 1)
-    assert len(runs.seconds) == 1 and runs.seconds[0].wall > 0
+    assert len(runs.seconds) == 1 and runs.seconds[0][1] > 0
 
 
 def test_slow_methods_are_timed_once(conv, monkeypatch):
@@ -57,7 +60,7 @@ def test_slow_methods_are_timed_once(conv, monkeypatch):
         calls.append(1)
         return images
 
-    monkeypatch.setattr(runner, "MAX_SECONDS", 0.0)
+    monkeypatch.setattr(importlib.import_module("xinc_captum.comparison.compare"), "MAX_SECONDS", 0.0)
     runs = Runs(bind_method(slow, conv, None, (8, 8), 0))
     for _ in range(4):
         run_once(runs, conv, PHOTOS, 1)
@@ -159,3 +162,10 @@ def test_two_modules_of_one_function_count_as_one_call():
         whole(x).sum().backward()
         whole(x[:1])
     assert (counts.forwards, counts.backwards, counts.rows) == (2, 1, 6)
+
+
+def test_feature_accentuation_with_preprocessing_gets_photos(conv):
+    method = FeatureAccentuation(conv, preprocess=twice)
+    maps = bind_method(method, conv, twice, (8, 8), 0)(PHOTOS, 1)
+    torch.manual_seed(0)
+    assert torch.equal(maps, as_maps(method.attribute(PHOTOS, target=1), PHOTOS, (8, 8)))

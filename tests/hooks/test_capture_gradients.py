@@ -2,8 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum.hooks import GradientError, gradient_errors, leads_to, no_gradient
-from xinc_captum.hooks.gradients import JacobianVectorProduct, UnsupportedError
+from xinc_captum.hooks import (
+    GradientError,
+    JacobianVectorProduct,
+    UnsupportedError,
+    gradient_errors,
+    leads_to,
+    no_gradient,
+)
 
 
 @pytest.mark.parametrize(

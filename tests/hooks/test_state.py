@@ -18,7 +18,7 @@ from torch import nn
 
 from xinc_captum import LayerError, capture, patch, untouched
 from xinc_captum.hooks import exclusive, of_this_thread, protect, reach
-from xinc_captum.hooks import restore as ours
+from xinc_captum.hooks import state as ours
 
 
 def disturb(model):
@@ -532,3 +532,11 @@ def test_replicas_that_data_parallel_runs_for_the_call_take_part(conv, monkeypat
 def test_torchs_own_parallel_apply_has_the_names_that_are_relied_on():
     assert "threads" in ours.parallel_apply.__code__.co_varnames
     assert nn.Linear(1, 1)._replicate_for_data_parallel()._is_replica
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_the_train_flag_of_a_scripted_module_is_restored():
+    model = torch.jit.script(nn.Sequential(nn.Dropout())).eval()
+    with untouched(model):
+        model.train()
+    assert not model.training

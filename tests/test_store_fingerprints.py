@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from xinc_captum.fingerprint import model_sha256, models_with_other_weights, other_weights, warn_of_other_models
 from xinc_captum.generators import from_callable, normal_latents
+from xinc_captum.store import model_sha256, models_with_other_weights, other_weights, warn_of_other_models
 
 
 def test_any_weight_or_buffer_counts(conv):

@@ -1,4 +1,4 @@
-"""Restore the state of a model and of the process, and give threads turns."""
+"""Restore the state of a model and of the process, call a model with other weights, and give threads turns."""
 
 import operator
 import os
@@ -6,20 +6,20 @@ import random
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parallel.parallel_apply import parallel_apply
 from torch.nn.parameter import is_lazy
 
-from .functional import modules_below, no_synchronization
-from .layers import ForwardFunc, LayerError, modules_behind
+from .layers import ForwardFunc, LayerError, modules_behind, modules_below, refuse_sharded
 
 _GENERATORS = ("_checkpoint_without_reentrant_generator", "_checkpoint_without_reentrant_generator_impl")
 
@@ -30,23 +30,14 @@ def without_checkpoints() -> Iterator[None]:
 
     A checkpointed part runs twice, the second time without the hooks or the first time without gradients. Its layers
     would seem to run more than once, or not to lead to the output. Values and gradients are the same; only memory
-    differs.
-
-    The caller is inside :func:`exclusive`. Training steps of other threads keep their activations during the block.
-
-    Example:
-        >>> from torch.utils.checkpoint import checkpoint
-        >>> layer, x = torch.nn.Linear(2, 1), torch.ones(1, 2)
-        >>> with without_checkpoints():
-        ...     y = checkpoint(layer, x, use_reentrant=True)
-        >>> y.requires_grad
-        True
+    differs. The caller is inside :func:`exclusive`. Training steps of other threads keep their activations during the
+    block.
     """
     module: Any = sys.modules.get("torch.utils.checkpoint")
     places: list[tuple[Any, str, Any]] = []
     if module is not None:  # versions of torch use one or the other of the generators
         places = [(module, name, _empty_context) for name in _GENERATORS if hasattr(module, name)]
-        places.append((module.CheckpointFunction, "apply", _call))
+        places.append((module.CheckpointFunction, "apply", lambda function, _preserve, *args: function(*args)))
     before = [(owner, name, vars(owner).get(name)) for owner, name, _ in places]
     try:
         for owner, name, new in places:
@@ -58,10 +49,6 @@ def without_checkpoints() -> Iterator[None]:
                 setattr(owner, name, old)
             elif name in vars(owner):  # a method of a base class
                 delattr(owner, name)
-
-
-def _call(function: Callable[..., Any], _preserve: bool, *args: Any) -> Any:
-    return function(*args)
 
 
 def _empty_context(*_args: Any, **_options: Any) -> Iterator[None]:
@@ -92,12 +79,10 @@ def exclusive() -> Iterator[None]:
 
     Example:
         >>> model = torch.nn.Linear(2, 1)
-        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> with exclusive():  # no other thread explains the model during the block
         ...     model(torch.ones(1, 2)).sum().backward()
-        ...     optimizer.step()
     """
-    turns = _turns
+    turns = _turns  # a fork replaces it
     depth = getattr(turns.local, "depth", 0)
     if not depth:
         with turns.queue:  # a thread that releases the lock and acquires it again queues behind the waiting ones
@@ -111,27 +96,11 @@ def exclusive() -> Iterator[None]:
             turns.lock.release()
 
 
-def _new_lock_after_fork() -> None:
-    """Replace the lock in a child process, in which a lock of another thread would never be released."""
-    global _turns
-    if not getattr(_turns.local, "depth", 0):
-        _turns = _Turns()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_new_lock_after_fork)
-
-
 def of_this_thread() -> Callable[[nn.Module], bool]:
     """Return a function for hooks that tells whether a module runs for the current thread.
 
     It does in the thread that called this function, and in those in which ``torch.nn.DataParallel`` runs a replica for
     that thread.
-
-    Example:
-        >>> ours = of_this_thread()
-        >>> ours(torch.nn.ReLU())
-        True
     """
     owner = threading.get_ident()
 
@@ -155,36 +124,30 @@ Restore = Callable[[], None]
 
 
 @dataclass(eq=False)
-class Window:
-    """State that a block restores at its end.
+class _Window:
+    """State that a block of a thread restores at its end."""
 
-    Attributes:
-        places: the ids of the modules, or the name of the process state, to which the state belongs.
-        restores: functions that restore it.
-        thread: the thread of the block.
-    """
-
-    places: frozenset[int | str]
+    places: frozenset[int | str]  # the ids of the modules, or the name of the process state
     restores: list[Restore]
     thread: int = field(default_factory=threading.get_ident)
 
 
-_open: list[Window] = []  # in the order of their beginnings; read and changed inside exclusive()
+_open: list[_Window] = []  # in the order of their beginnings; read and changed inside exclusive()
 
 
-def open_window(places: Iterable[int | str], restores: Iterable[Restore]) -> Window:
+def _open_window(places: Iterable[int | str], restores: list[Restore]) -> _Window:
     """Register the start of a block. The caller is inside :func:`exclusive` and has just read the state."""
-    window = Window(frozenset(places), list(restores))
+    window = _Window(frozenset(places), restores)
     _open.append(window)
     return window
 
 
-def close_window(window: Window) -> None:
+def _close_window(window: _Window) -> None:
     """End a block and restore its state.
 
-    If a later block of another thread is still open, that block restores the state when it ends. The later block read
-    the state that the first one had changed. Restoring earlier would change the model during the later block, which
-    would then restore the changed state.
+    If a later block of another thread is still open, that block restores the state when it ends: it read the state that
+    the first one had changed. Restoring earlier would change the model during the later block, which would then restore
+    the changed state.
     """
     with exclusive():
         at = _open.index(window)
@@ -198,13 +161,16 @@ def close_window(window: Window) -> None:
                 stack.callback(restore)
 
 
-def _forget_windows_after_fork() -> None:
-    """Drop the blocks of other threads in a child process, in which they never end."""
+def _forget_other_threads_after_fork() -> None:
+    """Replace the lock, and drop the blocks, of threads that do not exist in a child process."""
+    global _turns
+    if not getattr(_turns.local, "depth", 0):
+        _turns = _Turns()
     _open[:] = [window for window in _open if window.thread == threading.get_ident()]
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_forget_windows_after_fork)
+    os.register_at_fork(after_in_child=_forget_other_threads_after_fork)
 
 
 @contextmanager
@@ -241,19 +207,15 @@ def untouched(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
         with exclusive():
             states, random_states = [_attributes(modules), _buffers(modules)], _random_states()
             states.append(_parameters(modules))  # the last, because it already changes something: it clears .grad
-            windows = open_window(map(id, modules), states), open_window(["random states"], random_states)
-            for restore in _switches():
-                stack.callback(restore)
+            windows = _open_window(map(id, modules), states), _open_window(["random states"], random_states)
+            stack.callback(_switches())
             for window in windows:
-                stack.callback(close_window, window)
+                stack.callback(_close_window, window)
         yield
 
 
 def _refuse_lazy(modules: list[nn.Module]) -> None:
-    tensors = (
-        (m, t) for m in modules for entries in (m._parameters, m._buffers) for t in entries.values() if t is not None
-    )
-    lazy = next((m for m, t in tensors if is_lazy(t)), None)
+    lazy = next((m for m in modules if any(is_lazy(t) for _, _, t in tensor_places([m]))), None)
     if lazy is not None:
         raise LayerError(
             f"{type(lazy).__name__} has parameters or buffers without a shape: a lazy module turns into another one in "
@@ -261,26 +223,29 @@ def _refuse_lazy(modules: list[nn.Module]) -> None:
         )
 
 
-def _attributes(modules: list[nn.Module]) -> Callable[[], None]:
+def _attributes(modules: list[nn.Module]) -> Restore:
     """Return a function that restores all attributes of modules besides tensors: train flags, caches, counters."""
     states = [(module, module.training, dict(module.__dict__)) for module in modules]
 
     def restore() -> None:
         for module, training, attributes in states:
-            now = module.__dict__
-            if len(now) == len(attributes) and all(map(operator.is_, now.values(), attributes.values())):
-                continue
-            for name in [name for name in now if name not in attributes]:
-                del now[name]
-            for name, value in attributes.items():
-                now[name] = value
+            _restore_entries(module.__dict__, attributes)
             if module.training is not training:  # TorchScript keeps the flag elsewhere
                 module.training = training
 
     return restore
 
 
-def _parameters(modules: list[nn.Module]) -> Callable[[], None]:
+def _restore_entries(now: dict[str, Any], before: dict[str, Any]) -> None:
+    """Make a dict hold its earlier objects again."""
+    if len(now) == len(before) and all(map(operator.is_, now.values(), before.values())):
+        return
+    for name in [name for name in now if name not in before]:
+        del now[name]
+    now.update(before)
+
+
+def _parameters(modules: list[nn.Module]) -> Restore:
     """Clear gradients, without copies, and return a function that restores them and ``requires_grad``."""
     unique = {id(p): p for module in modules for p in module._parameters.values() if p is not None}
     states = [(p, p.requires_grad, p.grad, _version(p)) for p in unique.values()]
@@ -309,12 +274,12 @@ def _parameters(modules: list[nn.Module]) -> Callable[[], None]:
     return restore
 
 
-def _version(tensor: torch.Tensor) -> int:
+def _version(tensor: Tensor) -> int:
     """Return how often a tensor was written to; -1 for inference tensors, which have no counter."""
     return -1 if tensor.is_inference() else tensor._version
 
 
-def _buffers(modules: list[nn.Module]) -> Callable[[], None]:
+def _buffers(modules: list[nn.Module]) -> Restore:
     states = [(module, dict(module._buffers.items())) for module in modules]
     unique = {id(buffer): buffer for _, buffers in states for buffer in buffers.values() if buffer is not None}
     values = [(buffer, buffer.detach().clone()) for buffer in unique.values()]
@@ -331,25 +296,19 @@ def _buffers(modules: list[nn.Module]) -> Callable[[], None]:
             if version is not None:
                 version.__exit__(None, None, None)
         for module, buffers in states:
-            now = module._buffers
-            if isinstance(module, torch.jit.ScriptModule):  # its places are fixed
-                continue
-            if len(now) == len(buffers) and all(map(operator.is_, now.values(), buffers.values())):
-                continue
-            for name in [name for name in now if name not in buffers]:
-                del now[name]
-            now.update(buffers)
+            if not isinstance(module, torch.jit.ScriptModule):  # its places are fixed
+                _restore_entries(module._buffers, buffers)
 
     return restore
 
 
-def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+def _equal(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors hold the same values; False where torch has no comparison, as for sparse ones."""
     comparable = one.layout is torch.strided and not one.is_nested and one.dtype is other.dtype
     return comparable and torch.equal(one, other)
 
 
-def _write(buffer: torch.Tensor, value: torch.Tensor) -> None:
+def _write(buffer: Tensor, value: Tensor) -> None:
     """Write the values into a buffer, also if it has another shape now or repeats its entries, as after expand."""
     if buffer.is_nested:
         buffer.copy_(value)
@@ -363,8 +322,8 @@ def _write(buffer: torch.Tensor, value: torch.Tensor) -> None:
     buffer.copy_(value)
 
 
-def _random_states() -> list[Callable[[], None]]:
-    restores: list[Callable[[], None]] = []
+def _random_states() -> list[Restore]:
+    restores: list[Restore] = []
 
     def keep(get: Callable[[], Any], put: Callable[[Any], Any]) -> None:
         state = get()
@@ -378,7 +337,7 @@ def _random_states() -> list[Callable[[], None]]:
     return restores
 
 
-def _switches() -> list[Callable[[], None]]:
+def _switches() -> Restore:
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     places: list[tuple[Any, str]] = [(cudnn, "enabled"), (cudnn, "benchmark"), (cudnn, "deterministic")]
     if hasattr(matmul, "fp32_precision"):  # reading the older names raises an error once a user has set these
@@ -399,7 +358,7 @@ def _switches() -> list[Callable[[], None]]:
             torch.set_autocast_enabled(device, enabled)
             torch.set_autocast_dtype(device, dtype)
 
-    return [restore]
+    return restore
 
 
 @contextmanager
@@ -407,16 +366,152 @@ def protect(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     """Combine :func:`untouched` and :func:`exclusive`: no other thread uses the model while it is changed.
 
     ``DistributedDataParallel`` does not communicate with other processes during the block, and parts with gradient
-    checkpointing keep their activations.
-
-    Do not use it around code of the user, which may wait for a thread that needs the same lock.
-
-    Example:
-        >>> model = torch.nn.Dropout()
-        >>> with protect(model):
-        ...     y = model.eval()(torch.ones(2))
-        >>> model.training
-        True
+    checkpointing keep their activations. Do not use it around code of the user, which may wait for a thread that needs
+    the same lock.
     """
     with exclusive(), untouched(model, *also), no_synchronization(model, *also), without_checkpoints():
         yield
+
+
+@contextmanager
+def no_synchronization(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
+    """Stop ``DistributedDataParallel`` from communicating with other processes while the block runs.
+
+    Otherwise each forward pass sends buffers to all ranks, which blocks for ever if only one rank explains. It also
+    prepares a reduction of gradients that never happens, so that the next training step fails.
+    """
+    roots = (*modules_behind(model, wrapped=True), *also)
+    parallel = {m for root in roots for m in root.modules() if isinstance(m, DistributedDataParallel)}
+    flags = [(m, m.require_backward_grad_sync, m.require_forward_param_sync) for m in parallel]
+    try:
+        for m, _, _ in flags:
+            m.require_backward_grad_sync = m.require_forward_param_sync = False
+        yield
+    finally:
+        for m, backward, forward in flags:
+            m.require_backward_grad_sync, m.require_forward_param_sync = backward, forward
+
+
+Place = tuple[Any, str, Any]  # a module's _parameters, _buffers, _modules or __dict__; a name in it; its value
+_ABSENT: Any = object()
+
+
+def tensor_places(modules: Iterable[nn.Module]) -> list[Place]:
+    """Return every place where a module stores a parameter or buffer; shared and tied tensors have several."""
+    return [
+        (tensors, name, tensor)
+        for module in modules
+        for tensors in (module._parameters, module._buffers)
+        for name, tensor in tensors.items()
+        if tensor is not None
+    ]
+
+
+@contextmanager
+def swap_values(places: Iterable[Place], modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Replace values of modules by those of ``places`` while the block runs, and restore the original objects after it.
+
+    ``modules`` are those that may run. An RNN among them has a second list of its weights, which its forward pass
+    rebuilds whenever a weight is another object; that list is restored too.
+    """
+    second = ("_flat_weights", "_flat_weight_refs")
+    lists = [(m.__dict__, name, m.__dict__.get(name)) for m in modules if isinstance(m, nn.RNNBase) for name in second]
+    before: list[Place] = []
+    try:
+        for container, name, value in places:
+            before.append((container, name, container[name] if name in container else _ABSENT))  # noqa: SIM401 - no get in TorchScript
+            container[name] = value
+        yield
+    finally:
+        for container, name, value in (*reversed(before), *lists):
+            if value is _ABSENT:
+                del container[name]
+            else:
+                container[name] = value
+
+
+def snapshot(
+    forward_func: ForwardFunc, *also: nn.Module, change: Callable[[Tensor], Tensor] | None = None
+) -> Callable[..., Any]:
+    """Return a function that computes what ``forward_func`` computes now, also after further training of the model.
+
+    Parameters and buffers of its modules, and of ``also``, are copied once; ``change`` is applied to every copied
+    parameter, for example to compare with a model of shuffled weights. Each call uses the copies and then restores the
+    user's own tensor objects, also after an exception. Train flags are those of now. Buffers that a module in training
+    mode updates start each call with the same values. Modules that are not found behind ``forward_func`` are called in
+    their current state.
+    """
+    roots = list({id(m): m for m in (*modules_behind(forward_func), *also)}.values())
+    refuse_sharded(roots, "a copy of its weights (a canvas, or the shuffled control of .trust)")
+    modules = modules_below(roots)
+    copies: dict[int, Tensor] = {}
+    places: list[Place] = []
+    updated: list[Place] = []  # buffers that a forward pass in training mode may rewrite
+    with torch.inference_mode(False):  # ordinary copies even of weights made under inference mode
+        for module in modules:
+            for tensors, name, tensor in tensor_places([module]):
+                is_buffer = tensors is module._buffers
+                if id(tensor) not in copies:
+                    copy = tensor.detach().clone()
+                    copies[id(tensor)] = copy if change is None or is_buffer else change(copy)
+                (updated if is_buffer and module.training else places).append((tensors, name, copies[id(tensor)]))
+    for module in modules:
+        if not isinstance(module, torch.jit.ScriptModule):
+            places += [(module._modules, name, child) for name, child in module._modules.items()]
+    flags = [(module, module.training) for module in modules]
+
+    def frozen(*args: Any) -> Any:
+        now = [(module, module.training) for module, _ in flags]
+        fresh = {id(value): value.clone() for _, _, value in updated}
+        try:
+            for module, training in flags:
+                module.training = training
+            buffers = [(container, name, fresh[id(value)]) for container, name, value in updated]
+            with swap_values([*places, *buffers], modules):
+                return forward_func(*args)
+        finally:
+            for module, training in now:
+                module.training = training
+
+    return frozen
+
+
+def exchange(forward_func: ForwardFunc) -> Callable[[Mapping[str, Tensor]], ForwardFunc]:
+    """Return a function of weights: ``exchange(f)(weights)`` computes ``f`` with these weights; gradients reach them.
+
+    ``forward_func`` is a module, or a function around exactly one. Nothing is copied. During a call the given tensors
+    replace the model's own, under every name of a shared module or a tied weight; then the model's own objects are
+    restored, also after an exception. Weights and buffers made under inference mode are replaced by ordinary copies.
+
+    Raises:
+        KeyError: a name is not that of a parameter or buffer of the model.
+        ValueError: two different replacements for two names of one tensor.
+    """
+    roots = modules_behind(forward_func)
+    root, modules = roots[0], modules_below(roots)
+    with torch.inference_mode(False):
+        ordinary = {id(t): t.detach().clone() for _, _, t in tensor_places(modules) if t.is_inference()}
+
+    def with_weights(weights: Mapping[str, Tensor]) -> ForwardFunc:
+        named = dict(root.named_parameters(remove_duplicate=False)) | dict(root.named_buffers(remove_duplicate=False))
+        unknown = [name for name in weights if name not in named]
+        if unknown:
+            raise KeyError(f"{unknown[0]!r} is not a parameter or buffer of {type(root).__name__}.")
+        replacements = dict(ordinary)
+        names_by_id: dict[int, str] = {}
+        for name, weight in weights.items():
+            tensor_id = id(named[name])
+            other = names_by_id.setdefault(tensor_id, name)
+            if weights[other] is not weight:
+                raise ValueError(f"{other!r} and {name!r} are one tensor of the model; give it one replacement.")
+            replacements[tensor_id] = weight
+        tensors = tensor_places(modules)
+        places = [(place, name, replacements[id(t)]) for place, name, t in tensors if id(t) in replacements]
+
+        def call(*args: Any) -> Any:
+            with swap_values(places, modules):
+                return forward_func(*args)
+
+        return call
+
+    return with_weights

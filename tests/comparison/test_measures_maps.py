@@ -7,7 +7,7 @@ from captum.attr import LayerGradCam, Saliency
 
 from xinc_captum import FeatureAccentuation, FeatureActivationMap, LayerContribution, NeuronFeatureAccentuation
 from xinc_captum.comparison import as_maps, grad_cam, quantus_explain_func
-from xinc_captum.comparison.maps import faults, maps_of
+from xinc_captum.comparison.measures import faults, maps_of
 
 GIVEN = torch.rand(2, 3, 4, 6)
 SIZE = (4, 6)

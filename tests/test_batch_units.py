@@ -4,8 +4,7 @@ import torch
 from torch import nn
 
 from xinc_captum import FeatureAccentuation, LayerContribution, NeuronCanvas, NeuronFeatureAccentuation
-from xinc_captum.batch import Batch
-from xinc_captum.selectors import list_units, python_index, replace_unit, select
+from xinc_captum.batch import Batch, list_units, python_index, replace_unit, select
 
 A = torch.arange(24.0).reshape(2, 3, 4)
 

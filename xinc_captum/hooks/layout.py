@@ -1,15 +1,13 @@
-"""Determine which axis of a layer's activation holds the units, for all classes of the package."""
+"""The layout of images and activations: crops, height and width, and the axis of the units."""
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from .layers import (
-    ForwardFunc,
-    LayerError,
-    layer_name,
-    modules_behind,
-)
+from .layers import ForwardFunc, LayerError, layer_name, modules_behind
 
 SECOND = (
     nn.modules.conv._ConvNd,
@@ -54,11 +52,11 @@ def unit_axis(
     loose: bool = False,
     advice: str = "unit_axis=1 for (rows, units, ...), or unit_axis=-1 for (rows, ..., units)",
 ) -> int:
-    """Return the axis of an activation that holds the units, from 1 to its last.
+    """Return the axis of an activation of this shape that holds the units, from 1 to its last.
 
     The first of these that applies decides:
 
-    1. ``requested``, the caller's ``unit_axis=``.
+    1. ``requested``, the caller's ``unit_axis=``, negative from the end.
     2. Two axes are (rows, units).
     3. The layer's class: convolutions, batch norms, pools: 1. ``Linear``, ``LayerNorm``, attention, transformer layers:
        the last. A recurrent layer runs along axis 1, its steps. A ``Sequential`` follows its last module, and an
@@ -66,17 +64,11 @@ def unit_axis(
     4. Four axes or more: the axis for which the other axes have the height : width of the model's input; if that does
        not decide, the modules inside the layer, and those around it.
 
-    Three axes, (rows, tokens, units) or (rows, units, length), are decided by 1 and 3 alone.
+    Three axes, (rows, tokens, units) or (rows, units, length), are decided by 1 and 3 alone; with ``loose``, for
+    distances, which name no unit, also by the modules in and around the layer.
 
-    Args:
-        shape: of the activation.
-        layer: the module.
-        forward_func: the model, in which the modules around the layer are found.
-        entered: shape of the model's first input; empty if it is not an image.
-        requested: the caller's choice, negative from the end.
-        at_input: whether the activation is the layer's input.
-        loose: whether the modules inside and around the layer decide three axes too; for distances, which name no unit.
-        advice: how the caller can choose the axis, for the message.
+    ``entered`` is the shape of the model's first input, empty if it is not an image; ``at_input`` tells whether the
+    activation is the layer's input; ``advice`` tells in the error how the caller can choose the axis.
 
     Raises:
         LayerError: several axes fit, or none.
@@ -262,18 +254,11 @@ def _kind(module: nn.Module, *, linear: bool = True) -> int | None:
 def has_places(
     shape: Sequence[int], axis: int, layer: nn.Module, forward_func: ForwardFunc, entered: Sequence[int]
 ) -> bool:
-    """Return whether the axes besides rows and units are height and width.
+    """Return whether the axes of an activation besides rows and units are height and width.
 
-    They are if they fit the input's height : width, or if convolutions made them. The attention weights of a
-    transformer, (rows, heads, tokens, tokens), fit a square input too. They are recognised by the modules around the
-    layer: units on axis 1, and only linear modules and layer norms.
-
-    Args:
-        shape: of the activation.
-        axis: the axis of the units.
-        layer: the module.
-        forward_func: the model around it.
-        entered: shape of the model's first input.
+    They are if they fit the height : width of the model's first input, of shape ``entered``, or if convolutions made
+    them. The attention weights of a transformer, (rows, heads, tokens, tokens), fit a square input too; they are
+    recognised by the modules around the layer: units on axis 1, and only linear modules and layer norms.
     """
     places, image = [*shape[1:axis], *shape[axis + 1 :]], image_size(entered)
     if len(places) != 2:
@@ -282,3 +267,74 @@ def has_places(
     if parts == -1 and not isinstance(layer, SECOND):
         return False
     return image is None or fits(places, image) or parts == 1
+
+
+def preprocesses(model: Any) -> bool:
+    """Return whether a model has a network and its own ``preprocess``, as :class:`xinc_captum.zoo.Classifier` has."""
+    return callable(getattr(model, "preprocess", None)) and isinstance(getattr(model, "model", None), nn.Module)
+
+
+def check_preprocess(model: Any, preprocess: Callable[..., Any] | None) -> None:
+    """Raise ValueError if ``preprocess`` is given for a model that has its own: images would be normalised twice."""
+    if preprocess is not None and preprocesses(model):
+        name = getattr(model, "name", type(model).__name__)
+        raise ValueError(
+            f"preprocess is given, and {name} has its own preprocess, so images would be normalised twice. Give its "
+            ".model with preprocess=, or the object alone."
+        )
+
+
+Span = tuple[int, int]
+
+
+def crop_of(preprocess: Callable[[Tensor], Any], images: Tensor) -> tuple[Span, Span] | None:
+    """Return the first and last row, and the first and last column, that a cropping ``preprocess`` uses.
+
+    ``preprocess`` maps images in [0, 1], (N, C, H, W), to a model's inputs; one image of the shape, dtype and device of
+    ``images`` is processed. The result is None without a crop, and if the output has no gradient to the images.
+    """
+    generator = torch.Generator().manual_seed(0)
+    probe = (
+        (0.25 + torch.rand(images[:1].shape, generator=generator) / 2).to(images.device, images.dtype).requires_grad_()
+    )
+    output = preprocess(probe.clone())
+    if not isinstance(output, Tensor) or output.dim() != 4 or output.grad_fn is None:
+        return None
+    weights = torch.rand(output.shape, generator=generator).to(output)
+    # Zeros if preprocessing has weights and detaches the image from the graph.
+    (slope,) = torch.autograd.grad((output * weights).sum(), probe, allow_unused=True, materialize_grads=True)
+    used = slope[0].ne(0).any(0)
+    spans = [_span(used.any(1 - axis), used.shape[axis] / output.shape[2 + axis]) for axis in (0, 1)]
+    if not any(spans):
+        return None
+    rows, columns = (span or (0, side - 1) for span, side in zip(spans, used.shape, strict=True))
+    return rows, columns
+
+
+def warn_of_crop(preprocess: Callable[[Tensor], Any] | None, images: Tensor) -> None:
+    """Warn if ``preprocess`` crops the images."""
+    if preprocess is None:
+        return
+    try:
+        crop = crop_of(preprocess, images)
+    except Exception:  # the model's first forward pass raises a clearer error
+        return
+    if crop is not None:
+        (first_row, last_row), (first_column, last_column) = crop
+        height, width = images.shape[-2:]
+        warnings.warn(
+            f"preprocess uses only rows {first_row} to {last_row} and columns {first_column} to {last_column} of "
+            f"images of {width} x {height} pixels. The images and masks are correct; maps of the cropped input, such "
+            "as those of Grad-CAM, cover this part only. Crop the images first (xinc_captum.images.centre_crop) to "
+            "compare them.",
+            stacklevel=6,
+        )
+
+
+def _span(used: Tensor, scale: float) -> Span | None:
+    """Return the first and the last used position, if the margins are wider than what resampling skips."""
+    places = used.nonzero().flatten().tolist()
+    if not places:
+        return None
+    first, last = places[0], places[-1]
+    return (first, last) if max(first, len(used) - 1 - last) > max(2.0, 1.5 * scale) else None
