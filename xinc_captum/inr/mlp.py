@@ -2,7 +2,7 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -24,20 +24,17 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def activation_maker(activation: str | Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-    """Return a function that makes the modules of an activation, given by name or as such a function.
-
-    Raises:
-        ValueError: an unknown name.
-
-    Example:
-        >>> activation_maker("gelu")()
-        GELU(approximate='none')
-    """
+    """Return a function that makes the modules of an activation, given by name or as such a function."""
     if not isinstance(activation, str):
         return activation
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation {activation!r} is unknown; expected one of {', '.join(ACTIVATIONS)}.")
     return ACTIVATIONS[activation]
+
+
+def arguments_of(values: Mapping[str, Any], *without: str) -> dict[str, Any]:
+    """Return the arguments of a constructor, from its ``locals()`` before any other name is assigned."""
+    return {name: value for name, value in values.items() if name not in ("self", "__class__", *without)}
 
 
 class Layers(nn.Sequential):
@@ -52,12 +49,9 @@ class Layers(nn.Sequential):
 def dense_layers(
     in_features: int, hidden: int, layers: int, out_features: int, activation: Callable[[], nn.Module] = nn.ReLU
 ) -> "OrderedDict[str, nn.Module]":
-    """Return ``linear1``, ``activation1``, …, ``output``: ``layers`` Linear layers with activations between them.
-
-    Example:
-        >>> list(dense_layers(2, 8, 2, 3))
-        ['linear1', 'activation1', 'output']
-    """
+    """Return ``linear1``, ``activation1``, …, ``output``: ``layers`` Linear layers with activations between them."""
+    if layers < 1:
+        raise ValueError(f"layers is {layers}; expected at least 1, the output layer.")
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     for i in range(1, layers):
         modules[f"linear{i}"] = nn.Linear(in_features if i == 1 else hidden, hidden)
@@ -90,8 +84,7 @@ class HypoNet(Layers):
 
     .. math:: y = W_L\, \mathrm{relu}(W_{L-1} \cdots \mathrm{relu}(W_1 \gamma(x) + b_1) \cdots) + b_L
 
-    Children, in order: ``encoding``, ``linear1``, ``activation1``, …, ``output``. Its grid is
-    :func:`pixel_centres`, not :func:`coordinates`.
+    Children, in order: ``encoding``, ``linear1``, ``activation1``, …, ``output``. Its grid is :func:`pixel_centres`.
 
     Args:
         in_features: dims of a coordinate: 2 of an image, 3 of a radiance field.
@@ -124,17 +117,7 @@ class HypoNet(Layers):
         unit: float = math.pi,
         seed: int | None = None,
     ) -> None:
-        if layers < 1:
-            raise ValueError(f"layers is {layers}; expected at least 1, the output layer.")
-        self.config: dict[str, Any] = {
-            "in_features": in_features,
-            "out_features": out_features,
-            "hidden": hidden,
-            "layers": layers,
-            "count": count,
-            "highest": highest,
-            "unit": unit,
-        }
+        self.config = arguments_of(locals(), "seed")
         parts: OrderedDict[str, nn.Module] = OrderedDict()
         parts["encoding"] = LogFrequencies(in_features, count, highest, unit) if count else nn.Identity()
         width = 2 * count * in_features if count else in_features
@@ -143,12 +126,7 @@ class HypoNet(Layers):
         super().__init__(parts)
 
     def linears(self) -> OrderedDict[str, nn.Linear]:
-        """Return the Linear layers by name, in order.
-
-        Example:
-            >>> list(HypoNet(hidden=4, layers=3, count=2).linears())
-            ['linear1', 'linear2', 'output']
-        """
+        """Return the Linear layers by name, in order."""
         return OrderedDict((name, child) for name, child in self.named_children() if isinstance(child, nn.Linear))
 
 
@@ -190,21 +168,10 @@ class FourierMLP(Layers):
         scale: float = 10.0,
         seed: int | None = None,
     ) -> None:
-        if layers < 1:
-            raise ValueError(f"layers is {layers}; expected at least 1, the output layer.")
+        self.config = arguments_of(locals(), "seed")
         activate = activation_maker(activation)
         if encoding not in ("fourier", "nerf"):
             raise ValueError(f"encoding {encoding!r} is unknown; expected 'fourier' or 'nerf'.")
-        self.config: dict[str, Any] = {
-            "in_features": in_features,
-            "out_features": out_features,
-            "hidden": hidden,
-            "layers": layers,
-            "activation": activation,
-            "encoding": encoding,
-            "features": features,
-            "scale": scale,
-        }
         with seeded(seed):
             encode = (
                 FourierFeatures(in_features, features or hidden, scale)
@@ -272,14 +239,7 @@ class Siren(Layers):
     ) -> None:
         if layers < 2:
             raise ValueError(f"layers is {layers}; expected at least 2, one of them the output layer.")
-        self.config: dict[str, Any] = {
-            "in_features": in_features,
-            "out_features": out_features,
-            "hidden": hidden,
-            "layers": layers,
-            "omega": omega,
-            "first_omega": first_omega,
-        }
+        self.config = arguments_of(locals(), "seed")
         parts: OrderedDict[str, nn.Module] = OrderedDict()
         width = in_features
         with seeded(seed):

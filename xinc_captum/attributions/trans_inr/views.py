@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...images import check_images
-from ...inr.coordinates import LogFrequencies
+from ...inr.coordinates import LogFrequencies, ray_weights
 from ...inr.mlp import HypoNet, seeded
-from ...inr.rendering import ray_weights
 from ...inr.training import check_finite, digest
 from .training import TransFit, fit_model, load_model, mean_psnr, save_model
 from .trans_inr import PatchTokens
