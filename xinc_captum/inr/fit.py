@@ -191,14 +191,12 @@ def _first_output(model: nn.Module, rows: Tensor) -> tuple[int, ...] | str:
 
 @dataclass(frozen=True)
 class VideoFit:
-    """Result of :func:`fit_video`.
+    """Result of :func:`fit_video`, like a :class:`Fit`, with ``psnr`` of the whole video.
 
     Attributes:
-        psnr: of the whole video, in decibels.
         frame_psnr: of each frame.
         steps: optimizer steps taken, including those before a resumption.
         resumed_at: step of the checkpoint that the run was resumed from; 0 without one.
-        curve: PSNR of each batch before its step.
         size: (frames, H, W).
     """
 

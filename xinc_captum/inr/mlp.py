@@ -85,19 +85,14 @@ class HypoNet(Layers):
     .. math:: y = W_L\, \mathrm{relu}(W_{L-1} \cdots \mathrm{relu}(W_1 \gamma(x) + b_1) \cdots) + b_L
 
     Children, in order: ``encoding``, ``linear1``, ``activation1``, …, ``output``. Its grid is :func:`pixel_centres`.
+    The other arguments are those of :class:`FourierMLP`.
 
     Args:
         in_features: dims of a coordinate: 2 of an image, 3 of a radiance field.
         out_features: channels of a pixel, or colours and density.
-        hidden: units of every hidden layer.
-        layers: number of Linear layers, including the output layer.
         count: frequencies of each coordinate; 0 for no encoding.
         highest: highest frequency (:class:`LogFrequencies`).
         unit: of the frequencies, in radians.
-        seed: for the weights; None takes torch's global generator.
-
-    Raises:
-        ValueError: no layers.
 
     Example:
         >>> HypoNet(out_features=3, hidden=16, layers=3, count=4)(torch.rand(6, 2)).shape
@@ -148,6 +143,9 @@ class FourierMLP(Layers):
         features: rows of the Fourier matrix (None: ``hidden``), or octaves of the NeRF encoding.
         scale: of the Fourier matrix.
         seed: for the encoding and the weights; None takes torch's global generator.
+
+    Raises:
+        ValueError: no layers, or an unknown activation or encoding.
 
     Example:
         >>> FourierMLP()(torch.rand(6, 2)).shape
@@ -208,16 +206,12 @@ class Siren(Layers):
 
     .. math:: W_1 \sim U(\pm 1/n), \quad W_{l>1} \sim U(\pm \sqrt{6/n}/\omega)
 
-    Children, in order: ``linear1``, ``activation1``, …, ``output``.
+    Children, in order: ``linear1``, ``activation1``, …, ``output``. The other arguments are those of
+    :class:`FourierMLP`, with at least two layers.
 
     Args:
-        in_features: dims of a coordinate.
-        out_features: channels of a pixel.
-        hidden: units of every hidden layer.
-        layers: number of Linear layers, including the output layer.
         omega: ω of the hidden layers.
         first_omega: ω of the first layer.
-        seed: for the weights; None takes torch's global generator.
 
     Example:
         >>> Siren(hidden=16)(torch.rand(6, 2)).shape

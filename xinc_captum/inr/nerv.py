@@ -138,23 +138,16 @@ class HNeRV(Layers):
 
     .. math:: frame' = D(E(frame)), \quad D = head \circ block_n \circ \cdots \circ block_1 \circ stem
 
-    Children: ``encoder`` (E) and ``decoder`` (D) with ``stem.conv`` (1 x 1), ``stem.activation``, ``blocks.0`` … with
-    ``conv``, ``shuffle``, ``activation``, then ``head`` and, optionally, ``squash``. To explain the
-    decoder, compute ``embeddings = model.encoder(frames)`` once; ``model.decoder(embeddings)`` returns the frames.
+    Children: ``encoder`` (E) and ``decoder`` (D) with ``stem.conv`` (1 x 1), ``stem.activation`` and the blocks and
+    head of a :class:`NeRV`. To explain the decoder, compute ``embeddings = model.encoder(frames)`` once;
+    ``model.decoder(embeddings)`` returns the frames. The other arguments are those of :class:`NeRV`.
 
     Args:
-        size: (H, W) of a frame; the product of the strides must divide both.
         widths: channels of the stem's map and of each block's; None is ``shrinking_widths(36, blocks)``.
-        strides: factor by which each block of the decoder enlarges its input.
         kernel_sizes: of the blocks, one number or one each; None is 1, 3, then 5, as in the paper.
         embedding: channels of a content embedding.
         encoder_strides: of the encoder's stages, with the product of ``strides``; None reverses ``strides``.
         encoder_width: channels inside the encoder.
-        activation: of the decoder: a name, or a function that makes the module; only names can be saved.
-        head_kernel_size: odd.
-        channels: of a frame.
-        squash: end with a sigmoid: pixels are strictly within [0, 1], and the last layer is not linear.
-        seed: for the weights; None takes torch's global generator.
 
     Raises:
         ValueError: sizes that do not fit together.
