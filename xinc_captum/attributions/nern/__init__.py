@@ -12,13 +12,12 @@ from .analysis import (
     without_filters,
 )
 from .kernel_canvas import GatedPass, KernelCanvas
+from .kernel_network import KernelPredictor, SmoothEmbedding
 from .kernels import Convolution, convolutions, crop, kernel_coordinates, uncrop
 from .losses import feature_loss, logit_loss, reconstruction_loss, smoothness_loss
-from .nern import NeRN
+from .nern import Evaluation, NeRN, NernFit, sample_kernels
 from .permutation import LayerOrder, greedy_paths, order_kernels
-from .predictor import KernelPredictor, SmoothEmbedding
 from .size import CompressedNeRN, QuantizedNetwork, SizeReport, compress, quantize
-from .training import Evaluation, NernFit, sample_kernels
 from .weight_contribution import WeightContribution
 
 __all__ = [

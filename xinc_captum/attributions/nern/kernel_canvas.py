@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ...batch import chunks
-from .kernel_network import KernelNetwork
+from .kernel_network import KernelNetwork, KernelPredictor
 from .kernels import Convolution, uncrop
-from .predictor import KernelPredictor
 
 
 class GatedPass:
@@ -21,14 +20,7 @@ class GatedPass:
 
     Symbols: h_q the activations of layer q (0 is the embedding), G_q = diag[h_q > 0] the gates of this pass, β_q the
     output of the same network with h_q at zero, biases on, and these gates. Exact, because a network with fixed
-    ReLU gates is linear.
-
-    Args:
-        predictor: maps rows to K² numbers.
-        rows: (kernels, in_features).
-
-    Attributes:
-        predicted: P, (kernels, K²).
+    ReLU gates is linear. The rows are (kernels, in_features), P, ``predicted``, is (kernels, K²).
     """
 
     def __init__(self, predictor: KernelPredictor, rows: Tensor) -> None:
@@ -74,8 +66,8 @@ class GatedPass:
         h = torch.zeros_like(self._hidden[at])
         for q in range(at + 1, len(self._linears)):
             h = self._linears[q - 1](h) * self._gate(q, h)
-        out: Tensor = self._linears[-1](h)
-        return out
+        bias: Tensor = self._linears[-1](h)
+        return bias
 
     def _gate(self, layer: int, like: Tensor) -> Tensor:
         return (self._hidden[layer] > 0).to(like)
@@ -86,8 +78,8 @@ class KernelCanvas:
 
     .. math:: C[i] = \mathrm{crop}(h_i(k)\, J(k)[:, i]), \qquad \textstyle\sum_i C[i] + \beta = \hat W_l
 
-    Symbols: as in :class:`GatedPass`; the bias β is a separate element. Only the settings are stored:
-    every query runs through the layer's kernels again, in chunks.
+    Symbols: as in :class:`GatedPass`; the bias β is a separate element. Only the settings are stored: every query runs
+    through the layer's kernels again, in chunks.
 
     Args:
         nern: whose predictor is explained.
@@ -146,19 +138,11 @@ class KernelCanvas:
         return self._assemble(lambda run: run.bias(self.at)[None])[0]
 
     def unit(self, index: int) -> Tensor:
-        """Return the contribution of a neuron, or of the bias (``units`` or −1); shaped like the weight.
-
-        Raises:
-            ValueError: an unknown neuron.
-        """
+        """Return the contribution of a neuron, or of the bias (``units`` or −1); shaped like the weight."""
         return self.to_tensor([index])[0]
 
     def to_tensor(self, units: Sequence[int] | slice | None = None) -> Tensor:
-        """Return the contributions of some neurons, (selected, *weight shape); None is all and then the bias.
-
-        Raises:
-            ValueError: an unknown neuron.
-        """
+        """Return the contributions of some neurons, (selected, *weight shape); None is all and then the bias."""
         if units is not None:
             every = range(self.units + 1)
             wrong = [] if isinstance(units, slice) else [i for i in units if not -len(every) <= i < len(every)]
@@ -166,7 +150,10 @@ class KernelCanvas:
                 raise ValueError(f"there is no unit {wrong[0]}; expected 0 to {self.units} (the bias).")
             index = list(every[units]) if isinstance(units, slice) else [every[i] for i in units]
             return self._assemble(lambda run: torch.stack([self._one(run, i) for i in index]))
-        return self._assemble(lambda run: torch.cat([run.contributions(self.at), run.bias(self.at)[None]]))
+        return self._assemble(self._all)
+
+    def _all(self, run: GatedPass) -> Tensor:
+        return torch.cat([run.contributions(self.at), run.bias(self.at)[None]])
 
     def _one(self, run: GatedPass, index: int) -> Tensor:
         return run.bias(self.at) if index == self.units else run.contribution(index, self.at)
@@ -180,13 +167,9 @@ class KernelCanvas:
         return self._reduce(lambda part: part.abs().sum((1, 2, 3, 4)))
 
     def project(self, towards: Tensor) -> Tensor:
-        r"""Return ⟨C[i], G⟩ for every neuron and the bias, without computing the canvas.
+        r"""Return ⟨C[i], G⟩ for every neuron and the bias, (rows, units + 1), without computing the canvas.
 
-        Args:
-            towards: G, (rows, *weight shape), for example gradients of a score with respect to the weight.
-
-        Returns:
-            (rows, units + 1).
+        G, ``towards``, is (rows, *weight shape), for example gradients of a score with respect to the weight.
         """
         gradients = towards.flatten(1, 2)
         side = self.nern.kernel_size
@@ -222,9 +205,4 @@ class KernelCanvas:
 
     def _reduce(self, reduce: Callable[[Tensor], Tensor]) -> Tensor:
         with torch.no_grad():
-            parts = [
-                reduce(self._cut(run, torch.cat([run.contributions(self.at), run.bias(self.at)[None]])))
-                for _, run in self.passes()
-            ]
-        total: Tensor = torch.stack(parts).sum(0)
-        return total
+            return torch.stack([reduce(self._cut(run, self._all(run))) for _, run in self.passes()]).sum(0)

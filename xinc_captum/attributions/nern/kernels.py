@@ -12,23 +12,13 @@ from ...hooks import ForwardFunc, LayerError, exclusive, find_layer, modules_beh
 
 
 def parameter_name(layer: str) -> str:
-    """Return the name of a layer's weight; "" is a network that is itself the layer.
-
-    Example:
-        >>> parameter_name("block.conv"), parameter_name("")
-        ('block.conv.weight', 'weight')
-    """
+    """Return the name of a layer's weight; "" is a network that is itself the layer."""
     return f"{layer}.weight" if layer else "weight"
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """One represented layer.
-
-    Attributes:
-        name: dotted, in the target.
-        shape: of its weight, (filters, channels of a group, height, width).
-    """
+    """One represented layer: its dotted name in the target, and its weight's (filters, channels of a group, h, w)."""
 
     name: str
     shape: tuple[int, int, int, int]
@@ -50,11 +40,7 @@ class Convolution:
 
 
 def target_behind(target: ForwardFunc) -> nn.Module:
-    """Return the module with the weights, given that module or a function around it.
-
-    Raises:
-        LayerError: no module or several modules behind the function, or a scripted or traced module.
-    """
+    """Return the module with the weights, from that module or a function around it."""
     # A module is the target itself, whatever other models its own code refers to.
     roots = [unwrap(target)] if isinstance(target, nn.Module) else modules_behind(target)
     if isinstance(target, torch.jit.ScriptModule | torch.jit.ScriptFunction) or any(
@@ -76,11 +62,7 @@ def convolutions(target: ForwardFunc, layers: Sequence[nn.Module | str] | None =
     """Return the represented layers, in the order of ``layers``, or of ``named_modules()`` if it is None.
 
     Grouped and depthwise convolutions are represented too: their channel coordinate counts within the group. A weight
-    that several convolutions share is represented once, under the name of the first.
-
-    Args:
-        target: a module, or a function around one.
-        layers: modules or dotted names; None takes every ``nn.Conv2d``.
+    that several convolutions share is represented once, under the name of the first. Arguments as for :class:`NeRN`.
 
     Raises:
         LayerError: no convolutions, an unknown layer, a layer that is not an ``nn.Conv2d``, is named twice, shares its
@@ -122,11 +104,7 @@ def convolutions(target: ForwardFunc, layers: Sequence[nn.Module | str] | None =
 
 @exclusive()
 def find_represented(target: ForwardFunc, layers: Sequence[Convolution], layer: nn.Module | str) -> Convolution:
-    """Return the entry of ``layers`` for a module or a dotted name.
-
-    Raises:
-        LayerError: a layer that is not in the target or not represented.
-    """
+    """Return the entry of ``layers`` for a module or a dotted name."""
     module, root = find_layer(target, layer), target_behind(target)
     weight = module._parameters.get("weight")
     for one in layers:
@@ -159,11 +137,7 @@ def _describe(name: str, module: nn.Module) -> Convolution:
 
 
 def check_finite_weights(weights: Mapping[str, Tensor]) -> None:
-    """Check that all weights are finite.
-
-    Raises:
-        LayerError: a weight with NaN or infinite values.
-    """
+    """Check that all weights are finite."""
     bad = [name for name, weight in weights.items() if not bool(torch.isfinite(weight).all())]
     if bad:
         raise LayerError(
@@ -173,12 +147,7 @@ def check_finite_weights(weights: Mapping[str, Tensor]) -> None:
 
 
 def kernel_size_for(layers: Sequence[Convolution], kernel_size: int | None) -> int:
-    """Return the side K of the predicted kernels; None takes the largest side among the layers.
-
-    Raises:
-        LayerError: a layer with larger kernels.
-        ValueError: a side below 1.
-    """
+    """Return the side K of the predicted kernels; None takes the largest side among the layers."""
     largest = max(max(layer.size) for layer in layers)
     if kernel_size is None:
         return largest
@@ -199,19 +168,12 @@ Scale = Literal["index", "local", "global"]
 
 
 def kernel_coordinates(shapes: Sequence[tuple[int, ...]], scale: Scale = "index") -> Tensor:
-    r"""Return one row (l, f, c) for every kernel: layer by layer, filter-major.
+    r"""Return one row (l, f, c) for every kernel, layer by layer, filter-major: (kernels, 3) float64.
 
     .. math:: index: (l, f, c) \qquad local: (l/L, f/F_l, c/C_l) \qquad global: (l, f, c) / \max(L, F_{1..L}, C_{1..L})
 
-    Symbols: L layers, F_l filters and C_l channels of layer l. The released code always embeds indices,
-    whatever its options, so "index" is the default.
-
-    Args:
-        shapes: of the weights, (F, C, …) each.
-        scale: one of the three.
-
-    Returns:
-        (kernels, 3) float64.
+    Symbols: L layers, F_l filters and C_l channels of layer l, whose weights have the ``shapes`` (F, C, …). The
+    released code always embeds indices, whatever its options, so "index" is the default.
 
     Raises:
         ValueError: an unknown scale.
@@ -246,17 +208,9 @@ def crop(predicted: Tensor, size: Size, how: Crop = "center", *, chosen_by: Tens
 
     .. math:: center: P_{o + i, o' + j} \qquad average, max: \mathrm{pool}_{(K-h+1) \times (K-w+1)}(P)_{i, j}
 
-    Symbols: o = ⌊(K − h)/2⌋, o' likewise; the windows of the pools have stride 1. Linear in P, except
-    "max", which takes the positions of the maxima of ``chosen_by``.
-
-    Args:
-        predicted: (…, kernels, K, K).
-        size: (h, w), at most K.
-        how: one of the three.
-        chosen_by: (kernels, K, K), whose maxima determine the positions of "max"; None is ``predicted``.
-
-    Returns:
-        (…, kernels, h, w).
+    Symbols: P (…, kernels, K, K), the result (…, kernels, h, w); o = ⌊(K − h)/2⌋, o' likewise; the windows of the pools
+    have stride 1. Linear in P, except "max", which takes the positions of the maxima of ``chosen_by``,
+    (kernels, K, K), or of P.
 
     Raises:
         ValueError: a size larger than K or below 1, or an unknown method.
@@ -282,7 +236,7 @@ def crop(predicted: Tensor, size: Size, how: Crop = "center", *, chosen_by: Tens
         flat = F.avg_pool2d(predicted.reshape(-1, 1, side, side), (side - height + 1, side - width + 1), 1)
         return flat.reshape(*predicted.shape[:-2], height, width)
     taps = _largest(predicted if chosen_by is None else chosen_by, size)
-    flat = predicted.flatten(-2).gather(-1, taps.flatten(-2).expand(*predicted.shape[:-2], -1))
+    flat = predicted.flatten(-2).gather(-1, taps.expand(*predicted.shape[:-2], -1))
     return flat.reshape(*predicted.shape[:-2], height, width)
 
 
@@ -291,14 +245,7 @@ def uncrop(weights: Tensor, side: int, how: Crop = "center", *, chosen_by: Tenso
 
     .. math:: \langle \mathrm{crop}(P), G \rangle = \langle P, \mathrm{uncrop}(G) \rangle
 
-    Args:
-        weights: (…, kernels, h, w).
-        side: K.
-        how: as in :func:`crop`.
-        chosen_by: (kernels, K, K); needed by "max".
-
-    Returns:
-        (…, kernels, K, K).
+    Symbols: G (…, kernels, h, w), the result (…, kernels, K, K) with K = ``side``; other arguments as for :func:`crop`.
 
     Raises:
         ValueError: "max" without ``chosen_by``.
@@ -319,15 +266,15 @@ def uncrop(weights: Tensor, side: int, how: Crop = "center", *, chosen_by: Tenso
         return flat.reshape(*weights.shape[:-2], side, side)
     if chosen_by is None:
         raise ValueError("the transpose of 'max' needs chosen_by=, the predicted kernels.")
-    taps = _largest(chosen_by, (height, width)).flatten(-2).expand(*weights.shape[:-2], -1)
+    taps = _largest(chosen_by, (height, width)).expand(*weights.shape[:-2], -1)
     flat = torch.zeros(*weights.shape[:-2], side * side, dtype=weights.dtype, device=weights.device)
     return flat.scatter_add(-1, taps, weights.flatten(-2)).reshape(*weights.shape[:-2], side, side)
 
 
 def _largest(predicted: Tensor, size: Size) -> Tensor:
-    """Return flat indices (…, kernels, h, w) of the maximum of each window."""
+    """Return flat indices (…, kernels, h · w) of the maximum of each window."""
     side = predicted.shape[-1]
     window = (side - size[0] + 1, side - size[1] + 1)
     flat = predicted.detach().reshape(-1, 1, side, side)
     _, taps = F.max_pool2d(flat, window, 1, return_indices=True)
-    return taps.reshape(*predicted.shape[:-2], *size)
+    return taps.reshape(*predicted.shape[:-2], -1)

@@ -43,12 +43,8 @@ def order_kernels(weight: Tensor, kind: Kind = "cross-filter") -> LayerOrder:
     "cross-filter" is one path through all kernels of the layer; "in-filter" is a path through the channels of each
     filter, then a path through the filters, by the summed cosines of their ordered kernels. Cosines of 1x1
     kernels are ±1, so "cross-filter" only sorts them by sign; within a filter they are compared by −(a − b)², of values
-    divided by the layer's norm. The weights do not change, only the coordinates of the kernels. Ties go to
-    the lower index.
-
-    Args:
-        weight: (F, C, h, w).
-        kind: one of the three.
+    divided by the layer's norm. The weights (F, C, h, w) do not change, only the coordinates of the kernels. Ties go
+    to the lower index.
 
     Raises:
         ValueError: an unknown kind.
@@ -101,11 +97,8 @@ def greedy_paths(rows: Tensor, by: Literal["product", "distance"] = "product") -
             # In order, so that ties still go to the lower index; each batch has the same number of unvisited rows.
             unvisited = (visited_mask == 0).nonzero()[:, 1].view(batch, -1)
             remaining = remaining.gather(1, unvisited[..., None].expand(-1, -1, remaining.shape[-1]))
-            indices, visited_mask, visited = (
-                indices.gather(1, unvisited),
-                torch.zeros_like(unvisited, dtype=rows.dtype),
-                0,
-            )
+            indices, visited = indices.gather(1, unvisited), 0
+            visited_mask = torch.zeros_like(unvisited, dtype=rows.dtype)
         if by == "product":
             similarity = torch.bmm(remaining, current[..., None])[..., 0]
         else:
@@ -115,38 +108,26 @@ def greedy_paths(rows: Tensor, by: Literal["product", "distance"] = "product") -
 
 
 def pack(order: LayerOrder) -> Tensor | None:
-    """Pack the paths into bytes with ⌈log₂ n⌉ bits for each index; None for the natural order.
-
-    Example:
-        >>> len(pack(LayerOrder(kernels=torch.randperm(1000))))  # 10 bits each
-        1250
-    """
+    """Pack the paths into bytes with ⌈log₂ n⌉ bits for each index; None for the natural order."""
     if order.kernels is not None:
-        bits = _bits(order.kernels, len(order.kernels))
-    elif order.filters is not None and order.channels is not None:
-        filters, channels = order.channels.shape
-        bits = torch.cat([_bits(order.filters, filters), _bits(order.channels.flatten(), channels)])
-    else:
+        return to_bytes(to_bits(order.kernels, _width(len(order.kernels))))
+    if order.filters is None or order.channels is None:
         return None
-    bits = F.pad(bits, (0, -len(bits) % 8)).view(-1, 8)
-    return (bits << torch.arange(7, -1, -1)).sum(1).to(torch.uint8)
+    filters, channels = order.channels.shape
+    return to_bytes(
+        torch.cat([to_bits(order.filters, _width(filters)), to_bits(order.channels.flatten(), _width(channels))])
+    )
 
 
 def unpack(packed: Tensor | None, shape: Sequence[int], kind: Kind) -> LayerOrder:
-    """Return the order that :func:`pack` packed, for a weight of this shape.
-
-    Raises:
-        ValueError: bytes of another shape, or not a permutation.
-    """
+    """Return the order that :func:`pack` packed, for a weight of this shape."""
     if kind == "none" or packed is None:
         return LayerOrder()
     filters, channels = shape[:2]
-    bits = (packed.long()[:, None] >> torch.arange(7, -1, -1) & 1).flatten()
+    bits = to_bits(packed.long(), 8)
     kernel_bits, filter_bits, channel_bits = (_width(n) for n in (filters * channels, filters, channels))
-    cross_length, within_length = (
-        kernel_bits * filters * channels,
-        filter_bits * filters + channel_bits * filters * channels,
-    )
+    cross_length = kernel_bits * filters * channels
+    within_length = filter_bits * filters + channel_bits * filters * channels
     if len(packed) != -(-(cross_length if kind == "cross-filter" else within_length) // 8):
         raise ValueError(f"{len(packed)} bytes of a permutation do not fit kernels of shape {tuple(shape)}.")
     if kind == "cross-filter":
@@ -166,8 +147,14 @@ def _width(count: int) -> int:
     return (count - 1).bit_length()
 
 
-def _bits(numbers: Tensor, count: int) -> Tensor:
-    return (numbers[:, None] >> torch.arange(_width(count) - 1, -1, -1) & 1).flatten()
+def to_bits(numbers: Tensor, width: int) -> Tensor:
+    """Return the lowest ``width`` bits of each integer, the highest bit first."""
+    return (numbers[:, None] >> torch.arange(width - 1, -1, -1) & 1).flatten()
+
+
+def to_bytes(bits: Tensor) -> Tensor:
+    """Return bytes of eight bits, the last one filled up with zeros."""
+    return _numbers(F.pad(bits, (0, -len(bits) % 8)), 8, -(-len(bits) // 8)).to(torch.uint8)
 
 
 def _numbers(bits: Tensor, width: int, count: int) -> Tensor:

@@ -11,18 +11,18 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from ... import store
 from ...hooks import ForwardFunc, exclusive, protect
-from .kernel_network import KernelNetwork
+from .kernel_network import KIND, KernelNetwork, file_content, state_without_layers, to_cpu
 from .kernels import convolutions, parameter_name, target_behind
 from .losses import Distillation, check_images
-from .nern_file import file_bytes, sections, state_without_layers
+from .permutation import to_bits, to_bytes
 
 
 class QuantizedNetwork(NamedTuple):
-    """A network with rounded weights, or with the rounded weights of some convolutions.
+    """A network with rounded weights, as floats.
 
     Attributes:
-        model: a plain module with the rounded weights, as floats.
         bytes: of a safetensors file with the integers, the scales and the rest of the network.
         relative_error: ‖W − Ŵ‖ / ‖W‖ over the rounded weights.
     """
@@ -42,13 +42,12 @@ def quantize(
     Args:
         target: the network; a copy is changed.
         layers: as in :class:`NeRN`.
-        all_weights: round every parameter of two or more dims, including those of linear layers. Biases and buffers
-            are not rounded. This is the size of a quantized file of the whole network.
         bits: 2 to 8; integers are packed, for example two of 4 bits into a byte. Scales are float32.
+        all_weights: round every parameter of two or more dims, including those of linear layers, but no biases and
+            buffers. This is the size of a quantized file of the whole network.
 
     Raises:
-        LayerError: as :class:`NeRN`.
-        ValueError: other bits.
+        LayerError, ValueError: layers as :class:`NeRN`; other bits.
 
     Example:
         >>> found = quantize(nn.Sequential(nn.Conv2d(3, 8, 3)), bits=4)
@@ -57,8 +56,7 @@ def quantize(
 
     Source: per-channel symmetric rounding to nearest, e.g. Krishnamoorthi (arXiv 1806.08342), sec. 2.
     """
-    if not 2 <= bits <= 8:
-        raise ValueError(f"bits is {bits}; expected 2 to 8.")
+    _check_bits(bits)
     represented_layers = convolutions(target, layers)
     with exclusive():
         model = copy.deepcopy(target_behind(target))
@@ -85,9 +83,14 @@ def quantize(
             error += float((dequantized - weight).double().square().sum())
             total += float(weight.double().square().sum())
             weight.copy_(dequantized)
-            tensors[f"scale.{name}"] = scale.flatten().float().cpu().contiguous()
+            tensors[f"scale.{name}"] = to_cpu(scale.flatten().float())
             tensors[f"weight.{name}"] = pack_integers(integers, bits)
     return QuantizedNetwork(model, len(save(tensors)), (error / total) ** 0.5 if total else 0.0)
+
+
+def _check_bits(bits: int) -> None:
+    if not 2 <= bits <= 8:
+        raise ValueError(f"bits is {bits}; expected 2 to 8.")
 
 
 def round_weights(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -101,20 +104,16 @@ def round_weights(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 def pack_integers(integers: Tensor, bits: int) -> Tensor:
     """Pack integers into bytes: two's complement with ``bits`` bits for each."""
-    numbers = integers.flatten().long().cpu() & (2**bits - 1)
-    binary = (numbers[:, None] >> torch.arange(bits - 1, -1, -1) & 1).flatten()
-    binary = nn.functional.pad(binary, (0, -len(binary) % 8)).view(-1, 8)
-    return (binary << torch.arange(7, -1, -1)).sum(1).to(torch.uint8)
+    return to_bytes(to_bits(integers.flatten().long().cpu(), bits))
 
 
 N = TypeVar("N", bound=KernelNetwork)
 
 
 class CompressedNeRN(NamedTuple, Generic[N]):
-    """A NeRN with a pruned and rounded predictor.
+    """A copy of a NeRN with a pruned and rounded predictor, as floats.
 
     Attributes:
-        nern: a copy with the pruned and rounded predictor, as floats.
         bytes: of a safetensors file with the retained integers, one bit a weight that marks them, scales, biases, the
             permutation, and the rest of the target.
         relative_error: ‖Ŵ − W‖ / ‖W‖ of the generated weights.
@@ -130,16 +129,11 @@ def compress(nern: N, *, keep: float = 1.0, bits: int = 8) -> CompressedNeRN[N]:
 
     .. math:: \theta_{ij} \to s_i\, \mathrm{round}(\theta_{ij} / s_i)\, [\,|\theta_{ij}| \ge t\,]
 
-    Symbols: t the threshold that the share ``keep`` of all matrix entries reaches; s_i a scale for each neuron. Our
-    interpretation of the paper's second application, whose code was not released. Nothing is fitted again.
-
-    Args:
-        nern: a copy is changed.
-        keep: share of the predictor's weights that is retained, in (0, 1].
-        bits: 2 to 8.
+    Symbols: t the threshold that the share ``keep`` of all matrix entries reaches; s_i a scale for each neuron. Nothing
+    is fitted again.
 
     Raises:
-        ValueError: a share or bits out of range.
+        ValueError: a share ``keep`` outside (0, 1], or bits outside 2 to 8.
 
     Example:
         >>> from xinc_captum.attributions.nern import NeRN
@@ -147,35 +141,31 @@ def compress(nern: N, *, keep: float = 1.0, bits: int = 8) -> CompressedNeRN[N]:
         >>> compress(nern, bits=8).bytes < nern.size_report().total
         True
 
-    Source: Ashkenazi et al. (ICLR 2023), applications, in our interpretation; threshold: Han et al. (NeurIPS 2015).
+    Source: Ashkenazi et al. (ICLR 2023), second application, in our interpretation, because its code was not released;
+    threshold: Han et al. (NeurIPS 2015).
     """
     if not 0 < keep <= 1:
         raise ValueError(f"keep is {keep}; expected a share in (0, 1].")
-    if not 2 <= bits <= 8:
-        raise ValueError(f"bits is {bits}; expected 2 to 8.")
+    _check_bits(bits)
     compressed = copy.deepcopy(nern)
-    contents = sections(compressed)
-    tensors = {f"{section}.{name}": value for section in ("order", "kept") for name, value in contents[section].items()}
+    contents, _ = file_content(compressed)
+    tensors = {name: value for name, value in contents.items() if not name.startswith("predictor.")}
     matrices = {name: p for name, p in compressed.predictor.named_parameters() if p.dim() == 2}
     sizes = torch.cat([p.detach().abs().flatten().float() for p in matrices.values()]).sort().values
     threshold = sizes[len(sizes) - max(1, round(keep * len(sizes)))]
     with torch.no_grad():
         for name, p in compressed.predictor.named_parameters():
             if name not in matrices:
-                tensors[name] = _plain(p)
+                tensors[name] = to_cpu(p)
                 continue
             retained = p.abs().float() >= threshold
             scale, integers = round_weights(torch.where(retained, p, torch.zeros_like(p)), bits)
             p.copy_((integers * scale).to(p))
-            tensors[f"scale.{name}"] = _plain(scale.flatten().float())
+            tensors[f"scale.{name}"] = to_cpu(scale.flatten().float())
             tensors[f"weight.{name}"] = pack_integers(integers[retained], bits)
             if keep < 1:
                 tensors[f"stays.{name}"] = pack_integers(retained.flatten(), 1)
     return CompressedNeRN(compressed, len(save(tensors)), compressed.relative_error())
-
-
-def _plain(value: Tensor) -> Tensor:
-    return value.detach().cpu().contiguous().clone()
 
 
 @dataclass(frozen=True)
@@ -256,11 +246,12 @@ def size_report(
 ) -> SizeReport:
     """Compute the report of :meth:`NeRN.size_report`; ``kind`` is the name of the images in its text."""
     root = target_behind(nern.target)
+    tensors, note = file_content(nern, dtype)
     bytes_of = {
-        name: sum(t.numel() * t.element_size() for t in tensors.values())
-        for name, tensors in sections(nern, dtype).items()
+        section: sum(t.numel() * t.element_size() for name, t in tensors.items() if name.startswith(f"{section}."))
+        for section in ("predictor", "order", "kept")
     }
-    state = {name: value.detach().cpu().contiguous().clone() for name, value in root.state_dict().items()}
+    state = {name: to_cpu(value) for name, value in root.state_dict().items()}
     int8 = quantize(nern.target, [layer.name for layer in nern.layers])
     all_int8 = quantize(nern.target, [layer.name for layer in nern.layers], all_weights=True)
     names = {layer.name: parameter_name(layer.name) for layer in nern.layers}
@@ -277,7 +268,7 @@ def size_report(
         predictor=bytes_of["predictor"],
         permutation=bytes_of["order"],
         kept=bytes_of["kept"],
-        header=file_bytes(nern, dtype) - sum(bytes_of.values()),
+        header=store.tensor_file_bytes(tensors, kind=KIND, metadata=note) - sum(bytes_of.values()),
         target=len(save(state)),
         int8=int8.bytes,
         int8_relative_error=int8.relative_error,

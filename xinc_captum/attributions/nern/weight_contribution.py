@@ -8,15 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..._compat import LayerAttribution
-from ...batch import (
-    Batch,
-    OutputFn,
-    call_model,
-    chunks,
-    one_score_a_row,
-    select_output,
-    settle_arguments,
-)
+from ...batch import Batch, OutputFn, call_model, chunks, one_score_a_row, select_output, settle_arguments
 from ...hooks import LayerError, exchange
 from ...inr.training import check_finite
 from ...selectors import python_index
@@ -29,13 +21,7 @@ Weights = dict[str, Tensor]
 
 
 class WeightScores:
-    """y(x; W): the selected outputs of a NeRN's target with other weights.
-
-    Args:
-        nern: its target is called.
-        layers: layers whose weights get gradients; the other represented layers have their generated weights.
-        output_fn: selects the tensor from the target's output.
-    """
+    """y(x; W), the selected outputs of a NeRN's target; only the weights of ``layers`` change and get gradients."""
 
     def __init__(self, nern: NeRN, layers: Sequence[Convolution], output_fn: OutputFn | None) -> None:
         self.layers, self.output_fn = layers, output_fn
@@ -53,8 +39,7 @@ class WeightScores:
 
     def score(self, weights: Weights, batch: Batch) -> Tensor:
         """Return y, (rows,)."""
-        call = self.network(weights)
-        return one_score_a_row(select_output(batch.through(call), batch, self.output_fn))
+        return one_score_a_row(select_output(batch.through(self.network(weights)), batch, self.output_fn))
 
     def scores(self, weights: Weights, batch: Batch, batch_size: int) -> Tensor:
         """Return y, (rows,), in chunks and without gradients."""
@@ -118,14 +103,12 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
         layer: of the target: a module, a dotted name, or a list of these; None takes all represented layers.
         device_ids: devices of a DataParallel target, as in Captum.
         mode: one of the four.
-        at: the layer of the predictor that has the neurons, as in :class:`KernelCanvas`.
+        at: the layer of the predictor that has the neurons, as in :class:`KernelCanvas`, like ``memory_budget``.
         output_fn: selects the tensor to explain from a dict or tuple output of the target.
-        memory_budget: bytes that the computation of a canvas may take, without its result.
 
     Raises:
-        TypeError: ``nern`` is not a NeRN.
-        LayerError: a layer that is unknown, not represented, or does not lead to the output.
-        ValueError: an unknown mode; ``attribute`` without what its mode needs, or with parameters that are not finite.
+        TypeError, LayerError, ValueError: another ``nern``; a layer that is unknown, not represented, or does not lead
+            to the output; an unknown mode, missing or superfluous arguments, parameters that are not finite.
 
     Example:
         >>> from xinc_captum.attributions.nern import NeRN
@@ -194,7 +177,7 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
             target: a Captum target that selects one number a sample; None in mode "kernel".
             neuron_selector: an index, a slice or several indices; None is all and the bias, whose index is ``units``.
             additional_forward_args: passed to the target; a tensor with one entry for each sample is split with the
-                inputs, all others are passed unchanged (:func:`~xinc_captum.batch.settle_arguments` decides).
+                inputs (:func:`~xinc_captum.batch.settle_arguments`).
             baseline: W⁰ of "integrated": "zero", or "mean", every kernel its layer's mean kernel.
             n_steps: of the integrals. Errors on ReLU networks do not shrink steadily: check the delta.
             internal_batch_size: the largest number of samples in a forward pass without gradients.

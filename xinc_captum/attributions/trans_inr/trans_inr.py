@@ -103,29 +103,25 @@ class PatchTokens(nn.Module):
         if images.dtype != self.linear.weight.dtype and not torch.is_autocast_enabled(images.device.type):
             kind = self.linear.weight.dtype
             raise ValueError(f"images are {images.dtype} and the weights {kind}; give images.to({kind}), in [0, 1].")
-        rows, columns = self.grid(tuple(images.shape[2:]))
+        grid = self.grid(tuple(images.shape[2:]))
         patches = seen = None if seen is None else self.mask(seen, images)
         if seen is not None and self.pixel_mask:
             patches = self._unfold(seen[:, None].to(images)).any(-1)
         if self.pixel_mask:
             mask = torch.ones_like(images[:, :1]) if seen is None else seen[:, None].to(images)
             images = torch.cat([images.where(mask > 0, 0), mask], 1)
-        tokens = self.linear(self._unfold(images)) + self._place_embeddings((rows, columns))
-        return tokens, patches
+        places: Tensor = self.places
+        if tuple(places.shape[2:]) != grid:
+            places = F.interpolate(places, grid, mode="bilinear", align_corners=False)
+        return self.linear(self._unfold(images)) + places.flatten(2).mT, patches
 
     def _unfold(self, images: Tensor) -> Tensor:
         return F.unfold(images, self.patch, padding=self.padding, stride=self.patch).mT
 
-    def _place_embeddings(self, grid: tuple[int, int]) -> Tensor:
-        table: Tensor = self.places
-        if tuple(table.shape[2:]) != grid:
-            table = F.interpolate(table, grid, mode="bilinear", align_corners=False)
-        return table.flatten(2).mT
-
     def mask(self, seen: Tensor, images: Tensor) -> Tensor:
         """Return the mask of each image: (B, patches), or (B, H, W) with ``pixel_mask``."""
-        rows, columns = self.grid(tuple(images.shape[2:]))
-        shape = (len(images), *(images.shape[2:] if self.pixel_mask else (rows * columns,)))
+        patches = math.prod(self.grid(tuple(images.shape[2:])))
+        shape = (len(images), *(images.shape[2:] if self.pixel_mask else (patches,)))
         if seen.dtype != torch.bool or tuple(seen.shape) not in (shape, shape[1:]):
             what = "pixels" if self.pixel_mask else "patches; pixel_mask=True builds a model with masks of pixels"
             raise ValueError(
@@ -283,16 +279,13 @@ class TransINR(WeightGenerator):
         images = check_images(images).to(self.tokens.places)
         check_finite(self)
         networks: list[HypoNet] = []
+        mask_dims = 3 if self.tokens.pixel_mask else 2
         with torch.no_grad():
             for start, stop in self._chunks(images):
-                part = seen[start:stop] if seen is not None and len(seen.shape) == self._mask_dims else seen
+                part = seen[start:stop] if seen is not None and len(seen.shape) == mask_dims else seen
                 weights = self.weights(self.modulations(images[start:stop], part))
                 networks += [as_module(self.writer.base, weights, i, OUT_BIAS) for i in range(stop - start)]
         return networks
-
-    @property
-    def _mask_dims(self) -> int:
-        return 3 if self.tokens.pixel_mask else 2
 
     def routing(self, images: Tensor, seen: Tensor | None = None) -> Routing:
         """Return the attention weights of the weight tokens, for each block and head.
