@@ -131,10 +131,10 @@ def _version_1(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return recipe, archive["state"]
 
 
-def check_at_least_one(**numbers: int) -> None:
-    """Check that all numbers are at least 1."""
+def check_at_least_one(**numbers: int | None) -> None:
+    """Check that all numbers are at least 1, except those that are None."""
     for name, number in numbers.items():
-        if number < 1:
+        if number is not None and number < 1:
             raise ValueError(f"{name} is {number}; expected at least 1.")
 
 

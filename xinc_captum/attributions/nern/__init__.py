@@ -13,10 +13,18 @@ from .analysis import (
 )
 from .kernel_canvas import GatedPass, KernelCanvas
 from .kernel_network import KernelPredictor, SmoothEmbedding
-from .kernels import Convolution, convolutions, crop, kernel_coordinates, uncrop
+from .kernels import (
+    Convolution,
+    LayerOrder,
+    convolutions,
+    crop,
+    greedy_paths,
+    kernel_coordinates,
+    order_kernels,
+    uncrop,
+)
 from .losses import feature_loss, logit_loss, reconstruction_loss, smoothness_loss
 from .nern import Evaluation, NeRN, NernFit, sample_kernels
-from .permutation import LayerOrder, greedy_paths, order_kernels
 from .size import CompressedNeRN, QuantizedNetwork, SizeReport, compress, quantize
 from .weight_contribution import WeightContribution
 

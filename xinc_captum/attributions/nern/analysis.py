@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ...hooks import ForwardFunc, exclusive
+from ...hooks import ForwardFunc
 from ...metrics.statistics import spearman
 from .kernel_canvas import KernelCanvas
 from .kernel_network import KernelNetwork
-from .kernels import convolutions, parameter_name, target_behind
+from .kernels import convolutions, copy_target, parameter_name
 
 
 class EmbeddingLevels(NamedTuple):
@@ -54,9 +53,8 @@ class ErrorMap(NamedTuple):
     Attributes:
         error: W − Ŵ, shaped like the weight.
         kernel_error: ‖W − Ŵ‖ / ‖W‖ of each kernel, (filters, channels); infinite for zero kernels with an error.
-        filter_error: of each filter, (filters,).
         kernel_magnitude: ‖W‖ of each kernel.
-        filter_magnitude: of each filter.
+        filter_error, filter_magnitude: of each filter, (filters,).
         correlation: Spearman correlation of kernel_error and kernel_magnitude; NaN if one is constant.
     """
 
@@ -154,8 +152,7 @@ def without_filters(target: ForwardFunc, filters: Sequence[Filter]) -> nn.Module
         >>> conv.weight.flatten(1).abs().sum(1)[2].item()
         0.0
     """
-    with exclusive():
-        model = copy.deepcopy(target_behind(target))
+    model = copy_target(target)
     with torch.no_grad():
         for name, number in filters:
             layer = model.get_submodule(name)
@@ -222,8 +219,7 @@ def with_noise(
     if not relative >= 0:
         raise ValueError(f"relative is {relative}; expected at least 0.")
     chosen = convolutions(target, layers)
-    with exclusive():
-        model = copy.deepcopy(target_behind(target))
+    model = copy_target(target)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for layer in chosen:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...batch import chunks
 from .kernel_network import KernelNetwork, KernelPredictor
-from .kernels import Convolution, uncrop
+from .kernels import Convolution, crop, uncrop
 
 
 class GatedPass:
@@ -128,14 +128,13 @@ class KernelCanvas:
 
     def passes(self) -> Iterator[tuple[slice, GatedPass]]:
         """Yield chunks of the layer's kernels, each with its pass through the predictor."""
-        places = self.nern.coordinates(self.layer)
-        for start, stop in chunks(len(places), self._rows):
+        for start, stop in chunks(self.layer.kernels, self._rows):
             piece = slice(start, stop)
             yield piece, GatedPass(self.nern.predictor, self.nern.embedded(self.layer, piece))
 
     def bias(self) -> Tensor:
         """Return β, the generated weight with the neurons at zero; shaped like the weight."""
-        return self._assemble(lambda run: run.bias(self.at)[None])[0]
+        return self.unit(self.units)
 
     def unit(self, index: int) -> Tensor:
         """Return the contribution of a neuron, or of the bias (``units`` or −1); shaped like the weight."""
@@ -149,22 +148,22 @@ class KernelCanvas:
             if wrong:
                 raise ValueError(f"there is no unit {wrong[0]}; expected 0 to {self.units} (the bias).")
             index = list(every[units]) if isinstance(units, slice) else [every[i] for i in units]
-            return self._assemble(lambda run: torch.stack([self._one(run, i) for i in index]))
+            at = self.at
+            return self._assemble(
+                lambda run: torch.stack([run.bias(at) if i == self.units else run.contribution(i, at) for i in index])
+            )
         return self._assemble(self._all)
 
     def _all(self, run: GatedPass) -> Tensor:
         return torch.cat([run.contributions(self.at), run.bias(self.at)[None]])
 
-    def _one(self, run: GatedPass, index: int) -> Tensor:
-        return run.bias(self.at) if index == self.units else run.contribution(index, self.at)
-
     def totals(self) -> Tensor:
         """Return the signed sum of each contribution, (units + 1,); they add up to the sum of the generated weight."""
-        return self._reduce(lambda part: part.sum((1, 2, 3, 4)))
+        return self._reduce(lambda part: part.sum((1, 2, 3)))
 
     def magnitudes(self) -> Tensor:
         """Return the sum of absolute values of each contribution: (units + 1,)."""
-        return self._reduce(lambda part: part.abs().sum((1, 2, 3, 4)))
+        return self._reduce(lambda part: part.abs().sum((1, 2, 3)))
 
     def project(self, towards: Tensor) -> Tensor:
         r"""Return ⟨C[i], G⟩ for every neuron and the bias, (rows, units + 1), without computing the canvas.
@@ -184,18 +183,16 @@ class KernelCanvas:
         return projections
 
     def _cut(self, run: GatedPass, parts: Tensor) -> Tensor:
-        """Crop (…, kernels, K²) to (…, kernels, 1, h, w)."""
-        side = self.nern.kernel_size
-        single_channel = Convolution(self.layer.name, (parts.shape[-2], 1, *self.layer.size))
-        predicted = run.predicted.unflatten(-1, (side, side))
-        cut: Tensor = self.nern.cut(parts.unflatten(-1, (side, side)), single_channel, chosen_by=predicted)
-        return cut
+        """Crop (…, kernels, K²) to (…, kernels, h, w)."""
+        square = (self.nern.kernel_size, self.nern.kernel_size)
+        predicted = run.predicted.unflatten(-1, square)
+        return crop(parts.unflatten(-1, square), self.layer.size, self.nern.crop, chosen_by=predicted)
 
     def _assemble(self, parts: Callable[[GatedPass], Tensor]) -> Tensor:
         with torch.no_grad():
             output: Tensor | None = None
             for piece, run in self.passes():
-                cut = self._cut(run, parts(run))[:, :, 0]
+                cut = self._cut(run, parts(run))
                 if output is None:  # filled in place: concatenating a list would double the peak memory
                     output = cut.new_empty(len(cut), self.layer.kernels, *self.layer.size)
                 output[:, piece] = cut

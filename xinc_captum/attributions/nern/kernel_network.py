@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -12,21 +11,25 @@ import torch
 from torch import Tensor, nn
 
 from ... import store
-from ...hooks import ForwardFunc, exclusive
+from ...hooks import ForwardFunc, LayerError, exclusive, find_layer
 from ...inr.mlp import Layers, arguments_of, dense_layers, seeded
 from .kernels import (
     Convolution,
     Crop,
+    Kind,
+    LayerOrder,
     Scale,
     convolutions,
-    find_represented,
+    copy_target,
     kernel_coordinates,
     kernel_size_for,
+    order_kernels,
+    pack,
     parameter_name,
     target_behind,
+    unpack,
 )
 from .kernels import crop as crop_kernels
-from .permutation import Kind, LayerOrder, order_kernels, pack, unpack
 
 Fusion = Literal["concat", "sum"]
 KIND, WRITER = "nern", "NeRN.save()"
@@ -38,13 +41,9 @@ class SmoothEmbedding(nn.Module):
     .. math:: \gamma(p)_{d, i} = (\sin(\pi b^i p_d), \cos(\pi b^i p_d)), \quad i = 0 … L - 1
 
     Symbols: p_d the layer, filter or channel coordinate, b the base, L the levels. A base below 1 is smooth:
-    neighbouring indices get similar rows. Angles and results are float32 for any dtype of the coordinates, because the
-    frequencies of the released code are float32; a float64 table differs by 1e-5.
-
-    Args:
-        base: b.
-        levels: L.
-        fusion: "concat" concatenates the three coordinates, (…, 3 · 2L); "sum" adds them, (…, 2L).
+    neighbouring indices get similar rows. The fusion "concat" concatenates the three coordinates, (…, 3 · 2L); "sum"
+    adds them, (…, 2L). Angles and results are float32 for any dtype of the coordinates, because the frequencies of the
+    released code are float32; a float64 table differs by 1e-5.
 
     Raises:
         ValueError: a base that is not positive, no levels, or an unknown fusion.
@@ -98,15 +97,9 @@ class KernelPredictor(Layers):
 
     .. math:: P(k) = W_Q\, \sigma(W_{Q-1} \cdots \sigma(W_1 \gamma(k) + b_1) \cdots) + b_Q
 
-    Children, in order: ``linear1``, ``activation1``, …, ``output``. It has (in + 1) h + (Q − 2)(h² + h) + K² (h + 1)
-    parameters.
-
-    Args:
-        in_features: numbers of an embedded coordinate.
-        hidden: h, units of every hidden layer.
-        blocks: Q, number of Linear layers, including the output layer.
-        kernel_size: K.
-        seed: of the weights; None takes torch's global generator.
+    Children, in order: ``linear1``, ``activation1``, …, ``output``: Q = ``blocks`` Linear layers, of which the hidden
+    ones have h = ``hidden`` units, for K = ``kernel_size`` and embedded coordinates of ``in_features`` numbers. It has
+    (in + 1) h + (Q − 2)(h² + h) + K² (h + 1) parameters. A seed of None takes torch's global generator.
 
     Raises:
         ValueError: fewer than 2 blocks, or sizes below 1.
@@ -181,7 +174,19 @@ class KernelNetwork(nn.Module):
 
     def layer(self, layer: nn.Module | str | Convolution) -> Convolution:
         """Return the represented layer of a module or a dotted name."""
-        return layer if isinstance(layer, Convolution) else find_represented(self.target, self.layers, layer)
+        if isinstance(layer, Convolution):
+            return layer
+        with exclusive():
+            module, root = find_layer(self.target, layer), target_behind(self.target)
+            weight = module._parameters.get("weight")
+            for one in self.layers:
+                if weight is not None and root.get_submodule(one.name)._parameters["weight"] is weight:
+                    return one
+        name = next((name for name, other in root.named_modules() if other is module), str(layer))
+        raise LayerError(
+            f"layer {name!r} is a {type(module).__name__} that this NeRN does not represent; expected one of "
+            f"{', '.join(repr(one.name) for one in self.layers)}."
+        )
 
     def coordinates(self, layer: nn.Module | str | Convolution) -> Tensor:
         """Return the coordinates of the kernels of a layer, in the order of its weight: (kernels, 3) float64."""
@@ -230,17 +235,15 @@ class KernelNetwork(nn.Module):
     def rebuild(self) -> nn.Module:
         """Return a copy of the target with the generated weights: a plain module, independent of this one."""
         with exclusive(), torch.no_grad():
-            model = copy.deepcopy(target_behind(self.target))
+            model = copy_target(self.target)
             for name, weight in self.weights().items():
                 model.get_parameter(parameter_name(name)).copy_(weight)
         return model
 
     def save(self, path: str | Path, *, dtype: torch.dtype | None = None) -> Path:
-        """Write one safetensors file: settings, predictor, permutation, and the rest of the target.
+        """Write one safetensors file, atomically: settings, predictor, permutation, and the rest of the target.
 
-        Args:
-            path: the file to write or replace atomically; a missing folder is created.
-            dtype: of the predictor's weights in the file; ``torch.float16`` halves their size.
+        A missing folder is created. The predictor's weights have ``dtype`` in the file; float16 halves their size.
 
         Raises:
             StoreError: the file cannot be written.
@@ -252,10 +255,8 @@ class KernelNetwork(nn.Module):
     def load(cls, path: str | Path, target: nn.Module) -> Self:
         """Read what :meth:`save` wrote.
 
-        Args:
-            path: the file.
-            target: a module of the same architecture with any weights; a copy of it gets the biases, statistics and
-                other tensors of the file. Error maps compare with its convolutions, which are not in the file.
+        The target is a module of the same architecture with any weights; a copy of it gets the biases, statistics and
+        other tensors of the file. Error maps compare with its convolutions, which are not in the file.
 
         Raises:
             FileNotFoundError, StoreError: no such file, a file of something else or of a newer version, an incomplete
@@ -268,8 +269,7 @@ class KernelNetwork(nn.Module):
             for name, value in tensors.items():
                 section, _, rest = name.partition(".")
                 contents[section][rest] = value
-        with exclusive():
-            model = copy.deepcopy(target_behind(target))
+        model = copy_target(target)
         _check_target(path, model, layers, contents["kept"])
         model.load_state_dict(contents["kept"], strict=False)
         with store.consistent(path, WRITER):

@@ -1,7 +1,7 @@
 """Losses of a NeRN: reconstruction, distillation and smoothness."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +12,6 @@ from ...metrics.probability import predict_classes
 from .kernels import Convolution, convolutions, parameter_name, target_behind
 
 Logits = Literal["stable", "plain"]
-_EPS = 1e-3
-_STABLE = 1e-4
 
 
 def reconstruction_loss(generated: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
@@ -50,7 +48,7 @@ def feature_loss(rebuilt: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor
     """
     distances = []
     for maps in zip(rebuilt, targets, strict=True):
-        a, b = (one.flatten(1) / (one.flatten(1).norm(dim=1, keepdim=True) + _EPS) for one in maps)
+        a, b = (one.flatten(1) / (one.flatten(1).norm(dim=1, keepdim=True) + 1e-3) for one in maps)
         distances.append((a - b).square().sum() / len(a))
     return torch.stack(distances).sum()
 
@@ -74,21 +72,11 @@ def logit_loss(rebuilt: Tensor, target: Tensor, kind: Logits = "stable") -> Tens
     """
     if kind not in get_args(Logits):
         raise ValueError(f"kind is {kind!r}; expected 'plain' or 'stable'.")
-    a, b = (_two_classes(logits.flatten(1)) for logits in (rebuilt, target))
-    log_probabilities = a.log_softmax(1) if kind == "plain" else (a.softmax(1) + _STABLE).log()
+    a, b = rebuilt.flatten(1), target.flatten(1)
+    if a.shape[1] == 1:  # with a zero beside it, the softmax of a single logit is its sigmoid and not always 1
+        a, b = F.pad(a, (1, 0)), F.pad(b, (1, 0))
+    log_probabilities = a.log_softmax(1) if kind == "plain" else (a.softmax(1) + 1e-4).log()
     return F.kl_div(log_probabilities, b.softmax(1), reduction="batchmean")
-
-
-def _two_classes(logits: Tensor) -> Tensor:
-    """Add a zero to a single column, so that its softmax is the sigmoid and not always 1."""
-    return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
-
-
-class Agreement(NamedTuple):
-    """Share of the images for which a rebuilt network and its target predict the same class, and mean KL(p ‖ p̂)."""
-
-    share: float
-    divergence: float
 
 
 class Distillation:
@@ -126,8 +114,11 @@ class Distillation:
         *,
         parameters: Mapping[str, Tensor] | None = None,
         batch_size: int = 256,
-    ) -> Agreement:
-        """Return the agreement over all images, without gradients; ``parameters``, by full name, are exchanged too."""
+    ) -> tuple[float, float]:
+        """Return the share of images for which both networks predict the same class, and the mean KL(p ‖ p̂).
+
+        ``parameters``, by full name, are exchanged too.
+        """
         same, divergence = 0.0, 0.0
         with torch.no_grad():
             for batch in images.split(batch_size):
@@ -135,7 +126,7 @@ class Distillation:
                 classes = [predict_classes(logits.flatten(1), target) for logits in (target, rebuilt)]
                 same += float((classes[0] == classes[1]).sum())
                 divergence += float(logit_loss(rebuilt, target, "plain")) * len(batch)
-        return Agreement(same / len(images), divergence / len(images))
+        return same / len(images), divergence / len(images)
 
     def _run(
         self, weights: Mapping[str, Tensor], images: Tensor, parameters: Mapping[str, Tensor] | None = None
@@ -184,12 +175,8 @@ def smoothness_loss(target: ForwardFunc, layers: Sequence[nn.Module | str] | Non
     Source: Ashkenazi et al. (ICLR 2023), sec. 3.3.
     """
     root = target_behind(target)
-    terms = []
-    for layer in convolutions(target, layers):
-        weight = root.get_submodule(layer.name).weight
-        assert isinstance(weight, Tensor)  # noqa: S101 - checked by convolutions()
-        terms.append(layer_roughness(weight))
-    return torch.stack(terms).sum()
+    names = [parameter_name(layer.name) for layer in convolutions(target, layers)]
+    return torch.stack([layer_roughness(root.get_parameter(name)) for name in names]).sum()
 
 
 def layer_roughness(weight: Tensor) -> Tensor:

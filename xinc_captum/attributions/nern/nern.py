@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from ...fingerprint import sha256_of_bytes
-from ...hooks import exclusive, find_layer, layer_name, no_synchronization, untouched
+from ...hooks import LayerError, exclusive, find_layer, layer_name, no_synchronization, untouched
 from ...inr.mlp import arguments_of
 from ...inr.training import Validation, architecture_digest, digest, epoch_batches, train, trainable
 from .kernel_network import KernelNetwork
-from .kernels import check_finite_weights, target_behind
+from .kernels import target_behind
 from .losses import Distillation, check_images, reconstruction_loss
 from .size import SizeReport, size_report
 
@@ -152,6 +152,10 @@ class NeRN(KernelNetwork):
             best = _BestPredictor(self, model, val_images, recipe)
             embedded = torch.cat([self.embedded(layer) for layer in self.layers])
             norms = torch.cat([target_weights[name].flatten(2).norm(dim=2).flatten().float().cpu() for name in names])
+            generator = torch.Generator().manual_seed(seed)
+            kernel_choices: Iterator[Tensor | None] = repeat(None)
+            if kernels_per_step is not None and kernels_per_step < len(norms):
+                kernel_choices = (sample_kernels(norms, kernels_per_step, generator) for _ in repeat(None))
 
             def loss_of(batch: tuple[Tensor | None, Tensor | None], step: int) -> tuple[Tensor, Tensor]:
                 batch_images, kernels = batch
@@ -171,7 +175,7 @@ class NeRN(KernelNetwork):
                 taken, resumed_at = train(
                     predictor,
                     loss_of,
-                    zip(sources, _kernel_choices(recipe, norms), strict=False),
+                    zip(sources, kernel_choices, strict=False),
                     adam,
                     schedule,
                     losses,
@@ -193,8 +197,6 @@ class NeRN(KernelNetwork):
 
     def size_report(self, images: Tensor | None = None, *, dtype: torch.dtype | None = None) -> SizeReport:
         """Return the size of the file, the weight error and the agreement, with those of int8 weights.
-
-        int8 is reported twice: for the represented weights, which a NeRN replaces, and for all weights.
 
         Outputs are compared with the target's on ``images``, preferably not those of the fit; None does not measure
         agreement. ``dtype``, as in :meth:`save`, affects only the bytes.
@@ -240,7 +242,12 @@ class Recipe:
 
 def check_target(nern: KernelNetwork, runs: bool) -> None:
     """Check the target before the first step; if it ``runs`` on images, also the parts that are not represented."""
-    check_finite_weights(nern.target_weights())
+    bad = [name for name, weight in nern.target_weights().items() if not bool(torch.isfinite(weight).all())]
+    if bad:
+        raise LayerError(
+            f"the weights of {', '.join(map(repr, bad))} hold NaN or infinite values, which cannot be approximated; "
+            "load another network, or leave these layers out with layers=."
+        )
     if not runs:
         return
     root = target_behind(nern.target)
@@ -321,13 +328,9 @@ def sample_kernels(norms: Tensor, count: int, generator: torch.Generator, *, by_
     .. math:: P(k) = \begin{cases} \text{uniform, without replacement} & \text{with probability } 1 - q \\
         \lVert w_k \rVert / \sum \lVert w \rVert, \text{ with replacement} & \text{with probability } q \end{cases}
 
-    The other kernels are predicted without gradients, so the rebuilt network is always complete.
-
-    Args:
-        norms: (kernels,) L2 norms, on the CPU.
-        count: the largest number of indices; sampling with replacement gives fewer sorted distinct ones.
-        generator: on the CPU, so that every device gets the same indices.
-        by_norm: q.
+    Symbols: w_k a kernel, with L2 norms (kernels,) on the CPU, like the generator, so that every device gets the same
+    indices; q, ``by_norm``. The indices are sorted and distinct; with replacement they are fewer than ``count``. The
+    other kernels are predicted without gradients, so the rebuilt network is always complete.
 
     Raises:
         ValueError: a count below 1 or q outside [0, 1].
@@ -466,14 +469,6 @@ def _generate(nern: KernelNetwork, embedded: Tensor, kernels: Tensor | None) -> 
     side = nern.kernel_size
     parts = predicted.unflatten(-1, (side, side)).split([one.kernels for one in nern.layers])
     return {one.name: nern.cut(part, one) for one, part in zip(nern.layers, parts, strict=True)}
-
-
-def _kernel_choices(recipe: Recipe, norms: Tensor) -> Iterator[Tensor | None]:
-    """Yield the kernels that get a gradient in each step; None for all."""
-    generator = torch.Generator().manual_seed(recipe.seed)
-    count = recipe.kernels_per_step
-    while True:
-        yield None if count is None or count >= len(norms) else sample_kernels(norms, count, generator)
 
 
 def _record(

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from ... import store
 from ...hooks import ForwardFunc, exclusive, protect
 from .kernel_network import KIND, KernelNetwork, file_content, state_without_layers, to_cpu
-from .kernels import convolutions, parameter_name, target_behind
+from .kernels import convolutions, copy_target, parameter_name, target_behind, to_bits, to_bytes
 from .losses import Distillation, check_images
-from .permutation import to_bits, to_bytes
 
 
 class QuantizedNetwork(NamedTuple):
@@ -39,15 +38,12 @@ def quantize(
 
     .. math:: \hat W_f = s_f \,\mathrm{round}(W_f / s_f), \qquad s_f = \max |W_f| / (2^{bits - 1} - 1)
 
-    Args:
-        target: the network; a copy is changed.
-        layers: as in :class:`NeRN`.
-        bits: 2 to 8; integers are packed, for example two of 4 bits into a byte. Scales are float32.
-        all_weights: round every parameter of two or more dims, including those of linear layers, but no biases and
-            buffers. This is the size of a quantized file of the whole network.
+    Scales are float32; integers are packed, for example two of 4 bits into a byte. With ``all_weights`` every parameter
+    of two or more dims is rounded, including those of linear layers, but no biases and buffers: this is the size of a
+    quantized file of the whole network.
 
     Raises:
-        LayerError, ValueError: layers as :class:`NeRN`; other bits.
+        LayerError, ValueError: layers as :class:`NeRN`; bits outside 2 to 8.
 
     Example:
         >>> found = quantize(nn.Sequential(nn.Conv2d(3, 8, 3)), bits=4)
@@ -58,8 +54,7 @@ def quantize(
     """
     _check_bits(bits)
     represented_layers = convolutions(target, layers)
-    with exclusive():
-        model = copy.deepcopy(target_behind(target))
+    model = copy_target(target)
     weights = {layer.name: model.get_parameter(parameter_name(layer.name)) for layer in represented_layers}
     if all_weights:
         represented = {id(weight) for weight in weights.values()}
@@ -181,11 +176,9 @@ class SizeReport:
         kept: bytes of biases, statistics, classifier and other weights that are not generated.
         header: bytes of names, shapes and settings.
         target: bytes of a safetensors file of the target's whole state.
-        int8: bytes of the same with the *represented* weights as int8 and a float32 scale for each filter; all others
-            are float32, as in the NeRN's file.
+        int8: bytes of the same with the *represented* weights as int8 (:func:`quantize`).
         int8_relative_error: of the represented weights as int8.
-        int8_all: bytes of a file in which *all* weights of two or more dims are int8, with a float32 scale for each
-            first index; biases and buffers are not rounded.
+        int8_all: bytes of the same with ``all_weights`` as int8.
         int8_all_relative_error: of all weights as int8, over these.
         agreement: share of images for which the rebuilt network predicts the target's class, right or wrong; None if
             not measured. Accuracy needs labels, which a NeRN does not use.
@@ -254,13 +247,15 @@ def size_report(
     state = {name: to_cpu(value) for name, value in root.state_dict().items()}
     int8 = quantize(nern.target, [layer.name for layer in nern.layers])
     all_int8 = quantize(nern.target, [layer.name for layer in nern.layers], all_weights=True)
-    names = {layer.name: parameter_name(layer.name) for layer in nern.layers}
-    shares: list[float] | list[None] = [None, None, None]
+    shares: list[float | None] = [None, None, None]
     if images is not None:
-        int8_weights = {name: int8.model.get_parameter(parameter).detach() for name, parameter in names.items()}
-        all_parameters = {name: value.detach() for name, value in all_int8.model.named_parameters()}
-        with torch.no_grad():
-            shares = _agreements(nern, [(nern.weights(), {}), (int8_weights, {}), ({}, all_parameters)], images)
+        with protect(nern.target), torch.no_grad():
+            root.eval()
+            model, weights = Distillation(nern.target, root, nern.layers), nern.weights()
+            images = check_images(images).to(next(iter(weights.values())))
+            rounded = ({name: p.detach() for name, p in one.model.named_parameters()} for one in (int8, all_int8))
+            candidates = [(weights, {}), *(({}, parameters) for parameters in rounded)]
+            shares = [model.agreement(w, images, parameters=parameters)[0] for w, parameters in candidates]
     return SizeReport(
         represented=sum(layer.weights for layer in nern.layers),
         parameters=sum(p.numel() for p in nern.predictor.parameters()),
@@ -279,21 +274,3 @@ def size_report(
         int8_all_agreement=shares[2],
         judged_on="" if images is None else f"{len(images):,} {kind}",
     )
-
-
-def _agreements(
-    nern: KernelNetwork, candidates: list[tuple[dict[str, Tensor], dict[str, Tensor]]], images: Tensor
-) -> list[float]:
-    """Return the share of images for which the target predicts the same class with each candidate's weights.
-
-    A candidate is the weights of represented layers and other parameters, under their full names.
-    """
-    root = target_behind(nern.target)
-    weight = next(iter(candidates[0][0].values()))
-    with protect(nern.target):
-        root.eval()
-        model = Distillation(nern.target, root, nern.layers)
-        return [
-            model.agreement(weights, check_images(images).to(weight), parameters=parameters).share
-            for weights, parameters in candidates
-        ]

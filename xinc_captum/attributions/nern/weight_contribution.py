@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..._compat import LayerAttribution
 from ...batch import Batch, OutputFn, call_model, chunks, one_score_a_row, select_output, settle_arguments
 from ...hooks import LayerError, exchange
-from ...inr.training import check_finite
+from ...inr.training import check_at_least_one, check_finite
 from ...selectors import python_index
 from ..base import attribution_context, captum_method, plain
 from .kernel_canvas import KernelCanvas
@@ -95,8 +95,8 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
       the difference among them. It does not add up over neurons.
 
     The first three modes do not predict the fourth: a neuron contributes to all kernels, so its removal is a large
-    step. Over the neurons of two networks of digits, rank correlations of "gradient" with removal were .66 on average
-    in one (.44 to .90 between images) and .33 in the other (.05 to .57).
+    step. In two networks of digits, rank correlations of "gradient" with removal over neurons were .66 (.44 to .90
+    between images) and .33 (.05 to .57).
 
     Args:
         nern: a fitted :class:`NeRN`; the weights of its target are not used.
@@ -114,9 +114,8 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
         >>> from xinc_captum.attributions.nern import NeRN
         >>> target = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.Flatten())
         >>> nern = NeRN(target, hidden=8)
-        >>> WeightContribution(nern, "2").attribute().shape, WeightContribution(nern, mode="removal").attribute(
-        ...     torch.rand(5, 1, 5, 5), target=1).shape
-        (torch.Size([9, 2, 4, 3, 3]), torch.Size([5, 9, 2]))
+        >>> WeightContribution(nern, mode="removal").attribute(torch.rand(5, 1, 5, 5), target=1).shape
+        torch.Size([5, 9, 2])
 
     Source: Ashkenazi et al. (ICLR 2023) for the network; Padmanabhan et al. (CVPR 2024) for the canvas; Sundararajan
     et al. (ICML 2017) for the integral.
@@ -189,10 +188,7 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
             layers). With a selector, the selected entries instead of neurons + 1.
         """
         index = self._select(neuron_selector)
-        if n_steps < 1 or (internal_batch_size is not None and internal_batch_size < 1):
-            raise ValueError(
-                f"n_steps is {n_steps} and internal_batch_size is {internal_batch_size}; expected at least 1 of each."
-            )
+        check_at_least_one(n_steps=n_steps, internal_batch_size=internal_batch_size)
         if baseline not in get_args(Baseline):
             raise ValueError(f"baseline is {baseline!r}; expected 'zero' or 'mean'.")
         if return_convergence_delta and not self.has_convergence_delta():

@@ -218,8 +218,8 @@ class WeightWriter(nn.Module):
             limit: the caller's ``internal_batch_size``.
             data_tokens: data tokens of each sample that the transformer reads; 0 where the modulations are known.
         """
+        check_at_least_one(internal_batch_size=limit)
         if limit is not None:
-            check_at_least_one(internal_batch_size=limit)
             return limit
         linears = self.base.linears().values()
         widest = max(linear.in_features for linear in linears)
