@@ -158,8 +158,6 @@ class FourierFeatures(nn.Module):
     Symbols: x (rows, in_features) coordinates in [-1, 1]; B (features, in_features), a buffer.
 
     Args:
-        in_features: dims of a coordinate.
-        features: rows of B; the encoding is twice as wide.
         scale: standard deviation of B, in half cycles over the range [-1, 1]; larger values fit finer detail.
         generator: for B; None takes torch's global one.
 
@@ -196,12 +194,8 @@ class NerfFrequencies(nn.Module):
 
     .. math:: \gamma(x) = [\sin(b^k \pi x), \cos(b^k \pi x)]_{k < octaves}
 
-    Symbols: x (rows, in_features) in [-1, 1]; b the base; all sines come before all cosines.
-
-    Args:
-        in_features: dims of a coordinate.
-        octaves: number of frequencies, b^0 to b^(octaves - 1) half cycles a unit.
-        base: ratio of consecutive frequencies; 2 gives octaves, NeRV uses 1.25.
+    Symbols: x (rows, in_features) in [-1, 1]; b the ``base``, 2 for octaves, 1.25 in NeRV. The frequencies are b^0 to
+    b^(octaves - 1) half cycles a unit; all sines come before all cosines.
 
     Example:
         >>> NerfFrequencies(2, 6)(torch.rand(4, 2)).shape
@@ -237,7 +231,6 @@ class LogFrequencies(nn.Module):
     before all sines.
 
     Args:
-        in_features: dims of a coordinate.
         count: number of frequencies, from 1 to ``highest``.
         highest: the last frequency, in units of u / 2π cycles.
         unit: u, in radians; π for images, 1 for radiance fields.

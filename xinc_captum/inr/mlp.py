@@ -3,6 +3,7 @@
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -235,15 +236,13 @@ class Siren(Layers):
             raise ValueError(f"layers is {layers}; expected at least 2, one of them the output layer.")
         self.config = arguments_of(locals(), "seed")
         parts: OrderedDict[str, nn.Module] = OrderedDict()
-        width = in_features
+        widths = [in_features, *[hidden] * (layers - 1), out_features]
         with seeded(seed):
-            for i in range(1, layers + 1):
-                last = i == layers
-                linear = nn.Linear(width, out_features if last else hidden)
+            for i, (width, units) in enumerate(pairwise(widths), start=1):
+                linear = nn.Linear(width, units)
                 bound = 1 / width if i == 1 else (6 / width) ** 0.5 / omega
                 nn.init.uniform_(linear.weight, -bound, bound)
-                parts["output" if last else f"linear{i}"] = linear
-                if not last:
+                parts["output" if i == layers else f"linear{i}"] = linear
+                if i < layers:
                     parts[f"activation{i}"] = Sine(first_omega if i == 1 else omega)
-                width = hidden
         super().__init__(parts)

@@ -37,11 +37,7 @@ def shrinking_widths(width: int, blocks: int, reduction: float = 1.2, least: int
 
     .. math:: w_0 = width, \quad w_{k+1} = \max(\mathrm{round}(w_k / reduction), least)
 
-    Args:
-        width: channels of the first map.
-        blocks: number of blocks after it.
-        reduction: ratio of the widths of consecutive blocks.
-        least: the smallest width.
+    The first map has ``width`` channels, and the result has one more entry than ``blocks``.
 
     Raises:
         ValueError: a width or a reduction that is not positive.

@@ -19,7 +19,6 @@ from ..progress import progress_bar
 
 KIND, WRITER = "training", "a fit with checkpoint="
 FORMAT_1 = "xinc-captum-training-1"  # an archive of torch.save, without a checksum
-_CHUNK = 1 << 24  # numbers that are copied to the CPU in one piece
 B = TypeVar("B")
 
 
@@ -30,7 +29,7 @@ class CheckpointError(store.StoreError):
 def digest(values: Tensor) -> str:
     """Return the sha256 of a tensor's shape and of its values as float32; it is equal on every device."""
     hasher = hashlib.sha256(repr(tuple(values.shape)).encode())
-    for part in values.detach().flatten().split(_CHUNK):
+    for part in values.detach().flatten().split(1 << 24):  # numbers that are copied to the CPU in one piece
         hasher.update(part.float().cpu().numpy().tobytes())
     return hasher.hexdigest()
 
@@ -172,23 +171,12 @@ def train(
 ) -> tuple[int, int]:
     """Run an optimizer in place, and return the steps taken and those of them that a checkpoint held.
 
-    The gradients of the parameters are restored at the end, also after an exception. A killed run continues from
-    ``checkpoint``: on the same CPU with as many threads it ends with bit-identical parameters. A finished run is not
-    repeated.
-
-    Args:
-        model: a checkpoint holds its state dict, under the name ``key``.
-        loss_of: (batch, steps taken) to a scalar loss; or to a scalar loss and what ``losses`` records instead of it.
-        batches: one a step; a resumed run discards those of the steps that it skips.
-        optimizer: of the parameters that are trained.
-        schedule: advanced after each step.
-        losses: (steps, …) zeros that are filled in place; their number is that of the steps.
-        validation: measured every ``every`` steps and after the last.
-        every: steps between two measurements, each followed by a checkpoint.
-        checkpoint: a file to write the run to, and to resume it from.
-        recipe: what decides how the run ends; a checkpoint with another recipe is refused.
-        key: name of the model's state in the checkpoint.
-        show_progress: a bar, where standard error is a terminal.
+    ``loss_of`` maps (batch, steps taken) to a scalar loss, or to that and what ``losses``, zeros of shape (steps, …),
+    records instead of it. ``validation`` is measured every ``every`` steps and after the last. Then a checkpoint is
+    written, with the model's state under the name ``key``. A killed run continues from it: on the same CPU with as many
+    threads it ends with bit-identical parameters. A finished run is not repeated, and a checkpoint with another
+    ``recipe``, which is what decides how the run ends, is refused. The gradients of the parameters are restored at the
+    end, also after an exception.
     """
     steps, resumed_at = len(losses), 0
     if checkpoint is not None and (state := load_run(checkpoint, recipe or {})) is not None:

@@ -42,8 +42,7 @@ def embedding_levels(nern: KernelNetwork, layer: nn.Module | str, *, memory_budg
         torch.Size([3, 6, 4, 3, 3, 3])
     """
     canvas = KernelCanvas(nern, layer, 0, memory_budget=memory_budget).to_tensor()
-    groups, levels = nern.embedding.groups, nern.embedding.levels
-    parts = canvas[:-1].unflatten(0, (groups, levels, 2)).sum(2)
+    parts = canvas[:-1].unflatten(0, (nern.embedding.groups, nern.embedding.levels, 2)).sum(2)
     return EmbeddingLevels(parts, canvas[-1])
 
 
@@ -218,11 +217,10 @@ def with_noise(
     """
     if not relative >= 0:
         raise ValueError(f"relative is {relative}; expected at least 0.")
-    chosen = convolutions(target, layers)
     model = copy_target(target)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for layer in chosen:
+        for layer in convolutions(target, layers):
             weight = model.get_parameter(parameter_name(layer.name))
             noise = torch.randn(weight.shape, generator=generator).to(weight)
             weight.add_(noise * (relative * weight.norm() / noise.norm()))

@@ -116,15 +116,12 @@ class KernelCanvas:
         self.at = at % blocks
         self.units: int = nern.config["hidden"] if self.at else nern.embedding.out_features
         self.shape = (self.units + 1, *self.layer.shape)
-        weight = next(nern.predictor.parameters())
         numbers = (3 * self.units + nern.config["hidden"]) * nern.kernel_size**2
         numbers += blocks * max(nern.config["hidden"], nern.embedding.out_features)
-        self._rows = memory_budget // (numbers * weight.element_size())
+        needed = numbers * next(nern.predictor.parameters()).element_size()
+        self._rows = memory_budget // needed
         if self._rows < 1:
-            raise ValueError(
-                f"memory_budget is {memory_budget:,} bytes; expected at least {numbers * weight.element_size():,}, for "
-                "one kernel."
-            )
+            raise ValueError(f"memory_budget is {memory_budget:,} bytes; expected at least {needed:,}, for one kernel.")
 
     def passes(self) -> Iterator[tuple[slice, GatedPass]]:
         """Yield chunks of the layer's kernels, each with its pass through the predictor."""

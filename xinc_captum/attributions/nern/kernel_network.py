@@ -162,7 +162,7 @@ class KernelNetwork(nn.Module):
             )
             rows = kernel_coordinates([layer.shape for layer in self.layers], coordinates)
             rows_of_layers = rows.split([layer.kernels for layer in self.layers])
-            self._coordinates = {
+            self._coordinates: dict[str, Tensor] = {
                 layer.name: layer_rows[order.ranks(layer.shape)]
                 for layer, order, layer_rows in zip(self.layers, self.orders, rows_of_layers, strict=True)
             }
@@ -190,8 +190,7 @@ class KernelNetwork(nn.Module):
 
     def coordinates(self, layer: nn.Module | str | Convolution) -> Tensor:
         """Return the coordinates of the kernels of a layer, in the order of its weight: (kernels, 3) float64."""
-        rows: Tensor = self._coordinates[self.layer(layer).name]
-        return rows
+        return self._coordinates[self.layer(layer).name]
 
     def embedded(self, layer: nn.Module | str | Convolution, piece: slice = slice(None)) -> Tensor:
         """Return the inputs of the predictor for a layer, or for a slice of its kernels: (kernels, in_features)."""

@@ -182,13 +182,7 @@ Kind = Literal["cross-filter", "in-filter", "none"]
 
 @dataclass(frozen=True)
 class LayerOrder:
-    """The order of the kernels of one layer.
-
-    Attributes:
-        filters: (F,) order of the filters; with the next one for "in-filter" only.
-        channels: (F, C) order of each filter's channels.
-        kernels: (F · C,) order of all kernels, "cross-filter" only.
-    """
+    """The order of a layer's kernels: (F,) filters and (F, C) their channels for "in-filter", or all (F · C,)."""
 
     filters: Tensor | None = None
     channels: Tensor | None = None

@@ -132,8 +132,7 @@ class Distillation:
         self, weights: Mapping[str, Tensor], images: Tensor, parameters: Mapping[str, Tensor] | None = None
     ) -> object:
         named = {parameter_name(name): weight for name, weight in weights.items()} | dict(parameters or {})
-        output: object = self.using(named)(images)
-        return output
+        return self.using(named)(images)
 
     def _run_with_maps(self, weights: Mapping[str, Tensor], images: Tensor) -> tuple[list[Tensor], Tensor]:
         try:

@@ -135,11 +135,9 @@ class NeRN(KernelNetwork):
         check_target(self, runs=train_images is not None or val_images is not None)
         sources = image_batches(train_images, recipe)
         options: dict[str, Any] = {"lr": lr, "weight_decay": 1e-3, "betas": (0.9, 0.999)}
-        adam: torch.optim.Optimizer
-        if optimizer == "adamw":
-            adam = torch.optim.AdamW(parameters, **options)
-        else:
-            adam = torch.optim.RAdam(parameters, decoupled_weight_decay=True, **options)
+        if optimizer == "radam":
+            options["decoupled_weight_decay"] = True
+        adam = (torch.optim.RAdam if optimizer == "radam" else torch.optim.AdamW)(parameters, **options)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps, eta_min=1e-6)
         losses = torch.zeros(steps, 3, device=parameters[0].device)
         first = copy.deepcopy(predictor.state_dict())
@@ -222,7 +220,6 @@ class Recipe:
     every: int = 100
 
     def __post_init__(self) -> None:
-        """Check all settings."""
         for name in ("steps", "batch_size", "every", "kernels_per_step", "patience"):
             number = getattr(self, name)
             if number is not None and number < 1:
@@ -357,13 +354,9 @@ def sample_kernels(norms: Tensor, count: int, generator: torch.Generator, *, by_
 
 
 class Evaluation(NamedTuple):
-    """Measurements after a step.
+    """Measurements after a step: ‖Ŵ − W‖ / ‖W‖, the share of images with the target's class, and the mean KL(p ‖ p̂).
 
-    Attributes:
-        step: number of steps taken.
-        relative_error: ‖Ŵ − W‖ / ‖W‖.
-        agreement: share of images with the target's class; None without validation images.
-        divergence: mean KL(p ‖ p̂); None without validation images.
+    The last two are None without validation images.
     """
 
     step: int
@@ -394,7 +387,6 @@ class NernFit:
     report: SizeReport
 
     def __str__(self) -> str:
-        """Return the step of the predictor, and the report."""
         return f"kept the predictor of step {self.kept.step} of {self.steps}\n{self.report}"
 
 

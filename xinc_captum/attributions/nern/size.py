@@ -65,11 +65,8 @@ def quantize(
         }
     changed = {id(weight) for weight in weights.values()}
     shared = {name for name, weight in model.named_parameters(remove_duplicate=False) if id(weight) in changed}
-    tensors = {
-        f"kept.{name}": value
-        for name, value in state_without_layers(model, represented_layers).items()
-        if name not in shared
-    }
+    remaining = state_without_layers(model, represented_layers)
+    tensors = {f"kept.{name}": value for name, value in remaining.items() if name not in shared}
     error = total = 0.0
     with torch.no_grad():
         for name, weight in weights.items():
@@ -177,13 +174,11 @@ class SizeReport:
         header: bytes of names, shapes and settings.
         target: bytes of a safetensors file of the target's whole state.
         int8: bytes of the same with the *represented* weights as int8 (:func:`quantize`).
-        int8_relative_error: of the represented weights as int8.
         int8_all: bytes of the same with ``all_weights`` as int8.
-        int8_all_relative_error: of all weights as int8, over these.
+        int8_relative_error, int8_all_relative_error: of the rounded weights, over these.
         agreement: share of images for which the rebuilt network predicts the target's class, right or wrong; None if
             not measured. Accuracy needs labels, which a NeRN does not use.
-        int8_agreement: with the represented weights as int8.
-        int8_all_agreement: with all weights as int8.
+        int8_agreement, int8_all_agreement: with the represented or all weights as int8.
         judged_on: the images it was measured on, such as "135 pictures"; empty if not measured.
     """
 
@@ -215,7 +210,6 @@ class SizeReport:
         return self.parameters / self.represented
 
     def __str__(self) -> str:
-        """Return four lines, each with bytes, weight error and agreement."""
         lines = (
             ("target", self.target, 0.0, 1.0 if self.judged_on else None),
             (f"NeRN ({self.share:.1%} of the represented weights)", self.total, self.relative_error, self.agreement),

@@ -63,11 +63,10 @@ class WeightScores:
 
     def average_gradients(self, path: Callable[[float], Weights], row: Batch, n_steps: int) -> list[Tensor]:
         """Return ∫₀¹ ∂y/∂W along a path of weights, by the midpoint rule."""
-        sums: list[Tensor] | None = None
-        for step in range(n_steps):
-            gradients = self.gradients(path((step + 0.5) / n_steps), row)
-            sums = gradients if sums is None else [a.add_(b) for a, b in zip(sums, gradients, strict=True)]
-        assert sums is not None  # noqa: S101 - n_steps is at least 1
+        sums = self.gradients(path(0.5 / n_steps), row)
+        for step in range(1, n_steps):
+            for total, gradient in zip(sums, self.gradients(path((step + 0.5) / n_steps), row), strict=True):
+                total.add_(gradient)
         return [total / n_steps for total in sums]
 
 

@@ -93,10 +93,8 @@ class PatchTokens(nn.Module):
     def forward(self, images: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return tokens (B, patches, dim) of images (B, C, H, W), row by row, and the mask of visible ones or None.
 
-        Args:
-            images: of one size.
-            seen: bool, True for visible patches, (patches,) or (B, patches); with ``pixel_mask`` for visible pixels,
-                (H, W) or (B, H, W). Masked values have no effect.
+        ``seen`` is bool, True for visible patches, (patches,) or (B, patches); with ``pixel_mask`` for visible pixels,
+        (H, W) or (B, H, W). Masked values have no effect.
         """
         if images.dim() != 4 or images.shape[1] != self.channels:
             raise ValueError(f"images have shape {tuple(images.shape)}; expected (N, {self.channels}, H, W).")
@@ -237,12 +235,10 @@ class TransINR(WeightGenerator):
         return tuple(self.get_buffer(f"mean_modulation{i}") for i in range(len(self.writer.rows)))
 
     def forward(self, images: Tensor, seen: Tensor | None = None, size: tuple[int, int] | None = None) -> Tensor:
-        """Return the reconstructions of ``images`` by their generated networks: (B, C, H, W), not clamped.
+        """Return the reconstructions of ``images``, in [0, 1], by their generated networks: (B, C, H, W), not clamped.
 
-        Args:
-            images: (B, C, H, W), floats in [0, 1].
-            seen: mask of visible patches or pixels (:class:`~xinc_captum.attributions.trans_inr.PatchTokens`).
-            size: of the output; None is the size of ``images``.
+        ``seen`` is the mask of visible patches or pixels (:meth:`PatchTokens.forward`). The output has the ``size``, or
+        that of ``images``.
         """
         output_size = size or (images.shape[-2], images.shape[-1])
         return self.paint(self.weights(self.modulations(images, seen)), output_size)

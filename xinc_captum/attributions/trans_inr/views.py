@@ -23,13 +23,9 @@ def camera_rays(poses: Tensor, focal: float, size: tuple[int, int]) -> tuple[Ten
 
     .. math:: o = t, \qquad d = R\, \bigl(\tfrac{j + 1/2 - W/2}{f},\ -\tfrac{i + 1/2 - H/2}{f},\ -1\bigr)^T
 
-    Symbols: i a row, j a column; the camera looks along its own -z, y up. d is not of length 1: depth is measured along
-    the camera's axis.
-
-    Args:
-        poses: (…, 3, 4), [R | t], from the camera to the world.
-        focal: f, in pixels.
-        size: (H, W).
+    Symbols: poses [R | t] (…, 3, 4), from the camera to the world; f the focal length in pixels; (H, W) the size; i a
+    row, j a column. The camera looks along its own -z, y up. d is not of length 1: depth is measured along the camera's
+    axis.
 
     Raises:
         ValueError: poses of another shape, or a focal length at or below 0.
@@ -68,11 +64,8 @@ def ray_colours(raw: Tensor, depths: Tensor) -> Tensor:
     .. math:: \Sigma_i w_i\, \mathrm{sigmoid}(rgb_i) + 1 - \Sigma_i w_i, \qquad
         w_i = e^{-\Sigma_{j<i} \sigma_j \delta_j} (1 - e^{-\sigma_i \delta_i})
 
-    Symbols: σ = relu of the last number; δ the distance in depth to the next sample, 0.001 after the last.
-
-    Args:
-        raw: outputs of the field, colour and density before their activations.
-        depths: (samples,), increasing.
+    Symbols: rgb and σ = relu of the last number, ``raw`` outputs of the field; δ the distance in increasing depth
+    (samples,) to the next sample, 0.001 after the last.
 
     Raises:
         ValueError: other shapes.
@@ -251,11 +244,7 @@ class RayTransINR(WeightGenerator):
     def forward(self, views: Tensor, poses: Tensor, target_poses: Tensor, focal: float) -> Tensor:
         """Return other views of the scenes: (B, T, 3, H, W).
 
-        Args:
-            views: (B, V, 3, H, W), floats in [0, 1].
-            poses: (B, V, 3, 4), of the cameras of the views.
-            target_poses: (B, T, 3, 4), of the cameras of the output.
-            focal: of all cameras, in pixels.
+        Views (B, V, 3, H, W) are in [0, 1], poses are (B, V, 3, 4), and ``target_poses`` of the output (B, T, 3, 4).
         """
         weights = self.weights(views, poses, focal)
         origins, directions = camera_rays(target_poses.to(self.writer.tokens), focal, self.size)
