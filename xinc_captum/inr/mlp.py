@@ -34,7 +34,7 @@ def activation_maker(activation: str | Callable[[], nn.Module]) -> Callable[[], 
 
 
 def arguments_of(values: Mapping[str, Any], *without: str) -> dict[str, Any]:
-    """Return the arguments of a constructor, from its ``locals()`` before any other name is assigned."""
+    """Return the arguments of a method, from its ``locals()`` before any other name is assigned."""
     return {name: value for name, value in values.items() if name not in ("self", "__class__", *without)}
 
 

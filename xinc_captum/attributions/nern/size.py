@@ -238,7 +238,6 @@ def size_report(
         section: sum(t.numel() * t.element_size() for name, t in tensors.items() if name.startswith(f"{section}."))
         for section in ("predictor", "order", "kept")
     }
-    state = {name: to_cpu(value) for name, value in root.state_dict().items()}
     int8 = quantize(nern.target, [layer.name for layer in nern.layers])
     all_int8 = quantize(nern.target, [layer.name for layer in nern.layers], all_weights=True)
     shares: list[float | None] = [None, None, None]
@@ -258,7 +257,7 @@ def size_report(
         permutation=bytes_of["order"],
         kept=bytes_of["kept"],
         header=store.tensor_file_bytes(tensors, kind=KIND, metadata=note) - sum(bytes_of.values()),
-        target=len(save(state)),
+        target=len(save({name: to_cpu(value) for name, value in root.state_dict().items()})),
         int8=int8.bytes,
         int8_relative_error=int8.relative_error,
         int8_all=all_int8.bytes,
