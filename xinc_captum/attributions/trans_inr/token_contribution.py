@@ -363,12 +363,10 @@ def modulation_tokens(model: TransINR, layer: int | None) -> TokenIds:
 def patch_masks(model: TransINR, size: tuple[int, int]) -> Tensor:
     """Return the pixels of each patch: (patches, H, W), 0 or 1; a pixel belongs to one patch."""
     rows, columns = model.tokens.grid(size)
-    like = model.tokens.places
+    like, padding = model.tokens.places, model.tokens.padding
     y, x = (
-        (torch.arange(side, device=like.device) + model.tokens.padding) // step == k[:, None]
-        for side, step, k in zip(
-            size, model.tokens.patch, (torch.arange(n, device=like.device) for n in (rows, columns)), strict=True
-        )
+        (torch.arange(side, device=like.device) + padding) // step == torch.arange(n, device=like.device)[:, None]
+        for side, step, n in zip(size, model.tokens.patch, (rows, columns), strict=True)
     )
     return (y.reshape(rows, 1, -1, 1) & x.reshape(1, columns, 1, -1)).flatten(0, 1).to(like)
 

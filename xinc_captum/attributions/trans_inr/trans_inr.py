@@ -166,8 +166,8 @@ class TransINR(WeightGenerator):
         channels: C; also ``size``, ``patch``, ``padding`` and ``pixel_mask`` as for :class:`PatchTokens`.
         dim: width of a token; also ``depth``, ``heads``, ``head_dim``, ``ff`` and ``groups`` as for
             :class:`WeightWriter`.
-        hidden: units of the generated network's hidden layers; also ``layers``, ``count`` and ``highest`` as for
-            :class:`~xinc_captum.inr.HypoNet`.
+        hidden: units of the generated network's hidden layers; ``layers`` counts its Linear layers with the output
+            layer, and ``count`` and ``highest`` are those of :class:`~xinc_captum.inr.HypoNet`.
         init_std: of the initial tokens and position embeddings.
         seed: for the weights; None takes torch's global generator.
 

@@ -106,7 +106,7 @@ def identical_inits(model: TransINR, count: int, *, seed: int = 0) -> list[HypoN
 def neuron_canvases(inrs: list[HypoNet], size: tuple[int, int], layer: int = -2) -> Tensor:
     """Return the contribution of each neuron of a layer to each network's image: (B, neurons, C, H, W).
 
-    The networks have one architecture. An unknown layer, with -2 the last hidden one, raises ValueError.
+    The networks have one architecture. Layer -2 is the last hidden one; an unknown layer raises ValueError.
 
     Example:
         >>> neuron_canvases(TransINR(hidden=16, groups=4).generate(torch.rand(3, 1, 8, 8)), (8, 8)).shape

@@ -184,8 +184,8 @@ class RayTransINR(WeightGenerator):
         samples: along a ray.
         dim: width of a token; also ``depth``, ``heads``, ``head_dim``, ``ff`` and ``groups`` as for
             :class:`WeightWriter`.
-        hidden: units of the field's hidden layers; also ``layers``, ``count`` and ``highest`` (the paper has 1 to 256
-            radians a unit) as for :class:`~xinc_captum.inr.HypoNet`.
+        hidden: units of the field's hidden layers; ``layers``, ``count`` and ``highest`` as for :class:`.TransINR` (the
+            paper has 1 to 256 radians a unit).
         ray_count: frequencies of a ray's coordinates, an octave apart, from 1 radian per half the range of depths.
         init_std: of the weight tokens.
         seed: for the weights; None takes torch's global generator.
