@@ -26,7 +26,7 @@ from xinc_captum.attributions.trans_inr import (
     mean_psnr,
     neuron_canvases,
 )
-from xinc_captum.attributions.trans_inr.contributions import flatten_modulations, unflatten_modulations
+from xinc_captum.attributions.trans_inr.token_contribution import flatten_modulations, unflatten_modulations
 from xinc_captum.metrics import correspondence, region_agreement, region_use
 from xinc_captum.zoo import fashion_mnist, mnist_digits
 

@@ -33,8 +33,7 @@ from xinc_captum import (
 )
 from xinc_captum.attributions.accentuation import Crops
 from xinc_captum.attributions.linking import Pairs
-from xinc_captum.inr import coordinates
-from xinc_captum.inr.rendering import ray_weights
+from xinc_captum.inr import coordinates, ray_weights
 
 COMPARED = ("Grad-CAM", "Guided Grad-CAM", "Integrated Gradients", "Feature Accentuation", "random map")
 

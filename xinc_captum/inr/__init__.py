@@ -1,11 +1,18 @@
 """Implicit neural representations of images and videos, and how to fit them."""
 
-from .checkpoint import Loaded, load, save
-from .coordinates import FourierFeatures, LogFrequencies, NerfFrequencies, coordinates, pixel_centres, times
-from .fit import Fit, VideoFit, fit, fit_video, psnr, render, render_video
+from .coordinates import (
+    FourierFeatures,
+    LogFrequencies,
+    NerfFrequencies,
+    coordinates,
+    pixel_centres,
+    ray_samples,
+    ray_weights,
+    times,
+)
+from .fit import Fit, Loaded, VideoFit, fit, fit_video, load, psnr, render, render_video, save
 from .mlp import FourierMLP, HypoNet, Sine, Siren
 from .nerv import HNeRV, NeRV, shrinking_widths
-from .rendering import ray_samples, ray_weights
 from .training import CheckpointError
 
 __all__ = [

@@ -1,6 +1,7 @@
-"""Pixel grids, times of frames, and encodings of coordinates."""
+"""Pixel grids, rays through pixels, times of frames, and encodings of coordinates."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +14,12 @@ def coordinates(
 
     .. math:: x_d = 2 i_d / (\max(size) - 1) - 1
 
-    Symbols: i_d the pixel's index along axis d. Pixel centres; every axis is divided by the *longer* side, so that
-    pixels are square: the longer axis spans [-1, 1], the shorter one starts at -1 and ends early (as XINC's released
-    code does). The same image at twice the size covers the same range.
+    Symbols: i_d the pixel's index along axis d. Every axis is divided by the *longer* side, so that pixels are square:
+    the longer axis spans [-1, 1], the shorter one starts at -1 and ends early (as XINC's released code does). The same
+    image at twice the size covers the same range.
 
     Args:
-        size: (H, W), (L,) or (D, H, W); the axes of a coordinate come in this order.
+        size: (H, W), (L,) or (D, H, W), the order of the axes of a coordinate.
         dtype: float dtype; None is torch's default.
         device: of the result.
 
@@ -29,11 +30,8 @@ def coordinates(
         >>> coordinates((2, 3))[-1]
         tensor([0., 1.])
     """
-    if not size or min(size) < 1:
-        raise ValueError(f"size is {size}; expected at least one side, each of at least 1 pixel.")
-    span = max(max(size) - 1, 1)
-    axes = [torch.arange(s, dtype=dtype or torch.get_default_dtype(), device=device) / span * 2 - 1 for s in size]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, len(size))
+    dtype = dtype or torch.get_default_dtype()
+    return _grid(size, lambda s: torch.arange(s, dtype=dtype, device=device) / max(max(size) - 1, 1) * 2 - 1)
 
 
 def pixel_centres(
@@ -43,16 +41,8 @@ def pixel_centres(
 
     .. math:: x_d = (2 i_d + 1) / size_d - 1
 
-    Symbols: i_d the pixel's index along axis d. Every axis spans [-1, 1], whatever the shape of the image. This is
+    Arguments and errors as :func:`coordinates`, but every axis spans [-1, 1], whatever the shape of the image. This is
     the grid of :class:`xinc_captum.attributions.trans_inr.TransINR`.
-
-    Args:
-        size: (H, W), (L,) or (D, H, W); the axes of a coordinate come in this order.
-        dtype: float dtype; None is torch's default.
-        device: of the result.
-
-    Raises:
-        ValueError: a side below 1.
 
     Example:
         >>> pixel_centres((2, 4))[-1]
@@ -60,11 +50,14 @@ def pixel_centres(
 
     Source: Chen & Wang (ECCV 2022), released code.
     """
+    dtype = dtype or torch.get_default_dtype()
+    return _grid(size, lambda s: (2 * torch.arange(s, dtype=dtype, device=device) + 1) / s - 1)
+
+
+def _grid(size: tuple[int, ...], axis: Callable[[int], Tensor]) -> Tensor:
     if not size or min(size) < 1:
         raise ValueError(f"size is {size}; expected at least one side, each of at least 1 pixel.")
-    dtype = dtype or torch.get_default_dtype()
-    axes = [(2 * torch.arange(s, dtype=dtype, device=device) + 1) / s - 1 for s in size]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, len(size))
+    return torch.stack(torch.meshgrid(*map(axis, size), indexing="ij"), dim=-1).reshape(-1, len(size))
 
 
 def times(frames: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
@@ -72,10 +65,7 @@ def times(frames: int, *, dtype: torch.dtype | None = None, device: torch.device
 
     .. math:: t_i = i / (frames - 1)
 
-    Args:
-        frames: their number.
-        dtype: float dtype; None is torch's default.
-        device: of the result.
+    ``dtype`` and ``device`` as in :func:`coordinates`.
 
     Raises:
         ValueError: no frames.
@@ -90,6 +80,76 @@ def times(frames: int, *, dtype: torch.dtype | None = None, device: torch.device
     return (index / max(frames - 1, 1))[:, None]
 
 
+def ray_samples(
+    size: tuple[int, int],
+    samples: int,
+    *,
+    turn: float = 0.0,
+    half: float = 1.0,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    r"""Return sample points on parallel rays through the pixels of an image: (H·W, samples, 3), as (y, x, z).
+
+    .. math:: p_{r,i} = R(turn) \, (y_r, x_r, z_i), \qquad z_i = half \, (2 (i + 1/2) / samples - 1)
+
+    Symbols: r a ray, one a pixel, row-major; i a sample, nearest first; R turns the camera about the vertical axis.
+    The shorter side of the image and the depth span [-half, half]; samples are 2 half / samples apart.
+
+    Args:
+        size: (H, W).
+        samples: along each ray.
+        turn: angle of the camera, in radians.
+        half: half the side of the rendered cube.
+        dtype: float dtype; None is torch's default.
+        device: of the result.
+
+    Raises:
+        ValueError: no pixels or no samples.
+
+    Example:
+        >>> ray_samples((2, 2), 1)[0]
+        tensor([[-0.5000, -0.5000,  0.0000]])
+    """
+    if min(*size, samples) < 1:
+        raise ValueError(f"size is {size} with {samples} samples a ray; expected at least one of each.")
+    dtype = dtype or torch.get_default_dtype()
+    pixel = 2 * half / min(size)
+    y, x = ((torch.arange(n, dtype=dtype, device=device) + 0.5 - n / 2) * pixel for n in size)
+    z = ((torch.arange(samples, dtype=dtype, device=device) + 0.5) / samples * 2 - 1) * half
+    y, x, z = (axis.reshape(-1, samples) for axis in torch.meshgrid(y, x, z, indexing="ij"))
+    angle = torch.tensor(turn, dtype=dtype, device=device)
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([y, cos * x - sin * z, sin * x + cos * z], -1)
+
+
+def ray_weights(density: Tensor, spacing: float | Tensor) -> Tensor:
+    r"""Return the weight of each sample in its pixel: (rays, samples, 1), between 0 and 1, at most 1 along a ray.
+
+    .. math:: w_i = e^{-\sum_{j<i} \sigma_j \delta} \, (1 - e^{-\sigma_i \delta})
+
+    A pixel is Σ_i w_i · colour_i, plus the background. The formula consists of sums, exponentials and one product, so
+    every rule supports it; ``Secant`` needs ``products="halves"`` or a detached density.
+
+    Args:
+        density: σ >= 0, (rays, samples, 1), nearest sample first.
+        spacing: δ, distance between samples; a number or (rays, samples, 1).
+
+    Raises:
+        ValueError: density of another shape.
+
+    Example:
+        >>> ray_weights(torch.full((1, 2, 1), 0.6931472), 1.0).flatten()
+        tensor([0.5000, 0.2500])
+
+    Source: Max, "Optical models for direct volume rendering" (1995); Mildenhall et al., "NeRF" (ECCV 2020), eq. 3.
+    """
+    if density.dim() != 3 or density.shape[-1] != 1:
+        raise ValueError(f"density has shape {tuple(density.shape)}; expected (rays, samples, 1).")
+    depth = density * spacing
+    return torch.exp(depth - depth.cumsum(1)) * (1 - torch.exp(-depth))
+
+
 class FourierFeatures(nn.Module):
     r"""Random Fourier features of coordinates.
 
@@ -98,8 +158,6 @@ class FourierFeatures(nn.Module):
     Symbols: x (rows, in_features) coordinates in [-1, 1]; B (features, in_features), a buffer.
 
     Args:
-        in_features: dims of a coordinate.
-        features: rows of B; the encoding is twice as wide.
         scale: standard deviation of B, in half cycles over the range [-1, 1]; larger values fit finer detail.
         generator: for B; None takes torch's global one.
 
@@ -136,12 +194,8 @@ class NerfFrequencies(nn.Module):
 
     .. math:: \gamma(x) = [\sin(b^k \pi x), \cos(b^k \pi x)]_{k < octaves}
 
-    Symbols: x (rows, in_features) in [-1, 1]; b the base; all sines come before all cosines.
-
-    Args:
-        in_features: dims of a coordinate.
-        octaves: number of frequencies, b^0 to b^(octaves - 1) half cycles a unit.
-        base: ratio of consecutive frequencies; 2 gives octaves, NeRV uses 1.25.
+    Symbols: x (rows, in_features) in [-1, 1]; b the ``base``, 2 for octaves, 1.25 in NeRV. The frequencies are b^0 to
+    b^(octaves - 1) half cycles a unit; all sines come before all cosines.
 
     Example:
         >>> NerfFrequencies(2, 6)(torch.rand(4, 2)).shape
@@ -177,9 +231,8 @@ class LogFrequencies(nn.Module):
     before all sines.
 
     Args:
-        in_features: dims of a coordinate.
         count: number of frequencies, from 1 to ``highest``.
-        highest: the last of them, in units of u / 2π cycles.
+        highest: the last frequency, in units of u / 2π cycles.
         unit: u, in radians; π for images, 1 for radiance fields.
 
     Raises:

@@ -1,18 +1,24 @@
-"""Fit images and videos."""
+"""Fit networks to images and videos, render them, and save and load them."""
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import store
 from .coordinates import coordinates, times
-from .nerv import HNeRV
+from .mlp import FourierMLP, HypoNet, Siren
+from .nerv import HNeRV, NeRV
 from .training import Validation, architecture_digest, check_at_least_one, decibels, digest, epoch_batches, train
+
+Network = FourierMLP | Siren | NeRV | HNeRV | HypoNet
+KINDS: dict[str, type[Network]] = {kind.__name__: kind for kind in (FourierMLP, Siren, NeRV, HNeRV, HypoNet)}
+KIND, WRITER = "inr", "xinc_captum.inr.save()"
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,7 @@ def psnr(image: Tensor, reference: Tensor) -> float:
         >>> round(psnr(torch.full((3, 2, 2), 0.5), torch.full((3, 2, 2), 0.6)), 2)
         20.0
     """
-    error = F.mse_loss(image.float(), reference.float()).item()
-    return decibels(error)
+    return decibels(F.mse_loss(image.float(), reference.float()).item())
 
 
 def render(model: nn.Module, size: tuple[int, ...], *, batch_size: int = 1 << 16) -> Tensor:
@@ -81,7 +86,7 @@ def fit(
     Args:
         model: (rows, dims) to (rows, C).
         image: (C, *size), floats in [0, 1]; moved to the model's device and dtype.
-        steps: optimizer steps, the length of the schedule.
+        steps: the length of the schedule.
         lr: first learning rate.
         batch_size: pixels a step; None takes all of them up to 65,536, and 16,384 of a larger image.
         target_psnr: stop once the whole image reaches this many decibels; checked every 50 steps.
@@ -89,8 +94,7 @@ def fit(
         show_progress: a bar with the current PSNR, where standard error is a terminal.
 
     Raises:
-        TypeError: an integer image.
-        ValueError: values outside [0, 1] or not finite, or a model that does not return (rows, C).
+        TypeError, ValueError: an integer image, values outside [0, 1] or not finite, or another output of the model.
 
     Example:
         >>> from xinc_captum.inr import FourierMLP
@@ -98,18 +102,28 @@ def fit(
         >>> result.steps
         5
     """
-    check_image(image)
+    _check_image(image)
     weight = next(model.parameters())
     size = tuple(image.shape[1:])
     pixels = image.to(weight).flatten(1).T.contiguous()
     grid = coordinates(size, dtype=weight.dtype, device=weight.device)
-    _check_model(model, grid, pixels)
+    channels, dims = pixels.shape[1], grid.shape[1]
+    try:
+        output = _first_output(model, grid)
+    except RuntimeError as error:
+        raise ValueError(
+            f"the model cannot take coordinates of shape (rows, {dims}): {error}. Build it with in_features={dims}."
+        ) from error
+    if output != (1, channels):
+        raise ValueError(
+            f"the model returns {output} for one pixel, but the image has {channels} channels; build it with "
+            f"out_features={channels}."
+        )
     if batch_size is None and len(grid) > 1 << 16:
         batch_size = 1 << 14
     generator = torch.Generator(weight.device).manual_seed(seed)
-    parameters = [p for p in model.parameters() if p.requires_grad]
     # A short memory of squared gradients: 3 to 4 dB more than with 0.99 or 0.999 after 400 full-batch steps on a photo.
-    optimizer = torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.95))
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     losses = torch.zeros(steps, dtype=weight.dtype, device=weight.device)
 
@@ -154,13 +168,7 @@ class _TargetPsnr(Validation):
         return f"{value:.2f} dB"
 
 
-def check_image(image: Tensor) -> None:
-    """Check that an image is (C, *size) floats in [0, 1].
-
-    Raises:
-        TypeError: not a float tensor.
-        ValueError: no channels or pixels, not finite, or outside [0, 1].
-    """
+def _check_image(image: Tensor) -> None:
     if not isinstance(image, Tensor) or not image.is_floating_point():
         kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
         raise TypeError(f"image is {kind}; expected a float tensor in [0, 1]: divide 8-bit pixels by 255.")
@@ -173,33 +181,21 @@ def check_image(image: Tensor) -> None:
         raise ValueError(f"image values lie in [{low:g}, {high:g}]; expected [0, 1]: divide 8-bit pixels by 255.")
 
 
-def _check_model(model: nn.Module, grid: Tensor, pixels: Tensor) -> None:
+def _first_output(model: nn.Module, rows: Tensor) -> tuple[int, ...] | str:
+    """Return the shape of the model's output for the first row, or the class of an output that is not a tensor."""
     with torch.no_grad():
-        try:
-            output = model(grid[:1])
-        except RuntimeError as error:
-            raise ValueError(
-                f"the model cannot take coordinates of shape (rows, {grid.shape[1]}): {error}. Build it with "
-                f"in_features={grid.shape[1]}."
-            ) from error
-    if not isinstance(output, Tensor) or tuple(output.shape) != (1, pixels.shape[1]):
-        described = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ValueError(
-            f"the model returns {described} for one pixel, but the image has {pixels.shape[1]} channels; build it with "
-            f"out_features={pixels.shape[1]}."
-        )
+        output = model(rows[:1])
+    return tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
 
 
 @dataclass(frozen=True)
 class VideoFit:
-    """Result of :func:`fit_video`.
+    """Result of :func:`fit_video`, like a :class:`Fit`, with ``psnr`` of the whole video.
 
     Attributes:
-        psnr: of the whole video, in decibels.
         frame_psnr: of each frame.
         steps: optimizer steps taken, including those before a resumption.
         resumed_at: step of the checkpoint that the run was resumed from; 0 without one.
-        curve: PSNR of each batch before its step.
         size: (frames, H, W).
     """
 
@@ -214,10 +210,7 @@ class VideoFit:
 def render_video(model: nn.Module, inputs: Tensor | int, *, batch_size: int = 8) -> Tensor:
     """Return the frames of a video network: (rows, C, H, W), on the model's device, not clamped.
 
-    Args:
-        model: maps one row to one frame.
-        inputs: rows for the model, or the number of frames, whose :func:`times` are the rows.
-        batch_size: frames in one call of the model.
+    ``inputs`` are rows for the model, or the number of frames, whose :func:`times` are the rows.
 
     Example:
         >>> from xinc_captum.inr import NeRV
@@ -250,26 +243,22 @@ def fit_video(
     Adam with a one-cycle schedule: the learning rate rises to ``lr`` over the first 30 % of the steps and falls to
     zero. Training flags, gradients and the global random state are restored.
 
-    With ``checkpoint`` a run that was killed continues from the last checkpoint. On the same CPU with as many threads
-    it ends with bit-identical parameters; elsewhere rounding differs. A finished run is not repeated.
-
     Args:
         model: maps rows to frames: a ``NeRV``, an ``HNeRV``, or any other module.
         frames: (T, C, H, W), floats in [0, 1], T >= 2; moved to the model's device and dtype.
         inputs: one row a frame; None is the frames themselves for an ``HNeRV``, and :func:`times` for all others.
-        steps: optimizer steps, the length of the schedule.
+        steps: the length of the schedule.
         lr: the highest learning rate.
         batch_size: frames a step.
         seed: for the order of the frames.
-        checkpoint: a file to write the run to, and to resume it from.
+        checkpoint: a file to write the run to; a killed run continues from it, a finished one is not repeated. On the
+            same CPU with as many threads the parameters end bit-identical; elsewhere rounding differs.
         every: steps between two checkpoints.
         show_progress: a bar with the current PSNR, where standard error is a terminal.
 
     Raises:
-        TypeError: integer frames.
-        ValueError: one frame, values outside [0, 1] or not finite, a model that does not return such frames, or
-            numbers below 1.
-        CheckpointError: a checkpoint of another model, video or setting, a damaged one, or one that cannot be written.
+        TypeError, ValueError: frames or a model as in :func:`fit`, one frame, or numbers below 1.
+        CheckpointError: a checkpoint of another run, a damaged one, or one that cannot be written.
 
     Example:
         >>> from xinc_captum.inr import NeRV
@@ -281,18 +270,29 @@ def fit_video(
     Source: Chen et al., "NeRV" (NeurIPS 2021), sec. 3; the schedule is Smith & Topin's (arXiv 1708.07120).
     """
     check_at_least_one(steps=steps, batch_size=batch_size, every=every)
-    _check_frames(frames)
+    _check_image(frames)
+    if frames.dim() != 4 or len(frames) < 2:
+        raise ValueError(
+            f"frames have shape {tuple(frames.shape)}; expected (T, C, H, W) with at least 2 frames. A single "
+            "image is for fit()."
+        )
     weight = next(model.parameters())
     target = frames.to(weight)
     if inputs is None:
         inputs = target if isinstance(model, HNeRV) else times(len(frames))
     rows = inputs.to(weight)
-    _check_video_model(model, rows, target)
+    if len(rows) != len(target):
+        raise ValueError(f"inputs have {len(rows)} rows for {len(target)} frames; expected one row a frame.")
+    output = _first_output(model, rows)
+    if output != target[:1].shape:
+        raise ValueError(
+            f"the model returns {output} for one row, but a frame is {tuple(target.shape[1:])}; "
+            "expected (1, C, H, W). Build it with size=(H, W) and channels=C of the frames."
+        )
     batch_size = min(batch_size, len(target))
-    parameters = [p for p in model.parameters() if p.requires_grad]
     # A short memory of squared gradients: 3.7 dB more than with 0.999 after 600 steps on a real clip. Runs with 0.999
     # diverged at learning rates that are stable with 0.95.
-    optimizer = torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.95))
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     recipe: dict[str, Any] = {"steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed}
     recipe |= {"model": architecture_digest(model), "frames": digest(frames), "inputs": digest(inputs)}
@@ -321,23 +321,65 @@ def fit_video(
     return VideoFit(psnr(rendered, target), frame_psnr, steps, resumed_at, curve, (len(target), *target.shape[2:]))
 
 
-def _check_frames(frames: Tensor) -> None:
-    check_image(frames)
-    if frames.dim() != 4 or len(frames) < 2:
-        raise ValueError(
-            f"frames have shape {tuple(frames.shape)}; expected (T, C, H, W) with at least 2 frames. A single "
-            "image is for fit()."
-        )
+class Loaded(NamedTuple):
+    """A network, and the size of the image or video that it was fitted to."""
+
+    model: Network
+    size: tuple[int, ...]
 
 
-def _check_video_model(model: nn.Module, rows: Tensor, target: Tensor) -> None:
-    if len(rows) != len(target):
-        raise ValueError(f"inputs have {len(rows)} rows for {len(target)} frames; expected one row a frame.")
-    with torch.no_grad():
-        output = model(rows[:1])
-    if not isinstance(output, Tensor) or output.shape != target[:1].shape:
-        described = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ValueError(
-            f"the model returns {described} for one row, but a frame is {tuple(target.shape[1:])}; "
-            "expected (1, C, H, W). Build it with size=(H, W) and channels=C of the frames."
+def save(model: Network, path: str | Path, *, size: tuple[int, ...], dtype: torch.dtype | None = None) -> None:
+    """Write ``model`` with the ``size`` of its image, or (frames, H, W) of its video.
+
+    Args:
+        model: a network of this package, with an activation that has a name.
+        path: the file to write or replace atomically; a missing folder is created.
+        size: :func:`load` returns it with the model.
+        dtype: of the weights in the file; ``torch.float16`` halves their size. Buffers keep their dtype, and
+            :func:`load` restores the model's dtype.
+
+    Raises:
+        TypeError, StoreError: another model; a file that cannot be written.
+    """
+    kind = type(model).__name__
+    if kind not in KINDS:
+        raise TypeError(
+            f"model is a {kind}; expected one of {', '.join(KINDS)}. Save others with safetensors directly."
         )
+    activation = model.config.get("activation", "")
+    if not isinstance(activation, str):
+        raise TypeError(
+            f"the model's activation is {activation!r}; expected the name of an activation, which a file can hold."
+        )
+    weights = {name for name, _ in model.named_parameters()}
+    tensors = {
+        name: tensor.detach().to("cpu", dtype if name in weights else None).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    dtype_name = str(next(model.parameters()).dtype).removeprefix("torch.")
+    note = {"kind": kind, "config": model.config, "size": list(size), "dtype": dtype_name}
+    store.write_tensors(path, tensors, kind=KIND, metadata=note)
+
+
+def load(path: str | Path, *, device: torch.device | str = "cpu") -> Loaded:
+    """Read what :func:`save` wrote.
+
+    Raises:
+        FileNotFoundError: no such file.
+        StoreError: a file of something else or of a newer version, an incomplete or changed file, or weights that do
+            not fit the configuration.
+    """
+    tensors, note = store.read_tensors(path, kind=KIND, writer=WRITER)
+    if note.get("kind") not in KINDS:
+        raise store.StoreError(
+            f"{path} holds a network of the class {note.get('kind')!r}; expected one of {', '.join(KINDS)}, a file "
+            f"written by {WRITER}."
+        )
+    with store.consistent(path, WRITER):
+        with torch.device("meta"):
+            model = KINDS[note["kind"]](**note["config"])
+        store.check_state(path, model.state_dict(), tensors)
+        model.load_state_dict({name: value.to(device) for name, value in tensors.items()}, assign=True)
+        if "dtype" in note:  # files of the first versions keep every weight as it was
+            model.to(getattr(torch, note["dtype"]))
+        return Loaded(model, tuple(note["size"]))

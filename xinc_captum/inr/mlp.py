@@ -2,7 +2,8 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -24,20 +25,17 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def activation_maker(activation: str | Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-    """Return a function that makes the modules of an activation, given by name or as such a function.
-
-    Raises:
-        ValueError: an unknown name.
-
-    Example:
-        >>> activation_maker("gelu")()
-        GELU(approximate='none')
-    """
+    """Return a function that makes the modules of an activation, given by name or as such a function."""
     if not isinstance(activation, str):
         return activation
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation {activation!r} is unknown; expected one of {', '.join(ACTIVATIONS)}.")
     return ACTIVATIONS[activation]
+
+
+def arguments_of(values: Mapping[str, Any], *without: str) -> dict[str, Any]:
+    """Return the arguments of a method, from its ``locals()`` before any other name is assigned."""
+    return {name: value for name, value in values.items() if name not in ("self", "__class__", *without)}
 
 
 class Layers(nn.Sequential):
@@ -52,12 +50,9 @@ class Layers(nn.Sequential):
 def dense_layers(
     in_features: int, hidden: int, layers: int, out_features: int, activation: Callable[[], nn.Module] = nn.ReLU
 ) -> "OrderedDict[str, nn.Module]":
-    """Return ``linear1``, ``activation1``, …, ``output``: ``layers`` Linear layers with activations between them.
-
-    Example:
-        >>> list(dense_layers(2, 8, 2, 3))
-        ['linear1', 'activation1', 'output']
-    """
+    """Return ``linear1``, ``activation1``, …, ``output``: ``layers`` Linear layers with activations between them."""
+    if layers < 1:
+        raise ValueError(f"layers is {layers}; expected at least 1, the output layer.")
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     for i in range(1, layers):
         modules[f"linear{i}"] = nn.Linear(in_features if i == 1 else hidden, hidden)
@@ -90,21 +85,15 @@ class HypoNet(Layers):
 
     .. math:: y = W_L\, \mathrm{relu}(W_{L-1} \cdots \mathrm{relu}(W_1 \gamma(x) + b_1) \cdots) + b_L
 
-    Children, in order: ``encoding``, ``linear1``, ``activation1``, …, ``output``. Its grid is
-    :func:`pixel_centres`, not :func:`coordinates`.
+    Children, in order: ``encoding``, ``linear1``, ``activation1``, …, ``output``. Its grid is :func:`pixel_centres`.
+    The other arguments are those of :class:`FourierMLP`.
 
     Args:
         in_features: dims of a coordinate: 2 of an image, 3 of a radiance field.
         out_features: channels of a pixel, or colours and density.
-        hidden: units of every hidden layer.
-        layers: number of Linear layers, including the output layer.
         count: frequencies of each coordinate; 0 for no encoding.
         highest: highest frequency (:class:`LogFrequencies`).
         unit: of the frequencies, in radians.
-        seed: for the weights; None takes torch's global generator.
-
-    Raises:
-        ValueError: no layers.
 
     Example:
         >>> HypoNet(out_features=3, hidden=16, layers=3, count=4)(torch.rand(6, 2)).shape
@@ -124,17 +113,7 @@ class HypoNet(Layers):
         unit: float = math.pi,
         seed: int | None = None,
     ) -> None:
-        if layers < 1:
-            raise ValueError(f"layers is {layers}; expected at least 1, the output layer.")
-        self.config: dict[str, Any] = {
-            "in_features": in_features,
-            "out_features": out_features,
-            "hidden": hidden,
-            "layers": layers,
-            "count": count,
-            "highest": highest,
-            "unit": unit,
-        }
+        self.config = arguments_of(locals(), "seed")
         parts: OrderedDict[str, nn.Module] = OrderedDict()
         parts["encoding"] = LogFrequencies(in_features, count, highest, unit) if count else nn.Identity()
         width = 2 * count * in_features if count else in_features
@@ -143,12 +122,7 @@ class HypoNet(Layers):
         super().__init__(parts)
 
     def linears(self) -> OrderedDict[str, nn.Linear]:
-        """Return the Linear layers by name, in order.
-
-        Example:
-            >>> list(HypoNet(hidden=4, layers=3, count=2).linears())
-            ['linear1', 'linear2', 'output']
-        """
+        """Return the Linear layers by name, in order."""
         return OrderedDict((name, child) for name, child in self.named_children() if isinstance(child, nn.Linear))
 
 
@@ -171,6 +145,9 @@ class FourierMLP(Layers):
         scale: of the Fourier matrix.
         seed: for the encoding and the weights; None takes torch's global generator.
 
+    Raises:
+        ValueError: no layers, or an unknown activation or encoding.
+
     Example:
         >>> FourierMLP()(torch.rand(6, 2)).shape
         torch.Size([6, 3])
@@ -190,21 +167,10 @@ class FourierMLP(Layers):
         scale: float = 10.0,
         seed: int | None = None,
     ) -> None:
-        if layers < 1:
-            raise ValueError(f"layers is {layers}; expected at least 1, the output layer.")
+        self.config = arguments_of(locals(), "seed")
         activate = activation_maker(activation)
         if encoding not in ("fourier", "nerf"):
             raise ValueError(f"encoding {encoding!r} is unknown; expected 'fourier' or 'nerf'.")
-        self.config: dict[str, Any] = {
-            "in_features": in_features,
-            "out_features": out_features,
-            "hidden": hidden,
-            "layers": layers,
-            "activation": activation,
-            "encoding": encoding,
-            "features": features,
-            "scale": scale,
-        }
         with seeded(seed):
             encode = (
                 FourierFeatures(in_features, features or hidden, scale)
@@ -241,16 +207,12 @@ class Siren(Layers):
 
     .. math:: W_1 \sim U(\pm 1/n), \quad W_{l>1} \sim U(\pm \sqrt{6/n}/\omega)
 
-    Children, in order: ``linear1``, ``activation1``, …, ``output``.
+    Children, in order: ``linear1``, ``activation1``, …, ``output``. The other arguments are those of
+    :class:`FourierMLP`, with at least two layers.
 
     Args:
-        in_features: dims of a coordinate.
-        out_features: channels of a pixel.
-        hidden: units of every hidden layer.
-        layers: number of Linear layers, including the output layer.
         omega: ω of the hidden layers.
         first_omega: ω of the first layer.
-        seed: for the weights; None takes torch's global generator.
 
     Example:
         >>> Siren(hidden=16)(torch.rand(6, 2)).shape
@@ -272,24 +234,15 @@ class Siren(Layers):
     ) -> None:
         if layers < 2:
             raise ValueError(f"layers is {layers}; expected at least 2, one of them the output layer.")
-        self.config: dict[str, Any] = {
-            "in_features": in_features,
-            "out_features": out_features,
-            "hidden": hidden,
-            "layers": layers,
-            "omega": omega,
-            "first_omega": first_omega,
-        }
+        self.config = arguments_of(locals(), "seed")
         parts: OrderedDict[str, nn.Module] = OrderedDict()
-        width = in_features
+        widths = [in_features, *[hidden] * (layers - 1), out_features]
         with seeded(seed):
-            for i in range(1, layers + 1):
-                last = i == layers
-                linear = nn.Linear(width, out_features if last else hidden)
+            for i, (width, units) in enumerate(pairwise(widths), start=1):
+                linear = nn.Linear(width, units)
                 bound = 1 / width if i == 1 else (6 / width) ** 0.5 / omega
                 nn.init.uniform_(linear.weight, -bound, bound)
-                parts["output" if last else f"linear{i}"] = linear
-                if not last:
+                parts["output" if i == layers else f"linear{i}"] = linear
+                if i < layers:
                     parts[f"activation{i}"] = Sine(first_omega if i == 1 else omega)
-                width = hidden
         super().__init__(parts)

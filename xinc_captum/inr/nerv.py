@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .coordinates import NerfFrequencies
-from .mlp import Layers, activation_maker, seeded
+from .mlp import Layers, activation_maker, arguments_of, seeded
 
 Activation = str | Callable[[], nn.Module]
 
@@ -20,18 +20,6 @@ class UpsamplingBlock(Layers):
     .. math:: y[o, s i + a, s j + b] = \sigma\big((W * x)[o s^2 + a s + b, i, j]\big), \quad 0 \le a, b < s
 
     Symbols: s the stride; W the kernels, zero padded so that the convolution keeps the size; σ the activation.
-    Children, in order: ``conv``, ``shuffle``, ``activation``.
-
-    Args:
-        channels: of the input.
-        width: channels of the output.
-        stride: factor of height and width; 1 keeps the size.
-        kernel_size: odd.
-        activation: a name, or a function that makes the module.
-
-    Example:
-        >>> UpsamplingBlock(4, 6, stride=2)(torch.rand(1, 4, 3, 5)).shape
-        torch.Size([1, 6, 6, 10])
 
     Source: Chen et al., "NeRV" (NeurIPS 2021), sec. 3.
     """
@@ -49,11 +37,7 @@ def shrinking_widths(width: int, blocks: int, reduction: float = 1.2, least: int
 
     .. math:: w_0 = width, \quad w_{k+1} = \max(\mathrm{round}(w_k / reduction), least)
 
-    Args:
-        width: channels of the first map.
-        blocks: number of blocks after it.
-        reduction: ratio of the widths of consecutive blocks.
-        least: the smallest width.
+    The first map has ``width`` channels, and the result has one more entry than ``blocks``.
 
     Raises:
         ValueError: a width or a reduction that is not positive.
@@ -75,11 +59,7 @@ def shrinking_widths(width: int, blocks: int, reduction: float = 1.2, least: int
 
 
 def grid_of(size: tuple[int, int], strides: Sequence[int]) -> tuple[int, int]:
-    """Return height and width of the first map.
-
-    Raises:
-        ValueError: a stride below 1, or a side of the image that the product of the strides does not divide.
-    """
+    """Return height and width of the first map."""
     if not strides or min(strides) < 1:
         raise ValueError(
             f"strides are {tuple(strides)}; expected at least one block, each with a stride of at least 1."
@@ -93,21 +73,10 @@ def grid_of(size: tuple[int, int], strides: Sequence[int]) -> tuple[int, int]:
     return size[0] // factor, size[1] // factor
 
 
-def build_upsampling(
-    widths: Sequence[int],
-    strides: Sequence[int],
-    kernel_sizes: int | Sequence[int],
-    *,
-    head_kernel_size: int,
-    activation: Activation,
-    channels: int,
-    squash: bool,
-) -> "OrderedDict[str, nn.Module]":
-    """Build the modules after a stem: ``blocks``, ``head`` and, for outputs within [0, 1], ``squash``.
-
-    Raises:
-        ValueError: widths or kernel sizes that do not match the strides, or an even or empty kernel.
-    """
+def blocks_from_config(config: Mapping[str, Any]) -> "OrderedDict[str, nn.Module]":
+    """Build ``blocks``, ``head`` and, for outputs within [0, 1], ``squash`` from the ``config`` of a network."""
+    widths, strides, kernel_sizes = config["widths"], config["strides"], config["kernel_sizes"]
+    head_kernel_size, squash = config["head_kernel_size"], config["squash"]
     if len(widths) != len(strides) + 1 or min(widths) < 1:
         raise ValueError(
             f"widths are {tuple(widths)} for {len(strides)} blocks; expected {len(strides) + 1} of at least 1: of the "
@@ -121,10 +90,10 @@ def build_upsampling(
     if any(kernel < 1 or kernel % 2 == 0 for kernel in (*kernels, head_kernel_size)):
         raise ValueError(f"kernels are {(*kernels, head_kernel_size)} wide, the head's last; expected odd sizes.")
     blocks = [
-        UpsamplingBlock(before, width, stride, kernel, activation)
+        UpsamplingBlock(before, width, stride, kernel, config["activation"])
         for before, width, stride, kernel in zip(widths[:-1], widths[1:], strides, kernels, strict=True)
     ]
-    head = nn.Conv2d(widths[-1], channels, head_kernel_size, padding=head_kernel_size // 2)
+    head = nn.Conv2d(widths[-1], config["channels"], head_kernel_size, padding=head_kernel_size // 2)
     torch.nn.init.constant_(head.bias, 0.0 if squash else 0.5)  # type: ignore[arg-type]  # start from grey
     parts: OrderedDict[str, nn.Module] = OrderedDict(blocks=Layers(*blocks), head=head)
     if squash:
@@ -132,10 +101,11 @@ def build_upsampling(
     return parts
 
 
-def blocks_from_config(config: Mapping[str, Any]) -> "OrderedDict[str, nn.Module]":
-    """Build the modules after a stem from a network's ``config``."""
-    names = "widths strides kernel_sizes head_kernel_size activation channels squash".split()
-    return build_upsampling(**{name: config[name] for name in names})
+def _config(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a constructor without the seed, with lists for sequences, as in the JSON of a file."""
+    arguments = arguments_of(values, "seed")
+    sequences = [name for name, one in arguments.items() if isinstance(one, Sequence) and not isinstance(one, str)]
+    return arguments | {name: list(arguments[name]) for name in sequences}
 
 
 class ContentEncoder(Layers):
@@ -143,16 +113,6 @@ class ContentEncoder(Layers):
 
     Children: ``stages.0`` … with ``conv`` (its kernel is as wide as its stride: no overlap), ``norm`` and
     ``block`` (torchvision's ConvNeXt block), and ``embed``, a 1 x 1 convolution.
-
-    Args:
-        strides: factor by which each stage shrinks its input.
-        width: channels of every stage.
-        embedding: channels of the output.
-        channels: of a frame.
-
-    Example:
-        >>> ContentEncoder((2, 2), width=8, embedding=3)(torch.rand(1, 3, 8, 12)).shape
-        torch.Size([1, 3, 2, 3])
 
     Source: Chen et al., "HNeRV" (CVPR 2023), sec. 3; Liu et al., "A ConvNet for the 2020s" (CVPR 2022), fig. 4.
     """
@@ -163,15 +123,9 @@ class ContentEncoder(Layers):
 
         stages = []
         for i, stride in enumerate(strides):
-            stages.append(
-                Layers(
-                    OrderedDict(
-                        conv=nn.Conv2d(width if i else channels, width, stride, stride=stride),
-                        norm=LayerNorm2d(width, eps=1e-6),
-                        block=CNBlock(width, layer_scale=1e-6, stochastic_depth_prob=0.0),
-                    )
-                )
-            )
+            conv = nn.Conv2d(width if i else channels, width, stride, stride=stride)
+            block = CNBlock(width, layer_scale=1e-6, stochastic_depth_prob=0.0)
+            stages.append(Layers(OrderedDict(conv=conv, norm=LayerNorm2d(width, eps=1e-6), block=block)))
         super().__init__(OrderedDict(stages=Layers(*stages), embed=nn.Conv2d(width, embedding, 1)))
 
 
@@ -180,23 +134,16 @@ class HNeRV(Layers):
 
     .. math:: frame' = D(E(frame)), \quad D = head \circ block_n \circ \cdots \circ block_1 \circ stem
 
-    Children: ``encoder`` (E) and ``decoder`` (D) with ``stem.conv`` (1 x 1), ``stem.activation``, ``blocks.0`` … with
-    ``conv``, ``shuffle``, ``activation``, then ``head`` and, optionally, ``squash``. To explain the
-    decoder, compute ``embeddings = model.encoder(frames)`` once; ``model.decoder(embeddings)`` returns the frames.
+    Children: ``encoder`` (E) and ``decoder`` (D) with ``stem.conv`` (1 x 1), ``stem.activation`` and the blocks and
+    head of a :class:`NeRV`. To explain the decoder, compute ``embeddings = model.encoder(frames)`` once;
+    ``model.decoder(embeddings)`` returns the frames. The other arguments are those of :class:`NeRV`.
 
     Args:
-        size: (H, W) of a frame; the product of the strides must divide both.
         widths: channels of the stem's map and of each block's; None is ``shrinking_widths(36, blocks)``.
-        strides: factor by which each block of the decoder enlarges its input.
         kernel_sizes: of the blocks, one number or one each; None is 1, 3, then 5, as in the paper.
         embedding: channels of a content embedding.
         encoder_strides: of the encoder's stages, with the product of ``strides``; None reverses ``strides``.
         encoder_width: channels inside the encoder.
-        activation: of the decoder: a name, or a function that makes the module; only names can be saved.
-        head_kernel_size: odd.
-        channels: of a frame.
-        squash: end with a sigmoid: pixels are strictly within [0, 1], and the last layer is not linear.
-        seed: for the weights; None takes torch's global generator.
 
     Raises:
         ValueError: sizes that do not fit together.
@@ -232,28 +179,16 @@ class HNeRV(Layers):
         widths = shrinking_widths(36, len(strides)) if widths is None else widths
         if kernel_sizes is None:
             kernel_sizes = [min(1 + 2 * i, 5) for i in range(len(strides))]
-        shrink = tuple(reversed(strides)) if encoder_strides is None else encoder_strides
-        self.config: dict[str, Any] = {
-            "size": list(size),
-            "widths": list(widths),
-            "strides": list(strides),
-            "kernel_sizes": kernel_sizes if isinstance(kernel_sizes, int) else list(kernel_sizes),
-            "embedding": embedding,
-            "encoder_strides": list(shrink),
-            "encoder_width": encoder_width,
-            "activation": activation,
-            "head_kernel_size": head_kernel_size,
-            "channels": channels,
-            "squash": squash,
-        }
+        encoder_strides = tuple(reversed(strides)) if encoder_strides is None else encoder_strides
+        self.config = _config(locals())
         grid_of(size, strides)
-        if math.prod(shrink) != math.prod(strides):
+        if math.prod(encoder_strides) != math.prod(strides):
             raise ValueError(
-                f"the encoder shrinks {math.prod(shrink)} times and the decoder enlarges {math.prod(strides)} times; "
-                "expected encoder_strides whose product is that of strides."
+                f"the encoder shrinks {math.prod(encoder_strides)} times and the decoder enlarges "
+                f"{math.prod(strides)} times; expected encoder_strides whose product is that of strides."
             )
         with seeded(seed):
-            encoder = ContentEncoder(shrink, encoder_width, embedding, channels)
+            encoder = ContentEncoder(encoder_strides, encoder_width, embedding, channels)
             stem = Layers(
                 OrderedDict(conv=nn.Conv2d(embedding, widths[0], 1), activation=activation_maker(activation)())
             )
@@ -261,11 +196,7 @@ class HNeRV(Layers):
         super().__init__(OrderedDict(encoder=encoder, decoder=Layers(OrderedDict(stem=stem, **parts))))
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Return the decoder's reconstruction of frames (rows, C, H, W) in [0, 1].
-
-        Raises:
-            ValueError: another shape.
-        """
+        """Return the decoder's reconstruction of frames (rows, C, H, W) in [0, 1]."""
         shape = (self.config["channels"], *self.config["size"])
         if tuple(frames.shape[1:]) != shape:
             raise ValueError(
@@ -327,19 +258,7 @@ class NeRV(Layers):
         squash: bool = False,
         seed: int | None = None,
     ) -> None:
-        self.config: dict[str, Any] = {
-            "size": list(size),
-            "widths": list(widths),
-            "strides": list(strides),
-            "kernel_sizes": kernel_sizes if isinstance(kernel_sizes, int) else list(kernel_sizes),
-            "stem": list(stem),
-            "octaves": octaves,
-            "base": base,
-            "activation": activation,
-            "head_kernel_size": head_kernel_size,
-            "channels": channels,
-            "squash": squash,
-        }
+        self.config = _config(locals())
         grid = grid_of(size, strides)
         activate = activation_maker(activation)
         with seeded(seed):
@@ -355,11 +274,7 @@ class NeRV(Layers):
         super().__init__(OrderedDict(encoding=encode, stem=Layers(first), **parts))
 
     def forward(self, t: Tensor) -> Tensor:
-        """Map times in [0, 1], (rows,) or (rows, 1), to frames (rows, C, H, W).
-
-        Raises:
-            ValueError: another shape, or integers.
-        """
+        """Map times in [0, 1], (rows,) or (rows, 1), to frames (rows, C, H, W)."""
         if t.dim() not in (1, 2) or (t.dim() == 2 and t.shape[1] != 1) or not t.is_floating_point():
             raise ValueError(
                 f"times are {t.dtype} of shape {tuple(t.shape)}; expected floats in [0, 1] of shape (rows,) or "

@@ -7,7 +7,7 @@ import pickle
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from .. import store
 from ..hooks import exclusive
 from ..progress import progress_bar
+from ..store import sha256_of_bytes
 
 KIND, WRITER = "training", "a fit with checkpoint="
 FORMAT_1 = "xinc-captum-training-1"  # an archive of torch.save, without a checksum
-_CHUNK = 1 << 24  # numbers that are copied to the CPU in one piece
 B = TypeVar("B")
 
 
@@ -27,41 +27,24 @@ class CheckpointError(store.StoreError):
 
 
 def digest(values: Tensor) -> str:
-    """Return the sha256 of a tensor's shape and of its values as float32; it is equal on every device.
-
-    Example:
-        >>> digest(torch.zeros(2)) == digest(torch.zeros(2, dtype=torch.float64)) != digest(torch.zeros(2, 1))
-        True
-    """
+    """Return the sha256 of a tensor's shape and of its values as float32; it is equal on every device."""
     hasher = hashlib.sha256(repr(tuple(values.shape)).encode())
-    for part in values.detach().flatten().split(_CHUNK):
+    for part in values.detach().flatten().split(1 << 24):  # numbers that are copied to the CPU in one piece
         hasher.update(part.float().cpu().numpy().tobytes())
     return hasher.hexdigest()
 
 
 def architecture_digest(model: nn.Module) -> str:
-    """Return a sha256 that is equal for models with equal modules, names, shapes and dtypes, whatever their values.
-
-    Example:
-        >>> a, b, c = (architecture_digest(nn.Linear(*size)) for size in ((2, 3), (2, 3), (3, 2)))
-        >>> a == b != c
-        True
-    """
+    """Return a sha256 that is equal for models with equal modules, names, shapes and dtypes, whatever their values."""
     tensors = {name: (tuple(tensor.shape), str(tensor.dtype)) for name, tensor in model.state_dict().items()}
     trained = {name: p.requires_grad for name, p in model.named_parameters()}
-    return hashlib.sha256(repr((str(model), tensors, trained)).encode()).hexdigest()
+    return sha256_of_bytes(repr((str(model), tensors, trained)).encode())
 
 
 def save_run(path: str | Path, recipe: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Write ``state`` into a file of :func:`~xinc_captum.store.write_tensors`.
+    """Write nested dicts and lists of tensors, numbers, strings and None; :func:`load_run` compares the recipe.
 
-    Args:
-        path: the file to write or replace.
-        recipe: the settings and hashes that determine the result; :func:`load_run` compares them.
-        state: nested dicts and lists of tensors, numbers, strings and None.
-
-    Raises:
-        CheckpointError: the file cannot be written; an earlier checkpoint is unchanged.
+    An earlier checkpoint is unchanged where the file cannot be written.
     """
     tensors: dict[str, Tensor] = {}
     note = {"recipe": dict(recipe), "state": _flatten(state, tensors)}
@@ -73,11 +56,7 @@ def save_run(path: str | Path, recipe: Mapping[str, Any], state: Mapping[str, An
 
 
 def load_run(path: str | Path, recipe: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the state that :func:`save_run` wrote, or None if the file does not exist.
-
-    Raises:
-        CheckpointError: a damaged or foreign file, or a run with another recipe; names the differences.
-    """
+    """Return the state that :func:`save_run` wrote, or None if the file does not exist."""
     path = Path(path)
     if not path.is_file():
         return None
@@ -151,25 +130,17 @@ def _version_1(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return recipe, archive["state"]
 
 
-def check_at_least_one(**numbers: int) -> None:
-    """Check that all numbers are at least 1.
-
-    Raises:
-        ValueError: a number below 1; names it.
-    """
+def check_at_least_one(**numbers: int | None) -> None:
+    """Check that all numbers are at least 1, except those that are None."""
     for name, number in numbers.items():
-        if number < 1:
+        if number is not None and number < 1:
             raise ValueError(f"{name} is {number}; expected at least 1.")
 
 
 class Validation:
-    """What :func:`train` measures every few steps. This base class only shows the loss of the last step.
+    """What :func:`train` measures every few steps. This base class only shows the loss of the last step."""
 
-    Attributes:
-        stop: True ends the run.
-    """
-
-    stop = False
+    stop = False  # True ends the run
 
     def measure(self, step: int, losses: Tensor) -> str:
         """Measure the model after ``step`` steps, without gradients; return the text of the progress bar."""
@@ -181,13 +152,6 @@ class Validation:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore :meth:`state_dict` from the content of a checkpoint, which has other entries too."""
-
-
-class Steps(NamedTuple):
-    """How many steps a run took, those before a resumption included, and how many of them a checkpoint held."""
-
-    taken: int
-    resumed_at: int
 
 
 def train(
@@ -204,37 +168,15 @@ def train(
     recipe: Mapping[str, Any] | None = None,
     key: str = "model",
     show_progress: bool = True,
-) -> Steps:
-    """Run an optimizer in place; the gradients of its parameters are restored at the end, also after an exception.
+) -> tuple[int, int]:
+    """Run an optimizer in place, and return the steps taken and those of them that a checkpoint held.
 
-    With ``checkpoint`` a run that was killed continues from the last checkpoint. On the same CPU with as many threads
-    it ends with bit-identical parameters. A finished run is not repeated.
-
-    Args:
-        model: what is trained; a checkpoint holds its state dict.
-        loss_of: (batch, steps taken) to a scalar loss; or to a scalar loss and what ``losses`` records instead of it.
-        batches: one a step; a resumed run discards those of the steps that it skips.
-        optimizer: of the parameters that are trained.
-        schedule: advanced after each step.
-        losses: (steps, …) zeros that are filled in place; their number is that of the steps.
-        validation: measured every ``every`` steps and after the last.
-        every: steps between two measurements, each followed by a checkpoint.
-        checkpoint: a file to write the run to, and to resume it from.
-        recipe: what decides how the run ends; a checkpoint with another recipe is refused.
-        key: name of the model's state in the checkpoint.
-        show_progress: a bar, where standard error is a terminal.
-
-    Raises:
-        CheckpointError: a checkpoint of another run, a damaged one, or one that cannot be written.
-
-    Example:
-        >>> model, x = nn.Linear(2, 1), torch.rand(8, 2)
-        >>> adam = torch.optim.Adam(model.parameters())
-        >>> constant = torch.optim.lr_scheduler.ConstantLR(adam, 1.0)
-        >>> batches = (x[index] for index in epoch_batches(8, 4, torch.Generator()))
-        >>> def loss_of(batch, step): return model(batch).square().mean()
-        >>> train(model, loss_of, batches, adam, constant, torch.zeros(6), validation=Validation(), every=5)
-        Steps(taken=6, resumed_at=0)
+    ``loss_of`` maps (batch, steps taken) to a scalar loss, or to that and what ``losses``, zeros of shape (steps, …),
+    records instead of it. ``validation`` is measured every ``every`` steps and after the last. Then a checkpoint is
+    written, with the model's state under the name ``key``. A killed run continues from it: on the same CPU with as many
+    threads it ends with bit-identical parameters. A finished run is not repeated, and a checkpoint with another
+    ``recipe``, which is what decides how the run ends, is refused. The gradients of the parameters are restored at the
+    end, also after an exception.
     """
     steps, resumed_at = len(losses), 0
     if checkpoint is not None and (state := load_run(checkpoint, recipe or {})) is not None:
@@ -275,20 +217,13 @@ def train(
     finally:
         for p, gradient in zip(parameters, gradients, strict=True):
             p.grad = gradient
-    return Steps(step, resumed_at)
+    return step, resumed_at
 
 
 def epoch_batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield batches of indices without end: each index once before any comes again, in a new order each round.
+    """Yield batches of indices below ``count``: each index once before any comes again, in a new order each round.
 
-    Args:
-        count: indices 0 to count - 1.
-        size: of a batch, at most ``count``.
-        generator: on the CPU, so that every device gets the same batches.
-
-    Example:
-        >>> next(epoch_batches(4, 4, torch.Generator())).sort().values
-        tensor([0, 1, 2, 3])
+    The generator is on the CPU, so that every device gets the same batches.
     """
     remaining = torch.empty(0, dtype=torch.long)
     while True:
@@ -299,34 +234,16 @@ def epoch_batches(count: int, size: int, generator: torch.Generator) -> Iterator
 
 
 def decibels(error: float) -> float:
-    """Return the PSNR of a mean squared error of values in [0, 1]; infinite for an error of 0.
-
-    Example:
-        >>> round(decibels(0.01), 6)
-        20.0
-    """
+    """Return the PSNR of a mean squared error of values in [0, 1]; infinite for an error of 0."""
     return math.inf if error == 0 else -10 * math.log10(error)
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters that training changes.
-
-    Raises:
-        ValueError: no parameter requires gradients, or parameters on the meta device, made in inference mode, in
-            float16, or with NaN or infinite values.
-
-    Example:
-        >>> [p.shape for p in trainable(nn.Linear(2, 3))]
-        [torch.Size([3, 2]), torch.Size([3])]
-    """
+    """Return the parameters that training changes, after checks that it can change them."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     kind = type(model).__name__
     if not parameters:
         raise ValueError(f"no parameter of this {kind} requires a gradient; call requires_grad_() on those to train.")
-    if any(p.is_meta for p in parameters):
-        raise ValueError(
-            f"this {kind} is on the meta device, where parameters have no values; load it or build it again."
-        )
     if any(p.is_inference() for p in parameters):
         raise ValueError(f"this {kind} was made under torch.inference_mode(), so it has no gradients; make it outside.")
     if any(p.dtype == torch.float16 for p in parameters):
@@ -337,18 +254,7 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
 
 
 def check_finite(model: nn.Module, without: Collection[nn.Parameter] = ()) -> None:
-    """Check that the parameters of a model have finite values; one transfer from the device.
-
-    Args:
-        model: any module.
-        without: parameters that are not checked.
-
-    Raises:
-        ValueError: NaN or infinite values, or no values (the meta device); names the first parameter.
-
-    Example:
-        >>> check_finite(nn.Linear(2, 3))
-    """
+    """Check that the parameters of a model, ``without`` some, have finite values; one transfer from the device."""
     skipped = {id(parameter) for parameter in without}
     named = {name: p for name, p in model.named_parameters() if id(p) not in skipped and p.is_floating_point()}
     kind = type(model).__name__

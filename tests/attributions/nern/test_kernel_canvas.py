@@ -5,7 +5,7 @@ import torch
 
 from xinc_captum import LayerError
 from xinc_captum.attributions.nern import GatedPass, KernelCanvas, KernelPredictor, NeRN, order_kernels
-from xinc_captum.attributions.nern.permutation import LayerOrder
+from xinc_captum.attributions.nern.kernels import LayerOrder
 
 LAYERS = ["stem", "wide", "depthwise", "point"]
 

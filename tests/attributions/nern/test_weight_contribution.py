@@ -232,7 +232,7 @@ def test_target_is_restored(nern, x, found):
             {"mode": "integrated"},
             {"n_steps": 0},
             ValueError,
-            "n_steps is 0 and internal_batch_size is None; expected at",
+            "n_steps is 0; expected at least 1",
         ),
         ({"mode": "integrated"}, {"baseline": "one"}, ValueError, "baseline is 'one'; expected 'zero' or 'mean'"),
     ],

@@ -5,7 +5,7 @@ import torch
 
 from xinc_captum import TokenContribution, inr
 from xinc_captum.attributions.trans_inr import PatchTokens, TransINR
-from xinc_captum.attributions.trans_inr.contributions import patch_masks
+from xinc_captum.attributions.trans_inr.token_contribution import patch_masks
 from xinc_captum.inr import HypoNet, pixel_centres
 
 

@@ -12,13 +12,20 @@ from .analysis import (
     without_filters,
 )
 from .kernel_canvas import GatedPass, KernelCanvas
-from .kernels import Convolution, convolutions, crop, kernel_coordinates, uncrop
+from .kernel_network import KernelPredictor, SmoothEmbedding
+from .kernels import (
+    Convolution,
+    LayerOrder,
+    convolutions,
+    crop,
+    greedy_paths,
+    kernel_coordinates,
+    order_kernels,
+    uncrop,
+)
 from .losses import feature_loss, logit_loss, reconstruction_loss, smoothness_loss
-from .nern import NeRN
-from .permutation import LayerOrder, greedy_paths, order_kernels
-from .predictor import KernelPredictor, SmoothEmbedding
+from .nern import Evaluation, NeRN, NernFit, sample_kernels
 from .size import CompressedNeRN, QuantizedNetwork, SizeReport, compress, quantize
-from .training import Evaluation, NernFit, sample_kernels
 from .weight_contribution import WeightContribution
 
 __all__ = [

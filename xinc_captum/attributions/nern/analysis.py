@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ...hooks import ForwardFunc, exclusive
+from ...hooks import ForwardFunc
 from ...metrics.statistics import spearman
 from .kernel_canvas import KernelCanvas
 from .kernel_network import KernelNetwork
-from .kernels import convolutions, parameter_name, target_behind
+from .kernels import convolutions, copy_target, parameter_name
 
 
 class EmbeddingLevels(NamedTuple):
@@ -35,15 +34,7 @@ def embedding_levels(nern: KernelNetwork, layer: nn.Module | str, *, memory_budg
 
     Level i has the frequency bⁱ/2 per index: with b < 1, low levels change from kernel to kernel, high levels slowly.
     The bias is large: it is the output of the predictor without coordinates, through the gates of each kernel, so it
-    also changes from kernel to kernel.
-
-    Args:
-        nern: the network.
-        layer: of the target.
-        memory_budget: bytes, as in :class:`KernelCanvas`.
-
-    Raises:
-        LayerError: a layer that is not represented.
+    also changes from kernel to kernel. Arguments and errors as for :class:`KernelCanvas`.
 
     Example:
         >>> from xinc_captum.attributions.nern import NeRN
@@ -51,8 +42,7 @@ def embedding_levels(nern: KernelNetwork, layer: nn.Module | str, *, memory_budg
         torch.Size([3, 6, 4, 3, 3, 3])
     """
     canvas = KernelCanvas(nern, layer, 0, memory_budget=memory_budget).to_tensor()
-    groups, levels = nern.embedding.groups, nern.embedding.levels
-    parts = canvas[:-1].unflatten(0, (groups, levels, 2)).sum(2)
+    parts = canvas[:-1].unflatten(0, (nern.embedding.groups, nern.embedding.levels, 2)).sum(2)
     return EmbeddingLevels(parts, canvas[-1])
 
 
@@ -62,9 +52,8 @@ class ErrorMap(NamedTuple):
     Attributes:
         error: W − Ŵ, shaped like the weight.
         kernel_error: ‖W − Ŵ‖ / ‖W‖ of each kernel, (filters, channels); infinite for zero kernels with an error.
-        filter_error: of each filter, (filters,).
         kernel_magnitude: ‖W‖ of each kernel.
-        filter_magnitude: of each filter.
+        filter_error, filter_magnitude: of each filter, (filters,).
         correlation: Spearman correlation of kernel_error and kernel_magnitude; NaN if one is constant.
     """
 
@@ -83,11 +72,8 @@ def error_map(nern: KernelNetwork, layer: nn.Module | str) -> ErrorMap:
 
     This is a map of errors, not of importance: small kernels have larger relative errors. In measured NeRNs, with and
     without distillation, most of the apparent information on importance is already in the magnitude. So the magnitudes
-    and their rank correlation with the error are part of the result.
-
-    Args:
-        nern: the network; its target must have the weights that it was fitted to.
-        layer: of the target.
+    and their rank correlation with the error are part of the result. The target must have the weights that the NeRN was
+    fitted to.
 
     Raises:
         LayerError: a layer that is not represented.
@@ -126,15 +112,8 @@ def filter_ranking(nern: KernelNetwork, by: By = "error", *, seed: int = 0) -> l
 
     Our interpretation of the paper's first application, whose code was not released: distillation should make a NeRN
     accurate for the weights that matter, so filters with the largest relative error should matter least. Small filters
-    also have large relative errors, so compare with "magnitude" (within each layer) and "random".
-
-    Args:
-        nern: the network; its target must have the weights that it was fitted to.
-        by: one of the three.
-        seed: of "random".
-
-    Returns:
-        (name of the layer, filter) of every filter.
+    also have large relative errors, so compare with "magnitude" (within each layer) and "random". The target must have
+    the weights that the NeRN was fitted to. A filter is (name of its layer, index).
 
     Raises:
         ValueError: an unknown order.
@@ -164,19 +143,15 @@ def filter_ranking(nern: KernelNetwork, by: By = "error", *, seed: int = 0) -> l
 def without_filters(target: ForwardFunc, filters: Sequence[Filter]) -> nn.Module:
     """Return a copy of the target in which these filters and their biases are zero.
 
-    A batch norm after them still adds its constant: nothing else is changed, and nothing is fitted again.
-
-    Args:
-        target: the network, or a function around it.
-        filters: (name of the layer, filter), for example the first ones of :func:`filter_ranking`.
+    The filters are pairs as :func:`filter_ranking` returns them. A batch norm after them still adds its constant:
+    nothing else is changed, and nothing is fitted again.
 
     Example:
         >>> conv = without_filters(nn.Sequential(nn.Conv2d(1, 3, 3)), [("0", 2)])[0]
         >>> conv.weight.flatten(1).abs().sum(1)[2].item()
         0.0
     """
-    with exclusive():
-        model = copy.deepcopy(target_behind(target))
+    model = copy_target(target)
     with torch.no_grad():
         for name, number in filters:
             layer = model.get_submodule(name)
@@ -206,11 +181,7 @@ def layer_profile(nern: KernelNetwork, at: int = -1, *, memory_budget: int = 1 <
     .. math:: S[i, l] = \sum |C_l[i]| \,/\, \sum_{l'} \sum |C_{l'}[i]|, \qquad T[i, l] = \sum C_l[i]
 
     Large layers have large shares for every neuron, because they have most weights: compare rows, not columns.
-
-    Args:
-        nern: the network.
-        at: predictor layer, as in :class:`KernelCanvas`.
-        memory_budget: bytes, as there.
+    Arguments as for :class:`KernelCanvas`.
 
     Example:
         >>> from xinc_captum.attributions.nern import NeRN
@@ -233,17 +204,11 @@ def with_noise(
     .. math:: \hat W_l = W_l + r\, \lVert W_l \rVert\, n_l / \lVert n_l \rVert, \qquad n_l \sim N(0, 1)
 
     A NeRN's relative error alone is hard to interpret: a distilled NeRN has its errors where they matter little.
-    Compare its accuracy with that of a network with noise of the same size.
-
-    Args:
-        target: the network, or a function around it.
-        relative: r, the same for every layer.
-        layers: as in :class:`NeRN`.
-        seed: of the noise, which is drawn on the CPU.
+    Compare its accuracy with that of a network with noise of the same size r, ``relative``. The noise is drawn on the
+    CPU.
 
     Raises:
-        LayerError: as :class:`NeRN`.
-        ValueError: a negative r.
+        LayerError, ValueError: layers as :class:`NeRN`; a negative r.
 
     Example:
         >>> conv = nn.Conv2d(3, 4, 3)
@@ -252,12 +217,10 @@ def with_noise(
     """
     if not relative >= 0:
         raise ValueError(f"relative is {relative}; expected at least 0.")
-    chosen = convolutions(target, layers)
-    with exclusive():
-        model = copy.deepcopy(target_behind(target))
+    model = copy_target(target)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for layer in chosen:
+        for layer in convolutions(target, layers):
             weight = model.get_parameter(parameter_name(layer.name))
             noise = torch.randn(weight.shape, generator=generator).to(weight)
             weight.add_(noise * (relative * weight.norm() / noise.norm()))

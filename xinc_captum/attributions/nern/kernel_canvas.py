@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ...batch import chunks
-from .kernel_network import KernelNetwork
-from .kernels import Convolution, uncrop
-from .predictor import KernelPredictor
+from .kernel_network import KernelNetwork, KernelPredictor
+from .kernels import Convolution, crop, uncrop
 
 
 class GatedPass:
@@ -21,14 +20,7 @@ class GatedPass:
 
     Symbols: h_q the activations of layer q (0 is the embedding), G_q = diag[h_q > 0] the gates of this pass, β_q the
     output of the same network with h_q at zero, biases on, and these gates. Exact, because a network with fixed
-    ReLU gates is linear.
-
-    Args:
-        predictor: maps rows to K² numbers.
-        rows: (kernels, in_features).
-
-    Attributes:
-        predicted: P, (kernels, K²).
+    ReLU gates is linear. The rows are (kernels, in_features), P, ``predicted``, is (kernels, K²).
     """
 
     def __init__(self, predictor: KernelPredictor, rows: Tensor) -> None:
@@ -74,8 +66,8 @@ class GatedPass:
         h = torch.zeros_like(self._hidden[at])
         for q in range(at + 1, len(self._linears)):
             h = self._linears[q - 1](h) * self._gate(q, h)
-        out: Tensor = self._linears[-1](h)
-        return out
+        bias: Tensor = self._linears[-1](h)
+        return bias
 
     def _gate(self, layer: int, like: Tensor) -> Tensor:
         return (self._hidden[layer] > 0).to(like)
@@ -86,8 +78,8 @@ class KernelCanvas:
 
     .. math:: C[i] = \mathrm{crop}(h_i(k)\, J(k)[:, i]), \qquad \textstyle\sum_i C[i] + \beta = \hat W_l
 
-    Symbols: as in :class:`GatedPass`; the bias β is a separate element. Only the settings are stored:
-    every query runs through the layer's kernels again, in chunks.
+    Symbols: as in :class:`GatedPass`; the bias β is a separate element. Only the settings are stored: every query runs
+    through the layer's kernels again, in chunks.
 
     Args:
         nern: whose predictor is explained.
@@ -124,69 +116,56 @@ class KernelCanvas:
         self.at = at % blocks
         self.units: int = nern.config["hidden"] if self.at else nern.embedding.out_features
         self.shape = (self.units + 1, *self.layer.shape)
-        weight = next(nern.predictor.parameters())
         numbers = (3 * self.units + nern.config["hidden"]) * nern.kernel_size**2
         numbers += blocks * max(nern.config["hidden"], nern.embedding.out_features)
-        self._rows = memory_budget // (numbers * weight.element_size())
+        needed = numbers * next(nern.predictor.parameters()).element_size()
+        self._rows = memory_budget // needed
         if self._rows < 1:
-            raise ValueError(
-                f"memory_budget is {memory_budget:,} bytes; expected at least {numbers * weight.element_size():,}, for "
-                "one kernel."
-            )
+            raise ValueError(f"memory_budget is {memory_budget:,} bytes; expected at least {needed:,}, for one kernel.")
 
     def passes(self) -> Iterator[tuple[slice, GatedPass]]:
         """Yield chunks of the layer's kernels, each with its pass through the predictor."""
-        places = self.nern.coordinates(self.layer)
-        for start, stop in chunks(len(places), self._rows):
+        for start, stop in chunks(self.layer.kernels, self._rows):
             piece = slice(start, stop)
             yield piece, GatedPass(self.nern.predictor, self.nern.embedded(self.layer, piece))
 
     def bias(self) -> Tensor:
         """Return β, the generated weight with the neurons at zero; shaped like the weight."""
-        return self._assemble(lambda run: run.bias(self.at)[None])[0]
+        return self.unit(self.units)
 
     def unit(self, index: int) -> Tensor:
-        """Return the contribution of a neuron, or of the bias (``units`` or −1); shaped like the weight.
-
-        Raises:
-            ValueError: an unknown neuron.
-        """
+        """Return the contribution of a neuron, or of the bias (``units`` or −1); shaped like the weight."""
         return self.to_tensor([index])[0]
 
     def to_tensor(self, units: Sequence[int] | slice | None = None) -> Tensor:
-        """Return the contributions of some neurons, (selected, *weight shape); None is all and then the bias.
-
-        Raises:
-            ValueError: an unknown neuron.
-        """
+        """Return the contributions of some neurons, (selected, *weight shape); None is all and then the bias."""
         if units is not None:
             every = range(self.units + 1)
             wrong = [] if isinstance(units, slice) else [i for i in units if not -len(every) <= i < len(every)]
             if wrong:
                 raise ValueError(f"there is no unit {wrong[0]}; expected 0 to {self.units} (the bias).")
             index = list(every[units]) if isinstance(units, slice) else [every[i] for i in units]
-            return self._assemble(lambda run: torch.stack([self._one(run, i) for i in index]))
-        return self._assemble(lambda run: torch.cat([run.contributions(self.at), run.bias(self.at)[None]]))
+            at = self.at
+            return self._assemble(
+                lambda run: torch.stack([run.bias(at) if i == self.units else run.contribution(i, at) for i in index])
+            )
+        return self._assemble(self._all)
 
-    def _one(self, run: GatedPass, index: int) -> Tensor:
-        return run.bias(self.at) if index == self.units else run.contribution(index, self.at)
+    def _all(self, run: GatedPass) -> Tensor:
+        return torch.cat([run.contributions(self.at), run.bias(self.at)[None]])
 
     def totals(self) -> Tensor:
         """Return the signed sum of each contribution, (units + 1,); they add up to the sum of the generated weight."""
-        return self._reduce(lambda part: part.sum((1, 2, 3, 4)))
+        return self._reduce(lambda part: part.sum((1, 2, 3)))
 
     def magnitudes(self) -> Tensor:
         """Return the sum of absolute values of each contribution: (units + 1,)."""
-        return self._reduce(lambda part: part.abs().sum((1, 2, 3, 4)))
+        return self._reduce(lambda part: part.abs().sum((1, 2, 3)))
 
     def project(self, towards: Tensor) -> Tensor:
-        r"""Return ⟨C[i], G⟩ for every neuron and the bias, without computing the canvas.
+        r"""Return ⟨C[i], G⟩ for every neuron and the bias, (rows, units + 1), without computing the canvas.
 
-        Args:
-            towards: G, (rows, *weight shape), for example gradients of a score with respect to the weight.
-
-        Returns:
-            (rows, units + 1).
+        G, ``towards``, is (rows, *weight shape), for example gradients of a score with respect to the weight.
         """
         gradients = towards.flatten(1, 2)
         side = self.nern.kernel_size
@@ -201,18 +180,16 @@ class KernelCanvas:
         return projections
 
     def _cut(self, run: GatedPass, parts: Tensor) -> Tensor:
-        """Crop (…, kernels, K²) to (…, kernels, 1, h, w)."""
-        side = self.nern.kernel_size
-        single_channel = Convolution(self.layer.name, (parts.shape[-2], 1, *self.layer.size))
-        predicted = run.predicted.unflatten(-1, (side, side))
-        cut: Tensor = self.nern.cut(parts.unflatten(-1, (side, side)), single_channel, chosen_by=predicted)
-        return cut
+        """Crop (…, kernels, K²) to (…, kernels, h, w)."""
+        square = (self.nern.kernel_size, self.nern.kernel_size)
+        predicted = run.predicted.unflatten(-1, square)
+        return crop(parts.unflatten(-1, square), self.layer.size, self.nern.crop, chosen_by=predicted)
 
     def _assemble(self, parts: Callable[[GatedPass], Tensor]) -> Tensor:
         with torch.no_grad():
             output: Tensor | None = None
             for piece, run in self.passes():
-                cut = self._cut(run, parts(run))[:, :, 0]
+                cut = self._cut(run, parts(run))
                 if output is None:  # filled in place: concatenating a list would double the peak memory
                     output = cut.new_empty(len(cut), self.layer.kernels, *self.layer.size)
                 output[:, piece] = cut
@@ -222,9 +199,4 @@ class KernelCanvas:
 
     def _reduce(self, reduce: Callable[[Tensor], Tensor]) -> Tensor:
         with torch.no_grad():
-            parts = [
-                reduce(self._cut(run, torch.cat([run.contributions(self.at), run.bias(self.at)[None]])))
-                for _, run in self.passes()
-            ]
-        total: Tensor = torch.stack(parts).sum(0)
-        return total
+            return torch.stack([reduce(self._cut(run, self._all(run))) for _, run in self.passes()]).sum(0)

@@ -1,7 +1,7 @@
 """Losses of a NeRN: reconstruction, distillation and smoothness."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +12,6 @@ from ...metrics.statistics import predict_classes
 from .kernels import Convolution, convolutions, parameter_name, target_behind
 
 Logits = Literal["stable", "plain"]
-_EPS = 1e-3
-_STABLE = 1e-4
 
 
 def reconstruction_loss(generated: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
@@ -21,11 +19,7 @@ def reconstruction_loss(generated: Sequence[Tensor], targets: Sequence[Tensor]) 
 
     .. math:: \sqrt{\textstyle\sum_l \lVert W_l - \hat W_l \rVert^2 / N}
 
-    Symbols: N the number of weights of all layers together.
-
-    Args:
-        generated: Ŵ, one tensor a layer.
-        targets: W, shaped like them.
+    Symbols: N the number of weights of all layers together; W and Ŵ, one tensor a layer.
 
     Example:
         >>> reconstruction_loss([torch.zeros(1), torch.ones(3)], [torch.full((1,), 4.0), torch.ones(3)]).item()
@@ -43,11 +37,7 @@ def feature_loss(rebuilt: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor
     .. math:: \tfrac{1}{B} \sum_b \lVert \tfrac{a_b}{\lVert a_b \rVert + ε}
         - \tfrac{\hat a_b}{\lVert \hat a_b \rVert + ε} \rVert^2
 
-    Symbols: a (B, …) the maps of a layer, ε = 1e-3.
-
-    Args:
-        rebuilt: â, one tensor a layer.
-        targets: a.
+    Symbols: a and â (B, …) the maps of a layer, one tensor a layer; ε = 1e-3.
 
     Example:
         >>> a = torch.ones(2, 3, 4, 4)
@@ -56,14 +46,11 @@ def feature_loss(rebuilt: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor
 
     Source: Ashkenazi et al. (ICLR 2023), sec. 3.2.
     """
-    return torch.stack([_feature_distance(a, b) for a, b in zip(rebuilt, targets, strict=True)]).sum()
-
-
-def _feature_distance(rebuilt: Tensor, target: Tensor) -> Tensor:
-    flat = (rebuilt.flatten(1), target.flatten(1))
-    a, b = (rows / (rows.norm(dim=1, keepdim=True) + _EPS) for rows in flat)
-    loss: Tensor = (a - b).square().sum() / len(a)
-    return loss
+    distances = []
+    for maps in zip(rebuilt, targets, strict=True):
+        a, b = (one.flatten(1) / (one.flatten(1).norm(dim=1, keepdim=True) + 1e-3) for one in maps)
+        distances.append((a - b).square().sum() / len(a))
+    return torch.stack(distances).sum()
 
 
 def logit_loss(rebuilt: Tensor, target: Tensor, kind: Logits = "stable") -> Tensor:
@@ -71,13 +58,8 @@ def logit_loss(rebuilt: Tensor, target: Tensor, kind: Logits = "stable") -> Tens
 
     .. math:: plain: \mathrm{KL}(p \Vert \hat p) \qquad stable: \sum p\,(\log p - \log(\hat p + δ)) / B
 
-    Symbols: p, p̂ softmax of the logits, δ = 1e-4, B samples. "stable" may be slightly below 0. A single column is the
+    Symbols: p, p̂ softmax of the logits (B, classes), δ = 1e-4. "stable" may be slightly below 0. A single column is the
     logit of one class: p is its sigmoid, and one minus it.
-
-    Args:
-        rebuilt: (B, classes) logits of the rebuilt network.
-        target: those of the target.
-        kind: "plain" or "stable".
 
     Raises:
         ValueError: an unknown kind.
@@ -90,36 +72,17 @@ def logit_loss(rebuilt: Tensor, target: Tensor, kind: Logits = "stable") -> Tens
     """
     if kind not in get_args(Logits):
         raise ValueError(f"kind is {kind!r}; expected 'plain' or 'stable'.")
-    a, b = (_two_classes(logits.flatten(1)) for logits in (rebuilt, target))
-    log_probabilities = a.log_softmax(1) if kind == "plain" else (a.softmax(1) + _STABLE).log()
+    a, b = rebuilt.flatten(1), target.flatten(1)
+    if a.shape[1] == 1:  # with a zero beside it, the softmax of a single logit is its sigmoid and not always 1
+        a, b = F.pad(a, (1, 0)), F.pad(b, (1, 0))
+    log_probabilities = a.log_softmax(1) if kind == "plain" else (a.softmax(1) + 1e-4).log()
     return F.kl_div(log_probabilities, b.softmax(1), reduction="batchmean")
 
 
-def _two_classes(logits: Tensor) -> Tensor:
-    """Add a zero to a single column, so that its softmax is the sigmoid and not always 1."""
-    return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
-
-
-class Agreement(NamedTuple):
-    """Comparison of the outputs of a rebuilt network and its target.
-
-    Attributes:
-        share: of the images for which both predict the same class.
-        divergence: KL(p ‖ p̂), mean over images.
-    """
-
-    share: float
-    divergence: float
-
-
 class Distillation:
-    """Compares outputs and feature maps of a target with its own and with generated weights.
+    """Compares outputs and feature maps of a target, in eval mode, with its weights and with generated weights.
 
-    Args:
-        target: the network, or a function around it, in eval mode.
-        root: the module of the target.
-        layers: the represented layers.
-        feature_layers: whose outputs are compared; None takes every ``BatchNorm2d``, or ``layers`` where there is none.
+    The outputs of ``feature_layers`` are compared; None takes every ``BatchNorm2d``, or ``layers`` where there is none.
     """
 
     def __init__(
@@ -151,28 +114,25 @@ class Distillation:
         *,
         parameters: Mapping[str, Tensor] | None = None,
         batch_size: int = 256,
-    ) -> Agreement:
-        """Return the agreement over all images, without gradients; ``parameters``, by full name, are exchanged too."""
+    ) -> tuple[float, float]:
+        """Return the share of images for which both networks predict the same class, and the mean KL(p ‖ p̂).
+
+        ``parameters``, by full name, are exchanged too.
+        """
         same, divergence = 0.0, 0.0
         with torch.no_grad():
             for batch in images.split(batch_size):
-                target, rebuilt = self._run_logits({}, batch), self._run_logits(weights, batch, parameters)
+                target, rebuilt = _logits(self._run({}, batch)), _logits(self._run(weights, batch, parameters))
                 classes = [predict_classes(logits.flatten(1), target) for logits in (target, rebuilt)]
                 same += float((classes[0] == classes[1]).sum())
                 divergence += float(logit_loss(rebuilt, target, "plain")) * len(batch)
-        return Agreement(same / len(images), divergence / len(images))
-
-    def _run_logits(
-        self, weights: Mapping[str, Tensor], images: Tensor, parameters: Mapping[str, Tensor] | None = None
-    ) -> Tensor:
-        return _logits(self._run(weights, images, parameters))
+        return same / len(images), divergence / len(images)
 
     def _run(
         self, weights: Mapping[str, Tensor], images: Tensor, parameters: Mapping[str, Tensor] | None = None
     ) -> object:
         named = {parameter_name(name): weight for name, weight in weights.items()} | dict(parameters or {})
-        output: object = self.using(named)(images)
-        return output
+        return self.using(named)(images)
 
     def _run_with_maps(self, weights: Mapping[str, Tensor], images: Tensor) -> tuple[list[Tensor], Tensor]:
         try:
@@ -202,17 +162,8 @@ def smoothness_loss(target: ForwardFunc, layers: Sequence[nn.Module | str] | Non
 
     Neighbours differ by one channel or one filter. 1x1 kernels are compared by distance, because the cosine of two
     numbers is only their sign. There the released code normalises one of the two numbers and not the other; this looks
-    like a mistake and is not reproduced.
-
-    Args:
-        target: the network that is trained; the loss is differentiable with respect to its parameters.
-        layers: modules or dotted names; None takes every ``nn.Conv2d``.
-
-    Returns:
-        a scalar; lower is smoother.
-
-    Raises:
-        LayerError: as :func:`convolutions`.
+    like a mistake and is not reproduced. The scalar is differentiable with respect to the parameters of the target;
+    lower is smoother. Arguments and errors as for :func:`convolutions`.
 
     Example:
         >>> conv = nn.Conv2d(1, 3, 3)
@@ -223,12 +174,8 @@ def smoothness_loss(target: ForwardFunc, layers: Sequence[nn.Module | str] | Non
     Source: Ashkenazi et al. (ICLR 2023), sec. 3.3.
     """
     root = target_behind(target)
-    terms = []
-    for layer in convolutions(target, layers):
-        weight = root.get_submodule(layer.name).weight
-        assert isinstance(weight, Tensor)  # noqa: S101 - checked by convolutions()
-        terms.append(layer_roughness(weight))
-    return torch.stack(terms).sum()
+    names = [parameter_name(layer.name) for layer in convolutions(target, layers)]
+    return torch.stack([layer_roughness(root.get_parameter(name)) for name in names]).sum()
 
 
 def layer_roughness(weight: Tensor) -> Tensor:
@@ -241,12 +188,7 @@ def layer_roughness(weight: Tensor) -> Tensor:
 
 
 def check_images(images: Tensor) -> Tensor:
-    """Return ``images`` if a network can take them.
-
-    Raises:
-        TypeError: not a float tensor.
-        ValueError: no images, or NaN or infinite values.
-    """
+    """Return ``images`` if a network can take them."""
     if not isinstance(images, Tensor) or not images.is_floating_point():
         kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
         raise TypeError(f"images are {kind}; expected a float tensor (n, …), the input of the target.")

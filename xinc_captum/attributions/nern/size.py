@@ -11,18 +11,17 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from ... import store
 from ...hooks import ForwardFunc, exclusive, protect
-from .kernel_network import KernelNetwork
-from .kernels import convolutions, parameter_name, target_behind
+from .kernel_network import KIND, KernelNetwork, file_content, state_without_layers, to_cpu
+from .kernels import convolutions, copy_target, parameter_name, target_behind, to_bits, to_bytes
 from .losses import Distillation, check_images
-from .nern_file import file_bytes, sections, state_without_layers
 
 
 class QuantizedNetwork(NamedTuple):
-    """A network with rounded weights, or with the rounded weights of some convolutions.
+    """A network with rounded weights, as floats.
 
     Attributes:
-        model: a plain module with the rounded weights, as floats.
         bytes: of a safetensors file with the integers, the scales and the rest of the network.
         relative_error: ‖W − Ŵ‖ / ‖W‖ over the rounded weights.
     """
@@ -39,16 +38,12 @@ def quantize(
 
     .. math:: \hat W_f = s_f \,\mathrm{round}(W_f / s_f), \qquad s_f = \max |W_f| / (2^{bits - 1} - 1)
 
-    Args:
-        target: the network; a copy is changed.
-        layers: as in :class:`NeRN`.
-        all_weights: round every parameter of two or more dims, including those of linear layers. Biases and buffers
-            are not rounded. This is the size of a quantized file of the whole network.
-        bits: 2 to 8; integers are packed, for example two of 4 bits into a byte. Scales are float32.
+    Scales are float32; integers are packed, for example two of 4 bits into a byte. With ``all_weights`` every parameter
+    of two or more dims is rounded, including those of linear layers, but no biases and buffers: this is the size of a
+    quantized file of the whole network.
 
     Raises:
-        LayerError: as :class:`NeRN`.
-        ValueError: other bits.
+        LayerError, ValueError: layers as :class:`NeRN`; bits outside 2 to 8.
 
     Example:
         >>> found = quantize(nn.Sequential(nn.Conv2d(3, 8, 3)), bits=4)
@@ -57,11 +52,9 @@ def quantize(
 
     Source: per-channel symmetric rounding to nearest, e.g. Krishnamoorthi (arXiv 1806.08342), sec. 2.
     """
-    if not 2 <= bits <= 8:
-        raise ValueError(f"bits is {bits}; expected 2 to 8.")
+    _check_bits(bits)
     represented_layers = convolutions(target, layers)
-    with exclusive():
-        model = copy.deepcopy(target_behind(target))
+    model = copy_target(target)
     weights = {layer.name: model.get_parameter(parameter_name(layer.name)) for layer in represented_layers}
     if all_weights:
         represented = {id(weight) for weight in weights.values()}
@@ -72,11 +65,8 @@ def quantize(
         }
     changed = {id(weight) for weight in weights.values()}
     shared = {name for name, weight in model.named_parameters(remove_duplicate=False) if id(weight) in changed}
-    tensors = {
-        f"kept.{name}": value
-        for name, value in state_without_layers(model, represented_layers).items()
-        if name not in shared
-    }
+    remaining = state_without_layers(model, represented_layers)
+    tensors = {f"kept.{name}": value for name, value in remaining.items() if name not in shared}
     error = total = 0.0
     with torch.no_grad():
         for name, weight in weights.items():
@@ -85,9 +75,14 @@ def quantize(
             error += float((dequantized - weight).double().square().sum())
             total += float(weight.double().square().sum())
             weight.copy_(dequantized)
-            tensors[f"scale.{name}"] = scale.flatten().float().cpu().contiguous()
+            tensors[f"scale.{name}"] = to_cpu(scale.flatten().float())
             tensors[f"weight.{name}"] = pack_integers(integers, bits)
     return QuantizedNetwork(model, len(save(tensors)), (error / total) ** 0.5 if total else 0.0)
+
+
+def _check_bits(bits: int) -> None:
+    if not 2 <= bits <= 8:
+        raise ValueError(f"bits is {bits}; expected 2 to 8.")
 
 
 def round_weights(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -101,20 +96,16 @@ def round_weights(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 def pack_integers(integers: Tensor, bits: int) -> Tensor:
     """Pack integers into bytes: two's complement with ``bits`` bits for each."""
-    numbers = integers.flatten().long().cpu() & (2**bits - 1)
-    binary = (numbers[:, None] >> torch.arange(bits - 1, -1, -1) & 1).flatten()
-    binary = nn.functional.pad(binary, (0, -len(binary) % 8)).view(-1, 8)
-    return (binary << torch.arange(7, -1, -1)).sum(1).to(torch.uint8)
+    return to_bytes(to_bits(integers.flatten().long().cpu(), bits))
 
 
 N = TypeVar("N", bound=KernelNetwork)
 
 
 class CompressedNeRN(NamedTuple, Generic[N]):
-    """A NeRN with a pruned and rounded predictor.
+    """A copy of a NeRN with a pruned and rounded predictor, as floats.
 
     Attributes:
-        nern: a copy with the pruned and rounded predictor, as floats.
         bytes: of a safetensors file with the retained integers, one bit a weight that marks them, scales, biases, the
             permutation, and the rest of the target.
         relative_error: ‖Ŵ − W‖ / ‖W‖ of the generated weights.
@@ -130,16 +121,11 @@ def compress(nern: N, *, keep: float = 1.0, bits: int = 8) -> CompressedNeRN[N]:
 
     .. math:: \theta_{ij} \to s_i\, \mathrm{round}(\theta_{ij} / s_i)\, [\,|\theta_{ij}| \ge t\,]
 
-    Symbols: t the threshold that the share ``keep`` of all matrix entries reaches; s_i a scale for each neuron. Our
-    interpretation of the paper's second application, whose code was not released. Nothing is fitted again.
-
-    Args:
-        nern: a copy is changed.
-        keep: share of the predictor's weights that is retained, in (0, 1].
-        bits: 2 to 8.
+    Symbols: t the threshold that the share ``keep`` of all matrix entries reaches; s_i a scale for each neuron. Nothing
+    is fitted again.
 
     Raises:
-        ValueError: a share or bits out of range.
+        ValueError: a share ``keep`` outside (0, 1], or bits outside 2 to 8.
 
     Example:
         >>> from xinc_captum.attributions.nern import NeRN
@@ -147,35 +133,31 @@ def compress(nern: N, *, keep: float = 1.0, bits: int = 8) -> CompressedNeRN[N]:
         >>> compress(nern, bits=8).bytes < nern.size_report().total
         True
 
-    Source: Ashkenazi et al. (ICLR 2023), applications, in our interpretation; threshold: Han et al. (NeurIPS 2015).
+    Source: Ashkenazi et al. (ICLR 2023), second application, in our interpretation, because its code was not released;
+    threshold: Han et al. (NeurIPS 2015).
     """
     if not 0 < keep <= 1:
         raise ValueError(f"keep is {keep}; expected a share in (0, 1].")
-    if not 2 <= bits <= 8:
-        raise ValueError(f"bits is {bits}; expected 2 to 8.")
+    _check_bits(bits)
     compressed = copy.deepcopy(nern)
-    contents = sections(compressed)
-    tensors = {f"{section}.{name}": value for section in ("order", "kept") for name, value in contents[section].items()}
+    contents, _ = file_content(compressed)
+    tensors = {name: value for name, value in contents.items() if not name.startswith("predictor.")}
     matrices = {name: p for name, p in compressed.predictor.named_parameters() if p.dim() == 2}
     sizes = torch.cat([p.detach().abs().flatten().float() for p in matrices.values()]).sort().values
     threshold = sizes[len(sizes) - max(1, round(keep * len(sizes)))]
     with torch.no_grad():
         for name, p in compressed.predictor.named_parameters():
             if name not in matrices:
-                tensors[name] = _plain(p)
+                tensors[name] = to_cpu(p)
                 continue
             retained = p.abs().float() >= threshold
             scale, integers = round_weights(torch.where(retained, p, torch.zeros_like(p)), bits)
             p.copy_((integers * scale).to(p))
-            tensors[f"scale.{name}"] = _plain(scale.flatten().float())
+            tensors[f"scale.{name}"] = to_cpu(scale.flatten().float())
             tensors[f"weight.{name}"] = pack_integers(integers[retained], bits)
             if keep < 1:
                 tensors[f"stays.{name}"] = pack_integers(retained.flatten(), 1)
     return CompressedNeRN(compressed, len(save(tensors)), compressed.relative_error())
-
-
-def _plain(value: Tensor) -> Tensor:
-    return value.detach().cpu().contiguous().clone()
 
 
 @dataclass(frozen=True)
@@ -191,16 +173,12 @@ class SizeReport:
         kept: bytes of biases, statistics, classifier and other weights that are not generated.
         header: bytes of names, shapes and settings.
         target: bytes of a safetensors file of the target's whole state.
-        int8: bytes of the same with the *represented* weights as int8 and a float32 scale for each filter; all others
-            are float32, as in the NeRN's file.
-        int8_relative_error: of the represented weights as int8.
-        int8_all: bytes of a file in which *all* weights of two or more dims are int8, with a float32 scale for each
-            first index; biases and buffers are not rounded.
-        int8_all_relative_error: of all weights as int8, over these.
+        int8: bytes of the same with the *represented* weights as int8 (:func:`quantize`).
+        int8_all: bytes of the same with ``all_weights`` as int8.
+        int8_relative_error, int8_all_relative_error: of the rounded weights, over these.
         agreement: share of images for which the rebuilt network predicts the target's class, right or wrong; None if
             not measured. Accuracy needs labels, which a NeRN does not use.
-        int8_agreement: with the represented weights as int8.
-        int8_all_agreement: with all weights as int8.
+        int8_agreement, int8_all_agreement: with the represented or all weights as int8.
         judged_on: the images it was measured on, such as "135 pictures"; empty if not measured.
     """
 
@@ -232,7 +210,6 @@ class SizeReport:
         return self.parameters / self.represented
 
     def __str__(self) -> str:
-        """Return four lines, each with bytes, weight error and agreement."""
         lines = (
             ("target", self.target, 0.0, 1.0 if self.judged_on else None),
             (f"NeRN ({self.share:.1%} of the represented weights)", self.total, self.relative_error, self.agreement),
@@ -256,20 +233,22 @@ def size_report(
 ) -> SizeReport:
     """Compute the report of :meth:`NeRN.size_report`; ``kind`` is the name of the images in its text."""
     root = target_behind(nern.target)
+    tensors, note = file_content(nern, dtype)
     bytes_of = {
-        name: sum(t.numel() * t.element_size() for t in tensors.values())
-        for name, tensors in sections(nern, dtype).items()
+        section: sum(t.numel() * t.element_size() for name, t in tensors.items() if name.startswith(f"{section}."))
+        for section in ("predictor", "order", "kept")
     }
-    state = {name: value.detach().cpu().contiguous().clone() for name, value in root.state_dict().items()}
     int8 = quantize(nern.target, [layer.name for layer in nern.layers])
     all_int8 = quantize(nern.target, [layer.name for layer in nern.layers], all_weights=True)
-    names = {layer.name: parameter_name(layer.name) for layer in nern.layers}
-    shares: list[float] | list[None] = [None, None, None]
+    shares: list[float | None] = [None, None, None]
     if images is not None:
-        int8_weights = {name: int8.model.get_parameter(parameter).detach() for name, parameter in names.items()}
-        all_parameters = {name: value.detach() for name, value in all_int8.model.named_parameters()}
-        with torch.no_grad():
-            shares = _agreements(nern, [(nern.weights(), {}), (int8_weights, {}), ({}, all_parameters)], images)
+        with protect(nern.target), torch.no_grad():
+            root.eval()
+            model, weights = Distillation(nern.target, root, nern.layers), nern.weights()
+            images = check_images(images).to(next(iter(weights.values())))
+            rounded = ({name: p.detach() for name, p in one.model.named_parameters()} for one in (int8, all_int8))
+            candidates = [(weights, {}), *(({}, parameters) for parameters in rounded)]
+            shares = [model.agreement(w, images, parameters=parameters)[0] for w, parameters in candidates]
     return SizeReport(
         represented=sum(layer.weights for layer in nern.layers),
         parameters=sum(p.numel() for p in nern.predictor.parameters()),
@@ -277,8 +256,8 @@ def size_report(
         predictor=bytes_of["predictor"],
         permutation=bytes_of["order"],
         kept=bytes_of["kept"],
-        header=file_bytes(nern, dtype) - sum(bytes_of.values()),
-        target=len(save(state)),
+        header=store.tensor_file_bytes(tensors, kind=KIND, metadata=note) - sum(bytes_of.values()),
+        target=len(save({name: to_cpu(value) for name, value in root.state_dict().items()})),
         int8=int8.bytes,
         int8_relative_error=int8.relative_error,
         int8_all=all_int8.bytes,
@@ -288,21 +267,3 @@ def size_report(
         int8_all_agreement=shares[2],
         judged_on="" if images is None else f"{len(images):,} {kind}",
     )
-
-
-def _agreements(
-    nern: KernelNetwork, candidates: list[tuple[dict[str, Tensor], dict[str, Tensor]]], images: Tensor
-) -> list[float]:
-    """Return the share of images for which the target predicts the same class with each candidate's weights.
-
-    A candidate is the weights of represented layers and other parameters, under their full names.
-    """
-    root = target_behind(nern.target)
-    weight = next(iter(candidates[0][0].values()))
-    with protect(nern.target):
-        root.eval()
-        model = Distillation(nern.target, root, nern.layers)
-        return [
-            model.agreement(weights, check_images(images).to(weight), parameters=parameters).share
-            for weights, parameters in candidates
-        ]

@@ -1,7 +1,6 @@
 """TransINR: a transformer that generates coordinate networks for images, and analyses of it."""
 
-from .contributions import patch_masks
-from .token_contribution import TokenContribution
+from .token_contribution import TokenContribution, patch_masks
 from .training import TransFit, mean_psnr
 from .trans_inr import PatchTokens, Routing, TransINR
 from .tuning import FineTuned, fine_tune, identical_inits, independent_inits, neuron_canvases

@@ -1,38 +1,30 @@
-"""TokenContribution: contributions of weight tokens and data patches to the images of a TransINR."""
+"""TokenContribution: contributions of neurons, weight tokens and data patches to the images of a TransINR."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from ..._compat import GradientAttribution
-from ...batch import Batch, select_output
+from ...batch import Batch, chunks, select_output
 from ...hooks import LayerError, unwrap
 from ...images import check_images
 from ...inr.training import check_at_least_one, check_finite
 from ..base import attribution_context, captum_method, plain
-from .contributions import (
-    modulation_contributions,
-    modulation_tokens,
-    neuron_contributions,
-    patch_contributions,
-    patch_token_contributions,
-    sum_groups,
-)
 from .trans_inr import OUT_BIAS, TransINR
-from .writer import MAX_NUMBERS, Modulations
+from .writer import MAX_NUMBERS, Modulations, Weights
 
 Level = Literal["token", "modulation", "patch"]
-LEVELS = ("token", "modulation", "patch")
 Baselines = Tensor | float | None
 
 
 class _Call(NamedTuple):
-    """The checked arguments of one call: images, their mask, the size of the output, and the batch."""
+    """The checked arguments of one call."""
 
     images: Tensor
     mask: Tensor | None
@@ -48,8 +40,8 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
     There are three levels:
 
     - "token": the contributions of the neurons of a token, with fixed gates: the neurons j of a layer with
-      j mod g = t (:func:`.shares.neuron_contributions`). They are exact at every layer of the generated network; the
-      rest is the output of the biases through the same gates.
+      j mod g = t. They are exact at every layer of the generated network; the rest is the output of the biases through
+      the same gates.
     - "modulation": the effect of a token's modulation compared with the mean one, by integrated gradients; the rest is
       the image of the mean modulations.
     - "patch": the effect of a patch of the *input* compared with the mean image, through transformer and network, by
@@ -63,9 +55,7 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
         device_ids: as in Captum; the computation runs on the model's device.
 
     Raises:
-        TypeError: another model.
-        LayerError: a scripted or traced model.
-        ValueError: an unknown level.
+        TypeError, LayerError, ValueError: another model, a scripted or traced one, or an unknown level.
 
     Example:
         >>> from xinc_captum.attributions.trans_inr import TransINR
@@ -89,8 +79,8 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
             raise TypeError(
                 f"trans_inr is a {type(model).__name__}; expected a xinc_captum.attributions.trans_inr.TransINR."
             )
-        if level not in LEVELS:
-            raise ValueError(f"level is {level!r}; expected one of {', '.join(map(repr, LEVELS))}.")
+        if level not in get_args(Level):
+            raise ValueError(f"level is {level!r}; expected one of {', '.join(map(repr, get_args(Level)))}.")
         GradientAttribution.__init__(self, trans_inr)
         self.model, self.level, self.device_ids = model, level, device_ids
 
@@ -139,10 +129,12 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
             layers, patches in order of rows.
 
         Raises:
-            TypeError: not a tensor.
-            ValueError: images that are not finite or do not tile; an invalid target, layer or baseline.
+            TypeError, ValueError: images that are not finite or do not tile; an invalid target, layer or baseline.
         """
-        self._check(layer, baselines)
+        if self.level == "patch" and layer is not None:
+            raise ValueError(f"layer is {layer!r}, but level 'patch' uses all layers; leave it out.")
+        if self.level == "token" and baselines is not None:
+            raise ValueError("baselines are given, but level 'token' has no baseline; leave them out.")
         with attribution_context(self.model):
             call = self._prepare(inputs, target, seen, size)
             if self.level == "token":
@@ -177,21 +169,8 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
             \Sigma_t D_{qt} = D_q
 
         The sum over tokens is level "patch" with the same steps, up to rounding, without a rest. The cost is
-        patches x tokens images a step.
-
-        Args:
-            inputs: as for :meth:`attribute`.
-            target: as for :meth:`attribute`.
-            layer: a layer for its tokens and one more entry for all others; None is all tokens.
-            baselines: as for level "patch".
-            seen: as for :meth:`attribute`.
-            size: as for :meth:`attribute`.
-            n_steps: as for :meth:`attribute`.
-            internal_batch_size: as for :meth:`attribute`.
-            patches: indices of patches, row by row; None is all.
-
-        Raises:
-            ValueError: as for :meth:`attribute`, or an unknown patch.
+        patches x tokens images a step. Arguments and errors are those of :meth:`attribute` at level "patch", but
+        ``layer`` selects a layer for its tokens and one more entry for all others, and ``patches`` some patches.
         """
         index = None if layer is None else self.model.writer.layer_index(layer)
         with attribution_context(self.model):
@@ -203,12 +182,6 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
             )
             result = _of_target(contributions.flatten(1, 2), call.batch)
             return result.reshape(len(result), *contributions.shape[1:3], *result.shape[2:])
-
-    def _check(self, layer: int | str | None, baselines: Baselines) -> None:
-        if self.level == "patch" and layer is not None:
-            raise ValueError(f"layer is {layer!r}, but level 'patch' uses all layers; leave it out.")
-        if self.level == "token" and baselines is not None:
-            raise ValueError("baselines are given, but level 'token' has no baseline; leave them out.")
 
     def _prepare(self, inputs: Any, target: Any, seen: Tensor | None, size: tuple[int, int] | None) -> _Call:
         images = check_images(inputs).to(self.model.tokens.places)
@@ -307,3 +280,196 @@ def _select_target(outputs: Tensor, batch: Batch) -> Tensor:
         except IndexError as error:
             raise ValueError(f"target holds a channel outside {low} to {high}: {error}") from error
     return select_output(outputs, batch, None)
+
+
+def neuron_contributions(encoded: Tensor, weights: Weights, layer: int, out_bias: float = 0.0) -> tuple[Tensor, Tensor]:
+    r"""Return the contributions of the neurons of a layer, and the remainder; they sum to the networks' outputs.
+
+    .. math:: C_j = h_{j}\, J_{j}, \quad J = W_L G_{L-1} W_{L-1} \cdots G_{l+1} W_{l+1}, \qquad \Sigma_j C_j + \beta = y
+
+    Symbols: h the layer's neurons after their ReLU (before ``out_bias`` at the last layer, where J is the identity); G
+    the gates, 1 where a later neuron is positive at this point; β, which includes ``out_bias``, the output of the later
+    biases through the same gates with h = 0. A neuron that is 0 everywhere has no contribution. Encoded coordinates
+    (points, in) and B networks give C (B, points, out, neurons) and β (B, points, out).
+
+    Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024), for the last layer; the gated form
+    is activation x gradient, exact for piecewise linear networks.
+    """
+    hidden, last = encoded, len(weights.matrices) - 1
+    activations, gates = encoded, []
+    for i, (matrix, bias) in enumerate(zip(*weights, strict=True)):
+        preactivations = hidden @ matrix.mT + bias
+        hidden = preactivations.relu() if i < last else preactivations
+        if i == layer:
+            activations = hidden
+        elif i > layer:
+            gates.append((preactivations > 0).to(preactivations) if i < last else torch.ones_like(preactivations))
+    count, points, outputs = hidden.shape
+    jacobian = torch.eye(outputs, dtype=hidden.dtype, device=hidden.device).expand(count, points, -1, -1)
+    rest = torch.full_like(hidden, out_bias)
+    for i in range(last, layer, -1):
+        gated = jacobian * gates[i - layer - 1][:, :, None]
+        rest = rest + (gated @ weights.biases[i][:, None])[..., 0]
+        jacobian = gated @ weights.matrices[i][:, None]
+    return jacobian * activations[:, :, None], rest
+
+
+def sum_groups(contributions: Tensor, rows: int) -> Tensor:
+    """Sum neurons of the same modulation: (…, neurons) to (…, rows); neuron j belongs to modulation j mod rows."""
+    return contributions.reshape(*contributions.shape[:-1], -1, rows).sum(-2)
+
+
+def midpoints(steps: int) -> Iterator[float]:
+    """Return the points of the midpoint rule on [0, 1]."""
+    if steps < 1:
+        raise ValueError(f"n_steps is {steps}; expected at least 1.")
+    return ((k + 0.5) / steps for k in range(steps))
+
+
+def flatten_modulations(modulations: Modulations) -> Tensor:
+    """Concatenate the modulations of each image: (B, numbers)."""
+    return torch.cat([x.flatten(1) for x in modulations], 1)
+
+
+def unflatten_modulations(model: TransINR, numbers: Tensor) -> Modulations:
+    """Invert :func:`flatten_modulations`."""
+    shapes = [mean.shape for mean in model.mean_modulations]
+    parts = numbers.split([shape.numel() for shape in shapes], 1)
+    return tuple(part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True))
+
+
+class TokenIds(NamedTuple):
+    """The token of each number of :func:`flatten_modulations`, (numbers,), and the number of tokens."""
+
+    ids: Tensor
+    number: int
+
+
+def modulation_tokens(model: TransINR, layer: int | None) -> TokenIds:
+    """Return the tokens of all layers, or those of one layer and one more for all other layers."""
+    ids_of_layers, start = [], 0
+    for i, mean_modulation in enumerate(model.mean_modulations):
+        rows, width = mean_modulation.shape
+        ids = torch.arange(rows, device=mean_modulation.device).repeat_interleave(width)
+        if layer is None:
+            ids_of_layers.append(ids + start)
+            start += rows
+        else:
+            ids_of_layers.append(ids if i == layer else torch.full_like(ids, model.writer.rows[layer]))
+    return TokenIds(torch.cat(ids_of_layers), start if layer is None else model.writer.rows[layer] + 1)
+
+
+def patch_masks(model: TransINR, size: tuple[int, int]) -> Tensor:
+    """Return the pixels of each patch: (patches, H, W), 0 or 1; a pixel belongs to one patch."""
+    rows, columns = model.tokens.grid(size)
+    like, padding = model.tokens.places, model.tokens.padding
+    y, x = (
+        (torch.arange(side, device=like.device) + padding) // step == torch.arange(n, device=like.device)[:, None]
+        for side, step, n in zip(size, model.tokens.patch, (rows, columns), strict=True)
+    )
+    return (y.reshape(rows, 1, -1, 1) & x.reshape(1, columns, 1, -1)).flatten(0, 1).to(like)
+
+
+def jvp(function: Callable[[Tensor], Tensor], point: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a function's value and its derivative along ``direction``, by forward mode."""
+    with torch.no_grad(), forward_ad.dual_level():
+        value, tangent = forward_ad.unpack_dual(function(forward_ad.make_dual(point, direction)))
+        return value, torch.zeros_like(value) if tangent is None else tangent
+
+
+def modulation_contributions(
+    model: TransINR,
+    x: Modulations,
+    x0: Modulations,
+    tokens: TokenIds,
+    size: tuple[int, int],
+    steps: int,
+    batch_size: int,
+) -> Tensor:
+    r"""Return the contributions of tokens to the change of the output from ``x0`` to ``x``: (B, tokens, C, H, W).
+
+    .. math:: I_t = \int_0^1 \frac{\partial y}{\partial x}(x_0 + a (x - x_0))\, (x - x_0)_t \, da
+
+    ``x0`` is one start of the path for all images, (1, rows, in) a layer, or one for each image.
+
+    Source: Sundararajan et al., "Axiomatic Attribution for Deep Networks" (ICML 2017), sec. 3.
+    """
+    start, difference = flatten_modulations(x0), flatten_modulations(x) - flatten_modulations(x0)
+    start = start.expand_as(difference)
+    render = _renderer(model, size)
+    total = _zeros(len(difference) * tokens.number, model, size, difference)
+    for a in midpoints(steps):
+        for part, sample, token in _pairs(len(difference), tokens.number, batch_size, difference.device):
+            direction = difference[sample] * (tokens.ids == token[:, None])
+            total[part] += jvp(render, (start + a * difference)[sample], direction)[1] / steps
+    return total.reshape(len(difference), tokens.number, *total.shape[1:])
+
+
+def patch_contributions(
+    model: TransINR, x: Tensor, x0: Tensor, mask: Tensor | None, size: tuple[int, int], steps: int, batch_size: int
+) -> Tensor:
+    r"""Return the contributions of patches to the change of the output from ``x0`` to ``x``: (B, patches, C, H, W).
+
+    .. math:: D_q = \int_0^1 \frac{\partial y}{\partial x}(x_0 + a (x - x_0))\, (x - x_0)_q \, da
+    """
+    difference, masks = x - x0, patch_masks(model, (x.shape[2], x.shape[3]))
+    total = _zeros(len(x) * len(masks), model, size, x)
+    for a in midpoints(steps):
+        for part, sample, patch in _pairs(len(x), len(masks), batch_size, x.device):
+            part_mask = None if mask is None else mask[sample]
+            direction = difference[sample] * masks[patch][:, None]
+            run = lambda images, mask=part_mask: model(images, mask, size)  # noqa: E731
+            total[part] += jvp(run, (x0 + a * difference)[sample], direction)[1] / steps
+    return total.reshape(len(x), len(masks), *total.shape[1:])
+
+
+def patch_token_contributions(
+    model: TransINR,
+    x: Tensor,
+    x0: Tensor,
+    mask: Tensor | None,
+    tokens: TokenIds,
+    size: tuple[int, int],
+    steps: int,
+    batch_size: int,
+    patches: Sequence[int] | None = None,
+) -> Tensor:
+    r"""Return :func:`patch_contributions` through each token: (B, patches, tokens, C, H, W).
+
+    .. math:: D_{qt} = \int_0^1 \frac{\partial y}{\partial x_t} \frac{\partial x_t}{\partial q} \, da
+
+    By the chain rule, the sum over tokens is :func:`patch_contributions` with the same steps, up to rounding.
+    """
+    difference, masks, render = x - x0, patch_masks(model, (x.shape[2], x.shape[3])), _renderer(model, size)
+    if patches is not None:
+        if not patches or not all(0 <= q < len(masks) for q in patches):
+            raise ValueError(f"patches are {list(patches)}; expected one or more of 0 to {len(masks) - 1}.")
+        masks = masks[list(patches)]
+    total = _zeros(len(x) * len(masks) * tokens.number, model, size, x)
+    for a in midpoints(steps):
+        for part, sample, patch in _pairs(len(x), len(masks), batch_size, x.device):
+            part_mask = None if mask is None else mask[sample]
+            direction = difference[sample] * masks[patch][:, None]
+            read = lambda images, part_mask=part_mask: flatten_modulations(model.modulations(images, part_mask))  # noqa: E731
+            modulations, change = jvp(read, (x0 + a * difference)[sample], direction)
+            part_total = total[part.start * tokens.number : part.stop * tokens.number]
+            for of_tokens, row, token in _pairs(len(sample), tokens.number, batch_size, x.device):
+                derivative = jvp(render, modulations[row], change[row] * (tokens.ids == token[:, None]))[1]
+                part_total[of_tokens] += derivative / steps
+    return total.reshape(len(x), len(masks), tokens.number, *total.shape[1:])
+
+
+def _renderer(model: TransINR, size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+    return lambda numbers: model.paint(model.weights(unflatten_modulations(model, numbers)), size)
+
+
+def _pairs(outer: int, inner: int, batch_size: int, device: torch.device) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield chunks of the pairs of (outer, inner) indices, of which the inner one is the faster."""
+    for low, high in chunks(outer * inner, batch_size):
+        pair = torch.arange(low, high, device=device)
+        yield slice(low, high), pair // inner, pair % inner
+
+
+def _zeros(rows: int, model: TransINR, size: tuple[int, int], like: Tensor) -> Tensor:
+    dtype = torch.promote_types(like.dtype, torch.float32)  # bfloat16 has too few digits for sums of many steps
+    return torch.zeros(rows, model.config["channels"], *size, dtype=dtype, device=like.device)

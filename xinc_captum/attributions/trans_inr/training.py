@@ -1,9 +1,9 @@
-"""Training and files of TransINR and RayTransINR."""
+"""Files and training of TransINR and RayTransINR."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,45 +13,43 @@ from ...images import check_images
 from ...inr.training import Validation, architecture_digest, check_at_least_one, decibels, train, trainable
 
 KIND = "trans-inr"
-M = TypeVar("M", bound=nn.Module)
 B = TypeVar("B")
 
 
-def save_model(model: nn.Module, config: dict[str, Any], path: str | Path) -> None:
-    """Write ``model`` and the arguments of its class with :func:`~xinc_captum.store.write_tensors`.
+class WeightGenerator(nn.Module):
+    """Base of TransINR and RayTransINR: ``config``, the arguments of the class without the seed, and the file."""
 
-    Args:
-        model: all its parameters and buffers are written.
-        config: keyword arguments of its class, for JSON.
-        path: the file to write or replace; a missing folder is created.
+    config: dict[str, Any]
 
-    Raises:
-        StoreError: the file cannot be written.
-    """
-    store.write_tensors(path, model.state_dict(), kind=KIND, metadata={"kind": type(model).__name__, "config": config})
+    def save(self, path: str | Path) -> None:
+        """Write arguments, weights and means to one safetensors file, atomically; a missing folder is created."""
+        note = {"kind": type(self).__name__, "config": self.config}
+        store.write_tensors(path, self.state_dict(), kind=KIND, metadata=note)
 
+    @classmethod
+    def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> Self:
+        """Read what :meth:`save` wrote.
 
-def load_model(kind: type[M], path: str | Path, device: torch.device | str) -> M:
-    """Build a model of class ``kind`` from a file.
+        Raises:
+            FileNotFoundError: no such file.
+            StoreError: a file of another class or a newer version, an incomplete or changed file, or weights that do
+                not fit the configuration.
+        """
+        writer = f"{cls.__name__}.save()"
+        tensors, note = store.read_tensors(path, kind=KIND, writer=writer)
+        if note.get("kind") != cls.__name__:
+            raise store.StoreError(f"{path} holds a {note.get('kind')}; expected a {cls.__name__}, a file of {writer}.")
+        with store.consistent(path, writer):
+            config = {name: tuple(one) if isinstance(one, list) else one for name, one in note["config"].items()}
+            with torch.device("meta"):  # no random weights: the random state is unchanged
+                model = cls(**config)
+            store.check_state(path, model.state_dict(), tensors)
+            model.load_state_dict({name: value.to(device) for name, value in tensors.items()}, assign=True)
+        return model.requires_grad_(True)
 
-    Raises:
-        FileNotFoundError: no such file.
-        StoreError: a file of another class or a newer version, an incomplete or changed file, or weights that do not
-            fit the configuration.
-    """
-    writer = f"{kind.__name__}.save()"
-    tensors, note = store.read_tensors(path, kind=KIND, writer=writer)
-    if note.get("kind") != kind.__name__:
-        raise store.StoreError(f"{path} holds a {note.get('kind')}; expected a {kind.__name__}, a file of {writer}.")
-    with store.consistent(path, writer):
-        config = {name: tuple(value) if isinstance(value, list) else value for name, value in note["config"].items()}
-        with torch.device("meta"):  # no random weights: the random state is unchanged
-            model = kind(**config)
-        store.check_state(path, model.state_dict(), tensors)
-        model.load_state_dict({name: value.to(device) for name, value in tensors.items()}, assign=True)
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    return model
+    def extra_repr(self) -> str:
+        """Return the arguments."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.config.items())
 
 
 @dataclass(frozen=True)
@@ -78,10 +76,6 @@ def mean_psnr(outputs: Tensor, images: Tensor) -> float:
 
     .. math:: \mathrm{mean}_b \, (-10 \log_{10} \mathrm{mean}((output_b - image_b)^2))
 
-    Args:
-        outputs: (B, …).
-        images: (B, …).
-
     Example:
         >>> round(mean_psnr(torch.tensor([[0.5], [0.5]]), torch.tensor([[0.6], [0.51]])), 2)
         30.0
@@ -91,11 +85,7 @@ def mean_psnr(outputs: Tensor, images: Tensor) -> float:
 
 
 class ImageValidation(Validation):
-    """Mean PSNR of the validation images during a fit.
-
-    Attributes:
-        values: (steps taken, decibels) of each measurement.
-    """
+    """Mean PSNR of the validation images during a fit; ``values`` are (steps taken, decibels)."""
 
     def __init__(self, mean_psnr: Callable[[], float] | None) -> None:
         self.mean_psnr, self.values = mean_psnr, list[tuple[int, float]]()
@@ -131,27 +121,10 @@ def fit_model(
     every: int,
     show_progress: bool,
 ) -> TransFit:
-    r"""Train ``model`` with Adam; the rate rises over ``warmup`` steps and is divided by 10 after 80 % of all steps.
+    """Train ``model`` with Adam; the rate rises over ``warmup`` steps and is divided by 10 after 80 % of all steps.
 
-    Training flags, gradients and the global random state are restored.
-
-    Args:
-        model: its parameters that require gradients are trained.
-        loss_of: (batch, steps taken) to a mean squared error.
-        batches: yields the batches; they are drawn with the generator, which is on the CPU.
-        mean_psnr: measures the validation images; None without any.
-        recipe: what else decides how the run ends; a checkpoint with another recipe is refused.
-        steps: optimizer steps, the length of the schedule.
-        lr: the highest rate.
-        warmup: steps.
-        seed: of the generator.
-        checkpoint: a file to write the run to, and to resume it from.
-        every: steps between two measurements, each followed by a checkpoint.
-        show_progress: a bar with the last measurement, where standard error is a terminal.
-
-    Raises:
-        ValueError: numbers below 1, or a model that cannot be trained as it is.
-        CheckpointError: a checkpoint of another run, or one that cannot be written.
+    ``loss_of`` maps a batch and the steps taken to a mean squared error, ``batches`` draws with a generator on the CPU,
+    ``mean_psnr`` measures the validation images, and ``recipe`` is what else decides how the run ends.
     """
     check_at_least_one(steps=steps, every=every)
     if warmup < 0 or not lr > 0:
@@ -183,14 +156,7 @@ def fit_model(
 
 
 def random_mask(shape: tuple[int, ...], keep: float, generator: torch.Generator) -> Tensor:
-    """Return a random bool mask of ``shape`` (B, …).
-
-    The share of True in each row is uniform in [keep, 1], rounded up.
-
-    Example:
-        >>> random_mask((2, 16), 1.0, torch.Generator().manual_seed(0)).sum(1)
-        tensor([16, 16])
-    """
+    """Return a random bool mask (B, …); the share of True in each row is uniform in [keep, 1], rounded up."""
     count = torch.Size(shape[1:]).numel()
     share = keep + (1 - keep) * torch.rand(shape[0], 1, generator=generator)
     rank = torch.rand(shape[0], count, generator=generator).argsort(1).argsort(1)
@@ -198,16 +164,7 @@ def random_mask(shape: tuple[int, ...], keep: float, generator: torch.Generator)
 
 
 def split_validation(images: Tensor, validation: float | Tensor | None, seed: int) -> tuple[Tensor, Tensor | None]:
-    """Return the training images and the validation images.
-
-    Args:
-        images: (N, C, H, W).
-        validation: a share of ``images``, other images, or None.
-        seed: of the split.
-
-    Raises:
-        ValueError: fewer than 2 images, or a share that leaves one side empty.
-    """
+    """Return training and validation images; ``validation`` is a share of ``images``, other images, or None."""
     if len(images) < 2:
         raise ValueError("images hold 1 image; expected at least 2.")
     if validation is None:

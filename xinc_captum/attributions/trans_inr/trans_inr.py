@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from ...batch import chunks
 from ...images import check_images
 from ...inr.coordinates import pixel_centres
-from ...inr.mlp import HypoNet, seeded
+from ...inr.mlp import HypoNet, arguments_of, seeded
 from ...inr.training import check_at_least_one, check_finite, digest
-from .training import TransFit, fit_model, load_model, mean_psnr, random_mask, save_model, split_validation
+from .training import TransFit, WeightGenerator, fit_model, mean_psnr, random_mask, split_validation
 from .writer import Groups, Modulations, Weights, WeightWriter, as_module, run_networks
 
 
@@ -39,7 +39,7 @@ class PatchTokens(nn.Module):
         seed: for the weights; None takes torch's global generator.
 
     Raises:
-        ValueError: a size that the patches do not tile, here or in a later call.
+        ValueError: a size that the patches do not tile, here or in a call; images or masks of another shape or dtype.
 
     Example:
         >>> tokens, seen = PatchTokens(1, (8, 8), 2, 24)(torch.rand(5, 1, 8, 12))
@@ -71,16 +71,12 @@ class PatchTokens(nn.Module):
             self.places = nn.Parameter(torch.randn(1, dim, rows, columns) * init_std)
 
     def grid(self, size: tuple[int, ...]) -> tuple[int, int]:
-        """Return rows and columns of patches in an image of (H, W) pixels; errors as :meth:`count_patches`."""
+        """Return rows and columns of patches in an image of (H, W) pixels."""
         return self.count_patches(size, self.patch, self.padding)
 
     @staticmethod
     def count_patches(size: tuple[int, ...], patch: int | tuple[int, int], padding: int) -> tuple[int, int]:
-        """Return rows and columns of patches in a padded image of (H, W) pixels.
-
-        Raises:
-            ValueError: a size that the patches do not tile, an invalid patch, or a padding below 0.
-        """
+        """Return rows and columns of patches in a padded image of (H, W) pixels."""
         sides = sides_of(patch)
         if padding < 0:
             raise ValueError(f"padding is {padding}; expected at least 0.")
@@ -97,46 +93,33 @@ class PatchTokens(nn.Module):
     def forward(self, images: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return tokens (B, patches, dim) of images (B, C, H, W), row by row, and the mask of visible ones or None.
 
-        Args:
-            images: of one size.
-            seen: bool, True for visible patches, (patches,) or (B, patches); with ``pixel_mask`` for visible pixels,
-                (H, W) or (B, H, W). Masked values have no effect.
-
-        Raises:
-            ValueError: images of other channels or a size that does not tile, or ``seen`` of another shape or dtype.
+        ``seen`` is bool, True for visible patches, (patches,) or (B, patches); with ``pixel_mask`` for visible pixels,
+        (H, W) or (B, H, W). Masked values have no effect.
         """
         if images.dim() != 4 or images.shape[1] != self.channels:
             raise ValueError(f"images have shape {tuple(images.shape)}; expected (N, {self.channels}, H, W).")
         if images.dtype != self.linear.weight.dtype and not torch.is_autocast_enabled(images.device.type):
             kind = self.linear.weight.dtype
             raise ValueError(f"images are {images.dtype} and the weights {kind}; give images.to({kind}), in [0, 1].")
-        rows, columns = self.grid(tuple(images.shape[2:]))
+        grid = self.grid(tuple(images.shape[2:]))
         patches = seen = None if seen is None else self.mask(seen, images)
         if seen is not None and self.pixel_mask:
             patches = self._unfold(seen[:, None].to(images)).any(-1)
         if self.pixel_mask:
             mask = torch.ones_like(images[:, :1]) if seen is None else seen[:, None].to(images)
             images = torch.cat([images.where(mask > 0, 0), mask], 1)
-        tokens = self.linear(self._unfold(images)) + self._place_embeddings((rows, columns))
-        return tokens, patches
+        places: Tensor = self.places
+        if tuple(places.shape[2:]) != grid:
+            places = F.interpolate(places, grid, mode="bilinear", align_corners=False)
+        return self.linear(self._unfold(images)) + places.flatten(2).mT, patches
 
     def _unfold(self, images: Tensor) -> Tensor:
         return F.unfold(images, self.patch, padding=self.padding, stride=self.patch).mT
 
-    def _place_embeddings(self, grid: tuple[int, int]) -> Tensor:
-        table: Tensor = self.places
-        if tuple(table.shape[2:]) != grid:
-            table = F.interpolate(table, grid, mode="bilinear", align_corners=False)
-        return table.flatten(2).mT
-
     def mask(self, seen: Tensor, images: Tensor) -> Tensor:
-        """Return the mask of each image: (B, patches), or (B, H, W) with ``pixel_mask``.
-
-        Raises:
-            ValueError: ``seen`` of another shape or dtype.
-        """
-        rows, columns = self.grid(tuple(images.shape[2:]))
-        shape = (len(images), *(images.shape[2:] if self.pixel_mask else (rows * columns,)))
+        """Return the mask of each image: (B, patches), or (B, H, W) with ``pixel_mask``."""
+        patches = math.prod(self.grid(tuple(images.shape[2:])))
+        shape = (len(images), *(images.shape[2:] if self.pixel_mask else (patches,)))
         if seen.dtype != torch.bool or tuple(seen.shape) not in (shape, shape[1:]):
             what = "pixels" if self.pixel_mask else "patches; pixel_mask=True builds a model with masks of pixels"
             raise ValueError(
@@ -147,15 +130,7 @@ class PatchTokens(nn.Module):
 
 
 def sides_of(patch: int | tuple[int, int]) -> tuple[int, int]:
-    """Return (height, width) of a patch.
-
-    Raises:
-        ValueError: not one or two numbers, or numbers below 1.
-
-    Example:
-        >>> sides_of(3), sides_of((2, 5))
-        ((3, 3), (2, 5))
-    """
+    """Return (height, width) of a patch."""
     sides = (patch, patch) if isinstance(patch, int) else tuple(patch) if isinstance(patch, tuple | list) else ()
     if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
         raise ValueError(f"patch is {patch!r}; expected a side in pixels, at least 1, or (height, width).")
@@ -177,7 +152,7 @@ class Routing(NamedTuple):
     to_tokens: Tensor
 
 
-class TransINR(nn.Module):
+class TransINR(WeightGenerator):
     r"""A transformer that maps the patches of an image to the weights of a small coordinate network of the image.
 
     .. math:: \hat x_b(p) = f_{W(x_b)}(\gamma(p)) + 0.5
@@ -188,22 +163,12 @@ class TransINR(nn.Module):
     ff 3072, hidden 256, layers 5, count 64, highest 1024, groups 64, init_std 1.
 
     Args:
-        channels: C of an image.
-        size: (H, W) of the position embeddings; other sizes interpolate them.
-        patch: side of a patch in pixels, or its (height, width).
-        padding: pixels of zeros around an image.
-        dim: width of a token.
-        depth: blocks of the transformer.
-        heads: of each block.
-        head_dim: width of each head; None is dim / heads.
-        ff: width of the blocks' two-layer networks.
-        hidden: units of the generated network's hidden layers.
-        layers: number of its Linear layers, including the output layer.
-        count: its frequencies of each coordinate.
-        highest: its highest frequency.
-        groups: weight tokens of each layer, or "vector" for a single-vector hypernetwork.
-        pixel_mask: whether single pixels can be masked, not only patches.
-        init_std: of tokens and position embeddings.
+        channels: C; also ``size``, ``patch``, ``padding`` and ``pixel_mask`` as for :class:`PatchTokens`.
+        dim: width of a token; also ``depth``, ``heads``, ``head_dim``, ``ff`` and ``groups`` as for
+            :class:`WeightWriter`.
+        hidden: units of the generated network's hidden layers; ``layers`` counts its Linear layers with the output
+            layer, and ``count`` and ``highest`` are those of :class:`~xinc_captum.inr.HypoNet`.
+        init_std: of the initial tokens and position embeddings.
         seed: for the weights; None takes torch's global generator.
 
     Attributes:
@@ -247,26 +212,18 @@ class TransINR(nn.Module):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {
-            name: value for name, value in locals().items() if name not in ("self", "seed", "__class__")
-        }
-        self.config["size"] = size = _check_size(size)
+        self.config = arguments_of(locals(), "seed")
+        if isinstance(size, int) or len(size) != 2:
+            raise ValueError(f"size is {size}; expected (height, width), for example (8, 8).")
+        self.config["size"] = size = (size[0], size[1])
         check_at_least_one(channels=channels, hidden=hidden)
-        base = HypoNet(2, channels, hidden, layers, count, highest, seed=seed)
-        later = None if seed is None else seed + 1
+        seeds = (None, None, None) if seed is None else (seed, seed + 1, seed + 2)
+        base = HypoNet(2, channels, hidden, layers, count, highest, seed=seeds[0])
         self.tokens = PatchTokens(
-            channels, size, patch, dim, padding=padding, pixel_mask=pixel_mask, init_std=init_std, seed=later
+            channels, size, patch, dim, padding=padding, pixel_mask=pixel_mask, init_std=init_std, seed=seeds[1]
         )
         self.writer = WeightWriter(
-            base,
-            dim,
-            depth,
-            heads,
-            ff,
-            groups,
-            head_dim=head_dim,
-            init_std=init_std,
-            seed=None if seed is None else seed + 2,
+            base, dim, depth, heads, ff, groups, head_dim=head_dim, init_std=init_std, seed=seeds[2]
         )
         self.register_buffer("mean_image", torch.full((channels, *size), OUT_BIAS))
         for i, (rows, linear) in enumerate(zip(self.writer.rows, base.linears().values(), strict=True)):
@@ -278,12 +235,10 @@ class TransINR(nn.Module):
         return tuple(self.get_buffer(f"mean_modulation{i}") for i in range(len(self.writer.rows)))
 
     def forward(self, images: Tensor, seen: Tensor | None = None, size: tuple[int, int] | None = None) -> Tensor:
-        """Return the reconstructions of ``images`` by their generated networks: (B, C, H, W), not clamped.
+        """Return the reconstructions of ``images``, in [0, 1], by their generated networks: (B, C, H, W), not clamped.
 
-        Args:
-            images: (B, C, H, W), floats in [0, 1].
-            seen: mask of visible patches or pixels (:class:`~xinc_captum.attributions.trans_inr.PatchTokens`).
-            size: of the output; None is the size of ``images``.
+        ``seen`` is the mask of visible patches or pixels (:meth:`PatchTokens.forward`). The output has the ``size``, or
+        that of ``images``.
         """
         output_size = size or (images.shape[-2], images.shape[-1])
         return self.paint(self.weights(self.modulations(images, seen)), output_size)
@@ -311,28 +266,22 @@ class TransINR(nn.Module):
     def generate(self, images: Tensor, seen: Tensor | None = None) -> list[HypoNet]:
         """Return one network for each image: ordinary modules that share no memory with each other or this model.
 
-        :func:`xinc_captum.inr.save` writes one to a file; its grid is :func:`~xinc_captum.inr.pixel_centres`.
-
-        Args:
-            images: (B, C, H, W), floats in [0, 1].
-            seen: as for :meth:`forward`.
+        Arguments as for :meth:`forward`. :func:`xinc_captum.inr.save` writes a network to a file; its grid is
+        :func:`~xinc_captum.inr.pixel_centres`.
 
         Raises:
-            ValueError: images that are not finite, or of another shape; parameters that are not finite.
+            ValueError: images or parameters that are not finite, or images of another shape.
         """
         images = check_images(images).to(self.tokens.places)
         check_finite(self)
         networks: list[HypoNet] = []
+        mask_dims = 3 if self.tokens.pixel_mask else 2
         with torch.no_grad():
             for start, stop in self._chunks(images):
-                part = seen[start:stop] if seen is not None and len(seen.shape) == self._mask_dims else seen
+                part = seen[start:stop] if seen is not None and len(seen.shape) == mask_dims else seen
                 weights = self.weights(self.modulations(images[start:stop], part))
                 networks += [as_module(self.writer.base, weights, i, OUT_BIAS) for i in range(stop - start)]
         return networks
-
-    @property
-    def _mask_dims(self) -> int:
-        return 3 if self.tokens.pixel_mask else 2
 
     def routing(self, images: Tensor, seen: Tensor | None = None) -> Routing:
         """Return the attention weights of the weight tokens, for each block and head.
@@ -445,27 +394,3 @@ class TransINR(nn.Module):
         """Return ranges of images, each small enough for one pass with outputs of ``size``."""
         patches = math.prod(self.tokens.grid(tuple(images.shape[2:])))
         return chunks(len(images), self.writer.max_batch_size(size, None, patches))
-
-    def save(self, path: str | Path) -> None:
-        """Write arguments, weights and means to one safetensors file, atomically."""
-        save_model(self, self.config, path)
-
-    @classmethod
-    def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> "TransINR":
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            FileNotFoundError: no such file.
-            ValueError: not a safetensors file, not one of a TransINR, or weights of another configuration.
-        """
-        return load_model(cls, path, device)
-
-    def extra_repr(self) -> str:
-        """Return the arguments."""
-        return ", ".join(f"{name}={value!r}" for name, value in self.config.items())
-
-
-def _check_size(size: tuple[int, int]) -> tuple[int, int]:
-    if isinstance(size, int) or len(size) != 2:
-        raise ValueError(f"size is {size}; expected (height, width), for example (8, 8).")
-    return size[0], size[1]

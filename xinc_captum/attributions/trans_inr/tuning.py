@@ -8,7 +8,7 @@ from torch import Tensor
 from ...images import check_images
 from ...inr.coordinates import pixel_centres
 from ...inr.mlp import HypoNet
-from .contributions import neuron_contributions
+from .token_contribution import neuron_contributions
 from .training import mean_psnr
 from .trans_inr import OUT_BIAS, TransINR
 from .writer import Weights, as_module, run_networks, stack_weights
@@ -106,13 +106,7 @@ def identical_inits(model: TransINR, count: int, *, seed: int = 0) -> list[HypoN
 def neuron_canvases(inrs: list[HypoNet], size: tuple[int, int], layer: int = -2) -> Tensor:
     """Return the contribution of each neuron of a layer to each network's image: (B, neurons, C, H, W).
 
-    Args:
-        inrs: networks of one architecture.
-        size: of the images.
-        layer: its index; -2 is the last hidden one.
-
-    Raises:
-        ValueError: an unknown layer.
+    The networks have one architecture. Layer -2 is the last hidden one; an unknown layer raises ValueError.
 
     Example:
         >>> neuron_canvases(TransINR(hidden=16, groups=4).generate(torch.rand(3, 1, 8, 8)), (8, 8)).shape

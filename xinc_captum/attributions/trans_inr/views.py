@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...images import check_images
-from ...inr.coordinates import LogFrequencies
-from ...inr.mlp import HypoNet, seeded
-from ...inr.rendering import ray_weights
+from ...inr.coordinates import LogFrequencies, ray_weights
+from ...inr.mlp import HypoNet, arguments_of, seeded
 from ...inr.training import check_finite, digest
-from .training import TransFit, fit_model, load_model, mean_psnr, save_model
+from .training import TransFit, WeightGenerator, fit_model, mean_psnr
 from .trans_inr import PatchTokens
 from .writer import Groups, Weights, WeightWriter, as_module, run_networks
 
@@ -24,13 +23,9 @@ def camera_rays(poses: Tensor, focal: float, size: tuple[int, int]) -> tuple[Ten
 
     .. math:: o = t, \qquad d = R\, \bigl(\tfrac{j + 1/2 - W/2}{f},\ -\tfrac{i + 1/2 - H/2}{f},\ -1\bigr)^T
 
-    Symbols: i a row, j a column; the camera looks along its own -z, y up. d is not of length 1: depth is measured along
-    the camera's axis.
-
-    Args:
-        poses: (…, 3, 4), [R | t], from the camera to the world.
-        focal: f, in pixels.
-        size: (H, W).
+    Symbols: poses [R | t] (…, 3, 4), from the camera to the world; f the focal length in pixels; (H, W) the size; i a
+    row, j a column. The camera looks along its own -z, y up. d is not of length 1: depth is measured along the camera's
+    axis.
 
     Raises:
         ValueError: poses of another shape, or a focal length at or below 0.
@@ -69,11 +64,8 @@ def ray_colours(raw: Tensor, depths: Tensor) -> Tensor:
     .. math:: \Sigma_i w_i\, \mathrm{sigmoid}(rgb_i) + 1 - \Sigma_i w_i, \qquad
         w_i = e^{-\Sigma_{j<i} \sigma_j \delta_j} (1 - e^{-\sigma_i \delta_i})
 
-    Symbols: σ = relu of the last number; δ the distance in depth to the next sample, 0.001 after the last.
-
-    Args:
-        raw: outputs of the field, colour and density before their activations.
-        depths: (samples,), increasing.
+    Symbols: rgb and σ = relu of the last number, ``raw`` outputs of the field; δ the distance in increasing depth
+    (samples,) to the next sample, 0.001 after the last.
 
     Raises:
         ValueError: other shapes.
@@ -159,13 +151,7 @@ class RayTokens(nn.Module):
                 layer.weight.mul_(_GAIN)
 
     def forward(self, views: Tensor, poses: Tensor, focal: float) -> Tensor:
-        """Return the tokens of all views of a scene as one sequence: (B, V · patches, dim).
-
-        Args:
-            views: (B, V, 3, H, W).
-            poses: (B, V, 3, 4).
-            focal: of the cameras, in pixels.
-        """
+        """Map views (B, V, 3, H, W), poses (B, V, 3, 4) and a focal length in pixels to (B, V · patches, dim)."""
         grid = (self.size[0] // self.patch, self.size[1] // self.patch)
         origins, directions = camera_rays(poses, focal / self.patch, grid)  # patches are pixels of a coarser camera
         directions = F.normalize(directions, dim=-1)
@@ -175,7 +161,7 @@ class RayTokens(nn.Module):
         return made.flatten(1, 2)
 
 
-class RayTransINR(nn.Module):
+class RayTransINR(WeightGenerator):
     r"""A transformer that maps views of a scene and their cameras to the weights of its radiance field.
 
     .. math:: \hat x(r) = \mathrm{render}\bigl(f_{W(views)}(\gamma(o_r + z\, d_r))\bigr)
@@ -196,16 +182,10 @@ class RayTransINR(nn.Module):
         near: depth of the first sample.
         far: depth of the last.
         samples: along a ray.
-        dim: width of a token.
-        depth: blocks of the transformer.
-        heads: of each block.
-        head_dim: width of each head; None is dim / heads.
-        ff: width of the blocks' two-layer networks.
-        hidden: units of the field's hidden layers.
-        layers: number of its Linear layers, including the output layer.
-        count: its frequencies of each coordinate; the paper has 1 to 256 radians a unit.
-        highest: its highest frequency.
-        groups: weight tokens of each layer, or "vector".
+        dim: width of a token; also ``depth``, ``heads``, ``head_dim``, ``ff`` and ``groups`` as for
+            :class:`WeightWriter`.
+        hidden: units of the field's hidden layers; ``layers``, ``count`` and ``highest`` as for :class:`.TransINR` (the
+            paper has 1 to 256 radians a unit).
         ray_count: frequencies of a ray's coordinates, an octave apart, from 1 radian per half the range of depths.
         init_std: of the weight tokens.
         seed: for the weights; None takes torch's global generator.
@@ -249,34 +229,22 @@ class RayTransINR(nn.Module):
             raise ValueError(
                 f"near, far and samples are {near}, {far}, {samples}; expected 0 < near < far, and 2 or more."
             )
-        names = ("self", "seed", "__class__")
-        self.config: dict[str, Any] = {name: value for name, value in locals().items() if name not in (*names, "names")}
+        self.config = arguments_of(locals(), "seed")
         self.config["size"] = self.size = (size[0], size[1])
         self.focus = (near, far, samples)
-        self.tokens = RayTokens(self.size, patch, dim, ff, count=ray_count, extent=(far - near) / 2, seed=seed)
-        base = HypoNet(3, 4, hidden, layers, count, highest, unit=1.0, seed=None if seed is None else seed + 1)
+        seeds = (None, None, None) if seed is None else (seed, seed + 1, seed + 2)
+        self.tokens = RayTokens(self.size, patch, dim, ff, count=ray_count, extent=(far - near) / 2, seed=seeds[0])
+        base = HypoNet(3, 4, hidden, layers, count, highest, unit=1.0, seed=seeds[1])
         with torch.no_grad():
             base.get_parameter("output.bias")[3] += 1.0  # initial density: a density of 0 has no gradient
         self.writer = WeightWriter(
-            base,
-            dim,
-            depth,
-            heads,
-            ff,
-            groups,
-            head_dim=head_dim,
-            init_std=init_std,
-            seed=None if seed is None else seed + 2,
+            base, dim, depth, heads, ff, groups, head_dim=head_dim, init_std=init_std, seed=seeds[2]
         )
 
     def forward(self, views: Tensor, poses: Tensor, target_poses: Tensor, focal: float) -> Tensor:
         """Return other views of the scenes: (B, T, 3, H, W).
 
-        Args:
-            views: (B, V, 3, H, W), floats in [0, 1].
-            poses: (B, V, 3, 4), of the cameras of the views.
-            target_poses: (B, T, 3, 4), of the cameras of the output.
-            focal: of all cameras, in pixels.
+        Views (B, V, 3, H, W) are in [0, 1], poses are (B, V, 3, 4), and ``target_poses`` of the output (B, T, 3, 4).
         """
         weights = self.weights(views, poses, focal)
         origins, directions = camera_rays(target_poses.to(self.writer.tokens), focal, self.size)
@@ -284,11 +252,7 @@ class RayTransINR(nn.Module):
         return outputs.reshape(len(outputs), target_poses.shape[1], *self.size, 3).movedim(-1, 2)
 
     def weights(self, views: Tensor, poses: Tensor, focal: float) -> Weights:
-        """Return the fields' weights: (B, out, in) a layer, and biases that all scenes share.
-
-        Raises:
-            ValueError: views or poses of another shape.
-        """
+        """Return the fields' weights: (B, out, in) a layer, and biases that all scenes share."""
         shape = (len(views), views.shape[1], 3, *self.size)
         if tuple(views.shape) != shape or tuple(poses.shape) != (*shape[:2], 3, 4):
             raise ValueError(
@@ -299,13 +263,7 @@ class RayTransINR(nn.Module):
         return self.writer.weights(self.writer.modulations(self.tokens(views.to(like), poses.to(like), focal)))
 
     def render(self, weights: Weights, origins: Tensor, directions: Tensor) -> Tensor:
-        """Return the colours of rays: (B, rays, 3).
-
-        Args:
-            weights: of B fields.
-            origins: (B, rays, 3).
-            directions: (B, rays, 3).
-        """
+        """Return the colours (B, rays, 3) of rays with these origins and directions, through B fields."""
         near, far, samples = self.focus
         depths = ray_depths(samples, near, far, origins)
         points = origins[:, :, None] + depths[:, None] * directions[:, :, None]
@@ -355,13 +313,12 @@ class RayTransINR(nn.Module):
             rays: of each scene a step.
             warmup: steps over which the rate rises.
             seed: for the scenes, views and rays.
-            checkpoint: a file to write the run to, and to resume it from.
+            checkpoint: as for :meth:`TransINR.fit`.
             every: steps between two validations, each followed by a checkpoint.
             show_progress: a bar, where standard error is a terminal.
 
         Raises:
-            ValueError: views that are not finite or of another shape, or too few of them.
-            CheckpointError: a checkpoint of another run.
+            ValueError, CheckpointError: views that are not finite or of another shape, or a checkpoint of another run.
         """
         views = check_images(views.flatten(0, 1)).unflatten(0, views.shape[:2]).to(self.writer.tokens)
         poses = poses.to(views)
@@ -399,28 +356,8 @@ class RayTransINR(nn.Module):
             predicted = self(views[val, :fewest], poses[val, :fewest], poses[val, -1:], focal)
             return mean_psnr(predicted, views[val, -1:])
 
-        recipe = {
-            "views": digest(views),
-            "poses": digest(poses),
-            "focal": focal,
-            "support": (fewest, most),
-            "rays": rays,
-            "validation": validation,
-            "batch_size": batch_size,
-        }
+        recipe = {"views": digest(views), "poses": digest(poses), "focal": focal, "support": (fewest, most)}
+        recipe |= {"rays": rays, "validation": validation, "batch_size": batch_size}
         options: dict[str, Any] = {"steps": steps, "lr": lr, "warmup": warmup, "seed": seed, "checkpoint": checkpoint}
         options |= {"every": every, "show_progress": show_progress}
         return fit_model(self, loss_of, batches, validate if validation else None, recipe, **options)
-
-    def save(self, path: str | Path) -> None:
-        """Write everything to one safetensors file."""
-        save_model(self, self.config, path)
-
-    @classmethod
-    def load(cls, path: str | Path, *, device: torch.device | str = "cpu") -> "RayTransINR":
-        """Read what :meth:`save` wrote; errors as :meth:`TransINR.load`."""
-        return load_model(cls, path, device)
-
-    def extra_repr(self) -> str:
-        """Return the arguments."""
-        return ", ".join(f"{name}={value!r}" for name, value in self.config.items())

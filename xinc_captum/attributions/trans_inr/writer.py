@@ -19,19 +19,6 @@ class Attention(nn.Module):
     softmax is explicit, because the attention weights are returned and the fused kernels of torch do not return them;
     torch's flash kernel also has no forward-mode derivative on CPUs.
 
-    Args:
-        dim: width of a token.
-        heads: must divide ``dim``, where ``head_dim`` is None.
-        head_dim: d; None is dim / heads.
-
-    Raises:
-        ValueError: heads that do not divide dim, or a ``head_dim`` below 1.
-
-    Example:
-        >>> y, weights = Attention(24, 3)(torch.rand(2, 5, 24))
-        >>> y.shape, weights.shape
-        (torch.Size([2, 5, 24]), torch.Size([2, 3, 5, 5]))
-
     Source: Vaswani et al., "Attention Is All You Need" (NeurIPS 2017), sec. 3.2.
     """
 
@@ -52,9 +39,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return outputs (B, n, dim) and attention weights (B, heads, from n, to n), whose rows add up to 1.
 
-        Args:
-            x: tokens.
-            mask: (B, n) bool; tokens where it is False are not attended to.
+        Tokens where ``mask``, (B, n) bool, is False are not attended to.
         """
         q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.query, self.key, self.value))
         scores = (q / q.shape[-1] ** 0.5) @ k.mT  # q has fewer numbers than the scores
@@ -69,10 +54,6 @@ class Block(nn.Module):
     r"""One block of the transformer: attention and a two-layer network, each with a residual connection.
 
     .. math:: x \mathrel{+}= A(\mathrm{LN}(x)), \qquad x \mathrel{+}= W_2\, \mathrm{GELU}(W_1 \mathrm{LN}(x))
-
-    Example:
-        >>> Block(24, 3, 48)(torch.rand(2, 5, 24))[0].shape
-        torch.Size([2, 5, 24])
     """
 
     def __init__(self, dim: int, heads: int, ff: int, head_dim: int | None = None) -> None:
@@ -90,18 +71,6 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """A sequence of blocks, without a final norm.
 
-    Args:
-        dim: width of a token.
-        depth: number of blocks.
-        heads: of each block.
-        ff: width of the two-layer networks.
-        head_dim: numbers of each head; None is dim / heads.
-
-    Example:
-        >>> y, routing = Encoder(24, 2, 3, 48).forward_with_routing(torch.rand(2, 5, 24))
-        >>> routing.shape
-        torch.Size([2, 2, 3, 5, 5])
-
     Source: Xiong et al., "On Layer Normalization in the Transformer Architecture" (ICML 2020), as Chen & Wang use it.
     """
 
@@ -110,23 +79,13 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, heads, ff, head_dim) for _ in range(depth))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return outputs (B, n, dim).
-
-        Args:
-            x: tokens.
-            mask: (B, n) bool; None is all True.
-        """
+        """Return outputs (B, n, dim)."""
         for block in self.blocks:
             x, _ = block(x, mask)
         return x
 
     def forward_with_routing(self, x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the outputs and all attention weights, (B, depth, heads, from n, to n), the largest tensor.
-
-        Args:
-            x: tokens.
-            mask: (B, n) bool; None is all True.
-        """
+        """Return the outputs and all attention weights, (B, depth, heads, from n, to n), the largest tensor."""
         routing = []
         for block in self.blocks:
             x, weights = block(x, mask)
@@ -152,12 +111,7 @@ class Weights(NamedTuple):
 
 
 class Read(NamedTuple):
-    """Outputs of the transformer for data tokens.
-
-    Attributes:
-        modulations: one (B, rows, in) a layer.
-        routing: attention weights, (B, depth, heads, from tokens, to tokens), data tokens first.
-    """
+    """Modulations, one (B, rows, in) a layer, and attention weights (B, depth, heads, from, to), data tokens first."""
 
     modulations: Modulations
     routing: Tensor
@@ -223,23 +177,12 @@ class WeightWriter(nn.Module):
 
     @property
     def token_names(self) -> tuple[str, ...]:
-        """Layer and index of each modulation, in the order of ``TokenContribution``.
-
-        Example:
-            >>> from xinc_captum.attributions.trans_inr import TransINR
-            >>> TransINR(hidden=4, groups=2).writer.token_names
-            ('linear1 · 0', 'linear1 · 1', 'linear2 · 0', 'linear2 · 1', 'output · 0')
-        """
+        """Layer and index of each modulation, in the order of ``TokenContribution``, such as 'linear1 · 0'."""
         pairs = zip(self.names, self.rows, strict=True)
         return tuple(f"{name} · {t}" for name, rows in pairs for t in range(rows))
 
     def read(self, data: Tensor, mask: Tensor | None = None) -> Read:
-        """Return the modulations of data tokens (B, n, dim), and the attention weights.
-
-        Args:
-            data: tokens of images or views.
-            mask: (B, n) bool; None is all True.
-        """
+        """Return the modulations of data tokens (B, n, dim), and the attention weights; ``mask`` is (B, n) bool."""
         tokens, routing = self.encoder.forward_with_routing(*self._append_tokens(data, mask))
         return Read(self._apply_heads(tokens[:, data.shape[1] :]), routing)
 
@@ -259,11 +202,7 @@ class WeightWriter(nn.Module):
         return tuple(x.reshape(len(x), -1, width) for x, width in zip(outputs, inputs, strict=True))
 
     def weights(self, modulations: Modulations) -> Weights:
-        """Return the matrices and biases of the networks with these modulations.
-
-        Args:
-            modulations: one (B, rows, in) a layer.
-        """
+        """Return the matrices and biases of the networks with these modulations, one (B, rows, in) a layer."""
         matrices = []
         linears = self.base.linears().values()
         for linear, x in zip(linears, modulations, strict=True):
@@ -277,13 +216,10 @@ class WeightWriter(nn.Module):
         Args:
             size: (H, W) of the output of each generated network.
             limit: the caller's ``internal_batch_size``.
-            data_tokens: data tokens of each sample that the transformer reads; 0 where the modulations are given.
-
-        Raises:
-            ValueError: a limit below 1.
+            data_tokens: data tokens of each sample that the transformer reads; 0 where the modulations are known.
         """
+        check_at_least_one(internal_batch_size=limit)
         if limit is not None:
-            check_at_least_one(internal_batch_size=limit)
             return limit
         linears = self.base.linears().values()
         widest = max(linear.in_features for linear in linears)
@@ -294,11 +230,7 @@ class WeightWriter(nn.Module):
         return max(1, MAX_NUMBERS // numbers)
 
     def layer_index(self, layer: int | str) -> int:
-        """Return the index of a layer, given by index (negative ones count from the end) or name.
-
-        Raises:
-            ValueError: an unknown layer.
-        """
+        """Return the index of a layer, given by index (negative ones count from the end) or name."""
         count = len(self.names)
         if isinstance(layer, str) and layer in self.names:
             return self.names.index(layer)
@@ -341,13 +273,9 @@ def run_networks(encoded: Tensor, weights: Weights, out_bias: float = 0.0) -> Te
 
 
 def as_module(base: HypoNet, weights: Weights, index: int, out_bias: float = 0.0) -> HypoNet:
-    """Return network ``index`` as an ordinary module that shares no memory with other networks or the base.
+    """Return network ``index`` of ``weights`` as an ordinary module that shares no memory with others or ``base``.
 
-    Args:
-        base: the shared network, for its architecture.
-        weights: of B networks.
-        index: of the network.
-        out_bias: added to the last bias.
+    The base has the same architecture; ``out_bias`` is added to the last bias.
 
     Example:
         >>> from xinc_captum.inr import HypoNet
@@ -365,9 +293,7 @@ def as_module(base: HypoNet, weights: Weights, index: int, out_bias: float = 0.0
         state[f"{name}.weight"] = matrix[index].detach().clone()
         state[f"{name}.bias"] = bias.detach() + (out_bias if i == len(weights.matrices) - 1 else 0.0)
     module.load_state_dict(state, assign=True)
-    for parameter in module.parameters():
-        parameter.requires_grad_(True)
-    return module
+    return module.requires_grad_(True)
 
 
 def stack_weights(modules: list[HypoNet] | list[nn.Module]) -> Weights:
