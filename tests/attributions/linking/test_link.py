@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xinc_captum.attributions.linking import LatentLink
-from xinc_captum.attributions.linking.encoder import check_image_size
 from xinc_captum.attributions.linking.link import (
     check_classes,
     check_pairs,
@@ -14,6 +13,7 @@ from xinc_captum.attributions.linking.link import (
     check_sizes,
     check_units,
 )
+from xinc_captum.attributions.linking.loop import check_image_size
 from xinc_captum.attributions.linking.moments import Moments
 
 R, W = torch.rand(6, 3), torch.rand(6, 2)

@@ -2,11 +2,11 @@
 
 from .audit import LinkAudit, MLPLink, SearchedLatents, latent_search
 from .counterfactuals.counterfactual import Counterfactual
-from .encoder import Encoded, Encoder, Pool, pool_units
 from .latent_link import LatentLink
 from .linked_unit import LinkedUnitVisualization
+from .loop import Encoded, Encoder, Pool, pool_units
+from .moments import RankReport
 from .pairs import Pairs, make_pairs
-from .ridge import RankReport
 from .sweep import SweepTrust, UnitSweep, unit_steps, unit_values
 
 __all__ = [

@@ -37,11 +37,10 @@ from ...metrics.statistics import (
 )
 from ...metrics.trust import LinkTrust, judge_link
 from ...store import bundle, write_tensors
-from .encoder import Encoded, Encoder, check_image_size
 from .link import Link, check_pairs
-from .moments import wide
+from .loop import Encoded, Encoder, check_image_size
+from .moments import RankReport, UndeterminedError, wide
 from .pairs import Pairs
-from .ridge import RankReport, UndeterminedError
 
 
 class SearchedLatents(NamedTuple):

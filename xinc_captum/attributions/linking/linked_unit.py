@@ -21,10 +21,9 @@ from ...progress import progress
 from ..base import as_called, captum_method, differentiable
 from .counterfactuals.counterfactual import Counterfactual, Method, find_counterfactuals
 from .counterfactuals.search import Search
-from .encoder import Encoder, Pool, Preprocess
 from .latent_link import LatentLink
 from .link import Direction
-from .loop import Images, Loop, RoundTrip, open_loop, protect_loop, settle_batch
+from .loop import Encoder, Images, Loop, Pool, Preprocess, RoundTrip, open_loop, protect_loop, settle_batch
 from .sweep import SweepOptions, SweepSettings, UnitSweep, Values, column, columns, sweep_units, units_per_batch
 
 _SPAN = 0.02  # in standard deviations: step of the difference for generators without gradients

@@ -17,7 +17,7 @@ from ...generators.protocol import Generator, images_in_unit_range, modules_of
 from ...hooks import ForwardFunc, protect
 from ...metrics.links import row_hashes
 from ...progress import progress
-from .encoder import Encoder, Pool, Preprocess
+from .loop import Encoder, Pool, Preprocess
 
 
 @dataclass(frozen=True, eq=False)
