@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...batch import chunks
 from ...generators.protocol import Generator, images_in_unit_range, modules_of
 from ...hooks import protect
 from ...images import check_images
@@ -44,12 +43,10 @@ from .pairs import Pairs
 
 
 class SearchedLatents(NamedTuple):
-    """Result of :func:`latent_search`.
+    """Result of :func:`latent_search`: the best latents of each sample, (n, latent_dim), never worse than the start.
 
-    Attributes:
-        latents: (n, latent_dim), the best of each sample.
-        errors: (n,) mean squared distance to the expected representation, in standard deviations.
-        before: (n,) the same for the initial latents.
+    ``errors``, (n,), are mean squared distances to the expected representation in standard deviations; ``before``, the
+    same for the initial latents.
     """
 
     latents: Tensor
@@ -79,9 +76,6 @@ def latent_search(
         scale: s, (units,), standard deviations; units with 0 do not count.
         steps: number of steps of Adam.
         lr: learning rate, in standard deviations of ``start`` (over samples and latents).
-
-    Returns:
-        a :class:`SearchedLatents`; never worse than ``start``.
 
     Raises:
         ValueError: a generator that is not differentiable, or shapes that do not match.
@@ -201,22 +195,18 @@ class LinkAudit:
 
     def to_dict(self) -> dict[str, Any]:
         """Return numbers and text for JSON, the verdict first; None for nan."""
-        trust: dict[str, Any] = {"trust": {"verdict": self.trust.verdict, "because": self.trust.because}}
-        return trust | {one.name: _jsonable(getattr(self, one.name)) for one in fields(self)}
+        numbers = {one.name: _jsonable(getattr(self, one.name)) for one in fields(self)}
+        return {"trust": asdict(self.trust), **numbers}
 
     def save(self, path: str | Path) -> Path:
-        """Write the numbers (manifest.json) and the tensors of the units into a folder, atomically.
-
-        Args:
-            path: a folder that is new, empty, or an earlier result.
+        """Write the numbers and the tensors of the units, atomically, into a folder that is new, empty or a result.
 
         Raises:
             StoreError: the folder cannot be written, or has other content.
         """
-        units = {"unit_tolerance": self.unit_tolerance, "unit_cycle": self.unit_cycle}
-        note = {name: value for name, value in self.to_dict().items() if name not in units}
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        note = {name: value for name, value in self.to_dict().items() if name not in ("unit_tolerance", "unit_cycle")}
         with bundle(path, {"audit": note}) as folder:
-            tensors = {name: value for name, value in units.items() if value is not None}
             write_tensors(folder / "units.safetensors", tensors, kind="link-audit")
         return Path(path)
 
@@ -373,7 +363,7 @@ def _fit_figures(held_out: Pairs, predicted: Tensor, seed: int) -> dict[str, Any
 
 
 def _control_figures(link: Link, held_out: Pairs, fit: Pairs | None, ceiling: bool, seed: int) -> dict[str, Any]:
-    """Figures that need the fitted pairs: the shuffled control, leave-one-out, and a network."""
+    """Return figures that need the fitted pairs: the shuffled control, leave-one-out, and a network."""
     if fit is None:
         return {}
     r, w, classes = fit.representations, fit.latents, fit.classes
@@ -412,7 +402,7 @@ def _cycle_figures(
 def _real_agreement(
     link: Link, like: Tensor, encoder: Encoder, generator: Generator, real: Tensor, seed: int
 ) -> Interval:
-    """Share of real images whose linked image has their class; a class without a map of its own counts as another."""
+    """Return the share of real images whose linked image has their class; a class without a map counts as another."""
     try:
         encoded = encoder.encode(real)
     except RuntimeError as error:
@@ -439,14 +429,9 @@ def _search_figures(
     return {"search_cycle_r2": float(r2(r, after)), "search_from": float(r2(r, before)), "searched": len(r)}
 
 
-def _encode_latents(
-    encoder: Encoder, generator: Generator, latents: Tensor, like: Tensor, batch_size: int = 64
-) -> Encoded:
+def _encode_latents(encoder: Encoder, generator: Generator, latents: Tensor, like: Tensor) -> Encoded:
     """Return representations and scores of the latents' images."""
-    batches = [
-        encoder.encode(images_in_unit_range(generator, latents[a:b].to(like)))
-        for a, b in chunks(len(latents), batch_size)
-    ]
+    batches = [encoder.encode(images_in_unit_range(generator, some.to(like))) for some in latents.split(64)]
     return Encoded(*(torch.cat(same) for same in zip(*batches, strict=True)))
 
 

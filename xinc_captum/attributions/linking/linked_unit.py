@@ -60,11 +60,7 @@ def change_map(loop: Loop, units: list[int], direction: Direction) -> Tensor:
 
 
 def resize_like(images: Tensor, inputs: Tensor) -> Tensor:
-    """Return images in the size and with the channels of the inputs.
-
-    A different number of channels is averaged and repeated; another size is resized with an antialiased bilinear
-    filter.
-    """
+    """Return images in the size of the inputs (antialiased bilinear); other channels are averaged and repeated."""
     if images.shape[1] != inputs.shape[1]:
         images = images.mean(1, keepdim=True).expand(-1, inputs.shape[1], -1, -1)
     if images.shape[-2:] != inputs.shape[-2:]:
@@ -101,10 +97,9 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         UserWarning: classifier or generator have other weights than the link's manifest records.
 
     Raises:
-        ValueError: layer, link and generator do not match, a dead unit, a value or an image out of range, an invalid
-            target.
+        ValueError, IndexError: layer, link and generator do not match; a dead unit; a unit, value, image or target out
+            of range.
         LayerError: the layer is not in the model, is not the linked one, never runs, or runs twice.
-        IndexError: a unit out of range.
 
     Example:
         >>> from xinc_captum.generators import from_callable, normal_latents
@@ -167,9 +162,8 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
             internal_batch_size: maximum number of samples in one forward pass.
             direction: "partial", the formula; "marginal" or "within_class": the directions of these sweeps.
 
-        Returns:
-            >= 0, resized to the inputs, and averaged over channels if the generator has another number of them. For a
-            generator that cannot be differentiated it is a central difference.
+        The maps are resized to the inputs, and averaged over channels if the generator has another number of them. For
+        a generator that cannot be differentiated they are central differences.
         """
         images, maps = check_images(inputs), []
         batch = Batch.of(images, additional_forward_args)
@@ -195,16 +189,10 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         internal_batch_size: int | None = None,
         **options: Unpack[SweepOptions],
     ) -> Images:
-        """Return the linked inputs with the unit at ``value``, in the inputs' shape, as ``captum.robust`` expects.
+        """Return the linked inputs with one unit at ``value``, in the inputs' shape, as ``captum.robust`` expects.
 
-        Args:
-            inputs: (N, C, H, W) in [0, 1].
-            neuron_selector: one unit, as for :meth:`attribute`.
-            value: of the unit, one number.
-            additional_forward_args: as for :meth:`attribute`.
-            attribute_to_neuron_input: as for :meth:`attribute`.
-            internal_batch_size: maximum number of images in one forward pass.
-            **options: mode, direction and latents, as for :meth:`sweep`.
+        The other arguments are those of :meth:`attribute`; ``options`` are mode, direction and latents as for
+        :meth:`sweep`.
         """
         settings = SweepSettings(values=[float(value)], **options)
         with self._open(inputs, additional_forward_args, attribute_to_neuron_input, internal_batch_size) as loop:
@@ -223,18 +211,13 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         internal_batch_size: int | None = None,
         **options: Unpack[SweepOptions],
     ) -> UnitSweep:
-        """Return the linked inputs with the unit at each value, and what the classifier computes from every frame.
+        """Return the linked inputs with one unit at each value, and what the classifier computes from every frame.
 
-        Args:
-            inputs: (N, C, H, W) in [0, 1].
-            neuron_selector: one unit, as for :meth:`attribute`.
-            values: numbers (S,), or a span of the link: "quantile" (5 % to 95 %), "minmax" or "sd".
-            additional_forward_args: as for :meth:`attribute`.
-            attribute_to_neuron_input: as for :meth:`attribute`.
-            internal_batch_size: maximum number of images in one forward pass; None is 256.
-            **options: steps=5 over a span; mode="anchored" or "replace"; direction="marginal", "partial" or
-                "within_class"; latents= anchors (:class:`SweepSettings` explains each). The paper's sweep is
-                ``values="minmax", mode="replace", direction="partial"``.
+        ``values`` are numbers (S,), or a span of the link: "quantile" (5 % to 95 %), "minmax" or "sd". ``options`` are
+        steps=5 over a span, mode="anchored" or "replace", direction="marginal", "partial" or "within_class", and
+        latents= anchors (:class:`SweepSettings` explains each). The paper's sweep is ``values="minmax",
+        mode="replace", direction="partial"``. The other arguments are those of :meth:`attribute`; an
+        ``internal_batch_size`` of None is 256 images.
         """
         settings = SweepSettings(values=values, **options)
         with self._open(inputs, additional_forward_args, attribute_to_neuron_input, internal_batch_size) as loop:
@@ -253,18 +236,9 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         show_progress: bool = False,
         **options: Unpack[SweepOptions],
     ) -> Iterator[UnitSweep]:
-        """Yield one :meth:`sweep` per unit, computed in common batches; earlier results are not stored.
+        """Yield one :meth:`sweep` per unit (None: every live unit of the link), with the arguments of a sweep.
 
-        Args:
-            inputs: (N, C, H, W) in [0, 1].
-            neuron_selectors: several units; None uses every live unit of the link.
-            values: as for :meth:`sweep`, the same for all units.
-            additional_forward_args: as for :meth:`attribute`.
-            attribute_to_neuron_input: as for :meth:`attribute`.
-            internal_batch_size: maximum number of images in one forward pass, which may hold several units; None is
-                256.
-            show_progress: whether to show a progress bar over the units.
-            **options: as for :meth:`sweep`.
+        Forward passes may hold several units; earlier results are not stored. ``show_progress`` shows a progress bar.
         """
         settings = SweepSettings(values=values, **options)
         alive = self._link.alive
@@ -315,8 +289,8 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
                 classifier), "minimal" (the shortest shift for which a linear head predicts the target, with a proven
                 bound) or "linking_in_style" (the paper's update); or one of these with options, such as
                 :class:`xinc_captum.attributions.linking.counterfactuals.Ray` (top=10).
-            additional_forward_args: as for :meth:`attribute`.
-            attribute_to_neuron_input: as for :meth:`attribute`.
+            additional_forward_args: as for :meth:`attribute`, like the next.
+            attribute_to_neuron_input: see there.
             internal_batch_size: maximum number of images in one forward pass; None is 256.
             origin: the class to leave, or one per sample; None uses the prediction for each input (its second choice
                 if the prediction is the target).

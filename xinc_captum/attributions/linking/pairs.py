@@ -51,11 +51,7 @@ class Pairs:
         return Pairs(r, w, c, logits, self.kept, self.manifest)
 
     def split(self, held_out: float = 0.2, *, seed: int = 0) -> tuple[Pairs, Pairs]:
-        """Return pairs to fit and held-out pairs, sampled class by class.
-
-        Args:
-            held_out: fraction of each class to hold out.
-            seed: random seed.
+        """Return pairs to fit and held-out pairs: a fraction of each class, sampled with ``seed``.
 
         Raises:
             ValueError: a fraction outside (0, 1), or so few pairs that one side is empty.
@@ -78,20 +74,7 @@ ANY = -1  # the class of a generator without classes
 
 
 class PairSampler:
-    """The state of :func:`make_pairs`: pairs so far, and how many are missing.
-
-    Args:
-        encoder: images to representations and scores.
-        generator: latents to images.
-        counts: number of pairs of each class.
-        truncation: of the latents.
-        random: the random stream.
-        keep_class: whether to reject images whose prediction differs from the class they were generated for.
-
-    Attributes:
-        missing: number of pairs missing of each class; complete classes are removed.
-        generated: number of images so far.
-    """
+    """The state of :func:`make_pairs`: pairs so far, and how many of ``counts`` are missing of each class."""
 
     def __init__(
         self,
@@ -103,7 +86,8 @@ class PairSampler:
         keep_class: bool,
     ) -> None:
         self.encoder, self.generator, self.truncation, self.random = encoder, generator, truncation, random
-        self.counts, self.missing = counts, {c: count for c, count in counts.items() if count}
+        self.counts = counts
+        self.missing = {c: count for c, count in counts.items() if count}  # complete classes are removed
         self.checks_class = keep_class and ANY not in counts
         self.generated = self.accepted = 0
         self._hashes: set[int] = set()
@@ -192,7 +176,7 @@ def make_pairs(
     show_progress: bool = False,
     unit_axis: int | None = None,
 ) -> Pairs:
-    r"""Return ``n`` pairs of a generated image's representation and its latent.
+    r"""Return ``n`` pairs of a generated image's representation and its latent, in the order of acceptance.
 
     .. math:: r_i = h(G(w_i)), \qquad w_i \sim p(w \mid c_i), \quad \arg\max f(G(w_i)) = c_i
 
@@ -217,9 +201,6 @@ def make_pairs(
         output_fn: see there.
         show_progress: whether to show a progress bar.
         unit_axis: as in :class:`Encoder`.
-
-    Returns:
-        a :class:`Pairs`, in the order of acceptance.
 
     Raises:
         ValueError: invalid n, classes, latents or images; or too few pairs within ``max_attempts`` (the text says how

@@ -1,7 +1,7 @@
 """Sweeps of units: which columns and values, the latents, and the result UnitSweep."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
@@ -65,10 +65,10 @@ class UnitSweep:
 
     @property
     def trust(self) -> SweepTrust:
-        """Verdict (holds, weak or fails) and reason.
+        """Verdict (holds, weak or fails) and reason: that of :class:`Fidelity`.
 
-        It is the verdict of :class:`Fidelity`, but at most *weak* if linking alone changes the class of half of the
-        inputs or more, because the frames then no longer show the inputs.
+        It is at most *weak* if linking alone changes the class of half of the inputs or more, because the frames then
+        no longer show the inputs.
         """
         verdict, because = self.fidelity.verdict
         if self.agreement <= 0.5 and verdict != "fails":
@@ -77,10 +77,7 @@ class UnitSweep:
         return SweepTrust(verdict, because)
 
     def save(self, path: str | Path) -> Path:
-        """Write frames and numbers into a folder, atomically.
-
-        Args:
-            path: a folder that is new, empty, or an earlier result.
+        """Write frames and numbers, atomically, into a folder that is new, empty, or an earlier result.
 
         Raises:
             StoreError: the folder cannot be written, or has other content.
@@ -88,27 +85,20 @@ class UnitSweep:
         fidelity = self.fidelity
         note = {
             "unit": self.unit,
-            "trust": {"verdict": self.trust.verdict, "because": self.trust.because},
-            "fidelity": {
-                "rank": fidelity.rank, "alive": fidelity.alive, "rho": none_for_nan(fidelity.rho),
-                "gain": none_for_nan(fidelity.gain),
-                "flips": none_for_nan(fidelity.flips),
-            },
+            "trust": asdict(self.trust),
+            "fidelity": {"rank": fidelity.rank, "alive": fidelity.alive}
+            | {name: none_for_nan(getattr(fidelity, name)) for name in ("rho", "gain", "flips")},
             "agreement": self.agreement,
             "settings": self.settings,
-        }  # fmt: skip
-        tensors = {name: getattr(self, name) for name in _TENSORS} | {"ranks": fidelity.ranks, "moved": fidelity.moved}
+        }
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        tensors |= {"ranks": fidelity.ranks, "moved": fidelity.moved}
         with bundle(path, note) as folder:
             write_tensors(folder / "sweep.safetensors", tensors, kind="sweep")
             if self.images.shape[2] in (1, 3):
                 for row, frames in enumerate(self.images):
                     strip(frames).save(folder / f"row{row}.png")
         return Path(path)
-
-
-_TENSORS = (
-    "values", "images", "representations", "latents", "scores", "base", "base_representations", "base_scores", "own",
-)  # fmt: skip
 
 
 def strip(frames: Tensor) -> Image.Image:
@@ -123,24 +113,10 @@ def none_for_nan(number: float) -> float | None:
 
 
 def columns(selector: Any, shape: tuple[int, ...], alive: Tensor) -> list[int]:
-    """Return the columns of the representation that a Captum selector names.
+    """Return the columns of the representation that a Captum selector names; all of them must be alive, (units,).
 
-    An int is a column. A tuple indexes the layer's dimensions after the samples if these were flattened, and the
-    columns otherwise.
-
-    Args:
-        selector: an int, or a tuple of ints and slices.
-        shape: of the layer's activation for one sample.
-        alive: which columns vary over the link's pairs, (units,).
-
-    Raises:
-        TypeError: another kind of selector.
-        IndexError: out of range, or a tuple of another length.
-        ValueError: a dead unit.
-
-    Example:
-        >>> columns((1, slice(0, 2)), (3, 4), torch.ones(12))
-        [4, 5]
+    An int is a column. A tuple of ints and slices indexes the layer's dimensions after the samples, ``shape``, if these
+    were flattened, and the columns otherwise.
     """
     selector, units = python_index(selector), len(alive)
     index = selector if isinstance(selector, tuple) else (selector,)
@@ -174,11 +150,7 @@ def columns(selector: Any, shape: tuple[int, ...], alive: Tensor) -> list[int]:
 
 
 def column(selector: Any, shape: tuple[int, ...], alive: Tensor) -> int:
-    """Return the column of a selector of a single unit, as :func:`columns`.
-
-    Raises:
-        ValueError: several units.
-    """
+    """Return the column of a selector of a single unit, as :func:`columns`."""
     selected = columns(selector, shape, alive)
     if len(selected) > 1:
         raise ValueError(
@@ -202,28 +174,24 @@ def unit_steps(
     direction: Direction = "marginal",
     classes: Tensor | None = None,
 ) -> Tensor:
-    r"""Return latents at which a unit should take each value, on a path from an anchor.
+    r"""Return latents at which a unit should take each value, on a path from an anchor: (n, S, latent_dim).
 
     .. math:: w_{ns} = a_n + (v_s - o_n)\, d_u, \qquad
         \text{partial: } w_{ns} = a_n + \mathrm{link}(r_n + (v_s - o_n) e_u) - \mathrm{link}(r_n)
 
-    Symbols: a the anchor, o the unit's value there, d_u the link's direction. The paper sets r_u := v and leaves the
-    other units unchanged: that is ``direction="partial"`` with a = link(r) and o = r_u. Images seldom follow it: they
-    have fewer degrees of freedom than there are units, and the unchanged units contradict the changed one. With the
-    marginal direction the other units change as they do in the generator's own images.
+    d_u is the link's direction (:meth:`LatentLink.direction`). The paper sets r_u := v and leaves the other units
+    unchanged: that is ``direction="partial"`` with a = link(r) and o = r_u. Images seldom follow it: they have fewer
+    degrees of freedom than there are units, and the unchanged units contradict the changed one.
 
     Args:
         link: a fitted link.
         r: representations, (n, units).
         unit: u.
         values: v, (S,).
-        anchor: a, latents, (n, latent_dim).
-        start: o, (n,).
-        direction: one of three, see :meth:`LatentLink.direction`.
+        anchor: a, latents, (n, latent_dim), whose dtype the result has.
+        start: o, the unit's value there, (n,).
+        direction: one of three.
         classes: of the samples, (n,), if the link needs them.
-
-    Returns:
-        (n, S, latent_dim), in the anchor's dtype.
 
     Example:
         >>> from xinc_captum import LatentLink
@@ -247,13 +215,9 @@ def unit_steps(
 
 
 def unit_values(link: Link, unit: int, values: Values, steps: int = 5) -> Tensor:
-    """Return the values of a unit's sweep, (S,) float64: as given, or ``steps`` values over a span of the link.
+    """Return the values of a unit's sweep, (S,) float64: numbers as given, or ``steps`` values over a span of the link.
 
-    Args:
-        link: a fitted link.
-        unit: column of the representation.
-        values: numbers, or the span ``"quantile"``, ``"minmax"`` or ``"sd"`` (:meth:`LatentLink.bounds`).
-        steps: number of values over a span.
+    A span is ``"quantile"``, ``"minmax"`` or ``"sd"`` (:meth:`LatentLink.bounds`).
 
     Raises:
         ValueError: no values, values that are not finite, an unknown span, or fewer than two steps.
@@ -333,6 +297,7 @@ class SweepSettings:
         values = unit_values(loop.link, unit, self.values, self.steps)
         start = loop.r[:, unit] if self.mode == "replace" else anchor.representations[:, unit].to(loop.r)
         with torch.no_grad():
+            classes = loop.classes_of(loop.index)
             latents = unit_steps(
                 loop.link,
                 loop.r,
@@ -341,7 +306,7 @@ class SweepSettings:
                 anchor=anchor.latents,
                 start=start,
                 direction=self.direction,
-                classes=loop.classes_of(loop.index),
+                classes=classes,
             )
         return SweepPlan(unit, values, start, latents)
 
@@ -365,13 +330,11 @@ def sweep_units(loop: Loop, anchor: RoundTrip, units: Sequence[int], settings: S
     plans = [settings.plan(loop, anchor, unit) for unit in units]
     latents = torch.cat([plan.latents.flatten(0, 1) for plan in plans])
     index = torch.cat([loop.index.repeat_interleave(len(plan.values)) for plan in plans])
-    frames = loop.run(latents, index)
-    sweeps, start = [], 0
-    for plan in plans:
-        stop = start + len(loop.r) * len(plan.values)
-        sweeps.append(_unit_sweep(loop, anchor, frames.take(slice(start, stop)), plan, settings))
-        start = stop
-    return sweeps
+    sizes = [len(loop.r) * len(plan.values) for plan in plans]
+    each = zip(*(tensor.split(sizes) for tensor in loop.run(latents, index)), strict=True)
+    return [
+        _unit_sweep(loop, anchor, RoundTrip(*frames), plan, settings) for plan, frames in zip(plans, each, strict=True)
+    ]
 
 
 def units_per_batch(loop: Loop, settings: SweepSettings) -> int:
@@ -384,9 +347,7 @@ def _unit_sweep(
     loop: Loop, anchor: RoundTrip, frames: RoundTrip, plan: SweepPlan, settings: SweepSettings
 ) -> UnitSweep:
     sizes = (len(loop.r), len(plan.values))
-    latents, images, representations, scores = (
-        t.unflatten(0, sizes) for t in (frames.latents, frames.images, frames.representations, frames.scores)
-    )
+    latents, images, representations, scores = (detach(tensor.unflatten(0, sizes)) for tensor in frames)
     scored = fidelity(
         representations,
         anchor.representations,
@@ -399,10 +360,10 @@ def _unit_sweep(
     )
     return UnitSweep(
         values=plan.values,
-        images=detach(images),
-        representations=detach(representations),
-        latents=detach(latents),
-        scores=detach(scores),
+        images=images,
+        representations=representations,
+        latents=latents,
+        scores=scores,
         fidelity=scored,
         unit=plan.unit,
         base=detach(anchor.images),

@@ -1,6 +1,6 @@
 """Class Counterfactual, and the search for counterfactuals of one call."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from ....hooks import modules_behind
 from ....metrics import Probability, probability_kind
 from ....store import bundle, write_tensors
 from ..loop import Loop
-from ..sweep import SweepTrust, detach, strip
+from ..sweep import SweepTrust, agreement, detach, strip
 from .methods import LatentWalk, LinkingInStyle, MinimalShift, Ray
 from .search import LinearHead, Search, SearchResult, Task, probability
 
@@ -107,12 +107,9 @@ class Counterfactual:
         return SweepTrust("weak" if self.success < 0.9 else "holds", count)
 
     def save(self, path: str | Path) -> Path:
-        """Write images and numbers into a folder, atomically.
+        """Write images and numbers, atomically, into a folder that is new, empty, or an earlier result.
 
         There is one image per sample: input, linked image and counterfactual side by side if their sizes are equal.
-
-        Args:
-            path: a folder that is new, empty, or an earlier result.
 
         Raises:
             StoreError: the folder cannot be written, or has other content.
@@ -121,7 +118,7 @@ class Counterfactual:
             "method": self.method,
             "success": None if bool(self.already.all()) else self.success,
             "agreement": self.agreement,
-            "trust": {"verdict": self.trust.verdict, "because": self.trust.because},
+            "trust": asdict(self.trust),
         }
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         with bundle(path, note) as folder:
@@ -140,16 +137,7 @@ def sparsity(shift: Tensor, sd: Tensor) -> Tensor:
 
     .. math:: \Bigl(\sum_u z_u^2\Bigr)^2 \Big/ \sum_u z_u^4, \qquad z_u = s_u / \sigma_u
 
-    Args:
-        shift: s, (n, units).
-        sd: σ, (units,); units with σ = 0 are left out.
-
-    Returns:
-        (n,), 1 to the number of units; 0 for a shift of 0.
-
-    Example:
-        >>> sparsity(torch.tensor([[3.0, 0.0], [1.0, 1.0]]), torch.ones(2))
-        tensor([1., 2.])
+    The result, (n,), is 1 to the number of units, and 0 for a shift of 0; units with σ = 0 do not count.
     """
     scale = sd.to(shift)
     square = torch.where(scale > 0, shift / scale.where(scale > 0, 1), 0).square()
@@ -207,12 +195,13 @@ def find_counterfactuals(
 def _one_per_sample(labels: Any, name: str, loop: Loop) -> Tensor:
     """Return one class per sample, (N,)."""
     classes = loop.scores.shape[1]
+    problem = f"{name} is {labels!r}; expected a class, an integer, or one per sample."
     try:
         rows = torch.as_tensor(labels, device=loop.scores.device)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} is {labels!r}; expected a class, an integer, or one per sample.") from error
+        raise ValueError(problem) from error
     if rows.is_floating_point() or rows.dtype == torch.bool or rows.dim() > 1:
-        raise ValueError(f"{name} is {labels!r}; expected a class, an integer, or one per sample.")
+        raise ValueError(problem)
     if rows.dim() == 1 and len(rows) not in (1, len(loop.r)):
         raise ValueError(f"{name} has {len(rows)} classes for {len(loop.r)} samples; expected one, or one per sample.")
     outside = (rows < 0) | (rows >= classes)
@@ -271,11 +260,11 @@ def _counterfactual(task: Task, result: SearchResult, search: Search) -> Counter
         sparsity=detach(sparsity(shift, loop.link.r_sd)),
         bound=None if result.bound is None else detach(result.bound),
         head=head,
-        agreement=float((loop.linked.scores.argmax(1) == loop.scores.argmax(1)).double().mean()),
-        method=_describe(search, task.confidence, task.probability),
+        agreement=agreement(loop.linked.scores, loop.scores),
+        method={
+            "name": type(search).__name__,
+            "confidence": task.confidence,
+            "probability": task.probability,
+            **{k: v for k, v in vars(search).items() if isinstance(v, int | float | str | tuple | None)},
+        },
     )
-
-
-def _describe(search: Search, confidence: float, kind: str) -> dict[str, Any]:
-    options = {k: v for k, v in vars(search).items() if isinstance(v, int | float | str | tuple | None)}
-    return {"name": type(search).__name__, "confidence": confidence, "probability": kind, **options}

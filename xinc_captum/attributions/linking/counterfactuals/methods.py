@@ -58,10 +58,7 @@ class LatentWalk:
         u = torch.zeros_like(start)  # (w − w_0) / σ
         first, second = torch.zeros_like(u), torch.zeros_like(u)
         best = Best(task)
-        for step in range(1, self.steps + 1):
-            index = best.unreached
-            if not len(index):
-                break
+        for step, index in best.rounds(range(1, self.steps + 1)):
             gradient, trip = self._gradient(task, start[index], scale, u[index], index)
             best.update(index, trip)
             first[index] = _BETAS[0] * first[index] + (1 - _BETAS[0]) * gradient
@@ -69,12 +66,11 @@ class LatentWalk:
             size = self.lr / (1 - _BETAS[0] ** step)
             u[index] -= size * first[index] / ((second[index] / (1 - _BETAS[1] ** step)).sqrt() + _EPS)
         flip = self._bisect(task, best)
-        return SearchResult(
-            best.trip, best.trip.representations - loop.linked.representations, best.steps, best.reached, flip
-        )
+        shift = best.trip.representations - loop.linked.representations
+        return SearchResult(best.trip, shift, best.steps, best.reached, flip)
 
     def _scale(self, task: Task) -> Tensor:
-        """σ of each latent over the link's pairs, (latent_dim,)."""
+        """Return σ of each latent over the link's pairs, (latent_dim,)."""
         moments = task.loop.link.moments
         sd = (moments.ww / max(moments.n - 1, 1)).sqrt().to(task.loop.linked.latents)
         return torch.where(~moments.latent_constant.to(sd.device), sd, sd.max().clamp_min(torch.finfo(sd.dtype).tiny))
@@ -167,13 +163,13 @@ def _logit(p: float) -> float:
 
 
 def _gain(weight: Tensor, target: Tensor, shift: Tensor) -> Tensor:
-    """(W_t − W_k)ᵀ δ, (n, K)."""
+    """Return (W_t − W_k)ᵀ δ, (n, K)."""
     change = shift @ weight.T
     return change.gather(1, target[:, None]) - change
 
 
 def _maximize_dual(weight: Tensor, target: Tensor, margin: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """δ of the best multipliers, (n, units), and the bound √(2 dual), (n,)."""
+    """Return δ of the best multipliers, (n, units), and the bound √(2 dual), (n,)."""
     margin = torch.where(other, margin, 0.0)
     gram = weight @ weight.T
     step = torch.empty_like(margin[:, 0])
@@ -203,7 +199,7 @@ def _maximize_dual(weight: Tensor, target: Tensor, margin: Tensor, other: Tensor
 
 
 def _dual_gain(gram: Tensor, target: Tensor, multipliers: Tensor) -> Tensor:
-    """(W_t − W_k)ᵀ Σ_j λ_j (W_t − W_j), (n, K), from W Wᵀ alone."""
+    """Return (W_t − W_k)ᵀ Σ_j λ_j (W_t − W_j), (n, K), from W Wᵀ alone."""
     change = multipliers.sum(1)[:, None] * gram[target] - multipliers @ gram
     gain: Tensor = change.gather(1, target[:, None]) - change
     return gain
@@ -276,22 +272,12 @@ def shift_losses(
     weights: tuple[float, float, float] = WEIGHTS,
     classes: Tensor | None = None,
 ) -> Tensor:
-    r"""Return the loss of the paper's update for each sample.
+    r"""Return the loss of the paper's update for each sample, (n,).
 
     .. math:: L(s) = -a f_t(r - s) + b f_o(r - s) - c \cos\bigl(w(r), w(r - s)\bigr)
 
-    Args:
-        link: w.
-        head: f.
-        r: (n, units).
-        shift: s, (n, units).
-        origin: o, (n,).
-        target: t, (n,).
-        weights: a, b, c.
-        classes: of the samples, (n,), if the link needs them.
-
-    Returns:
-        (n,).
+    Symbols: w the link, f the head, r and s = ``shift`` (n, units), o = ``origin`` and t = ``target`` (n,), and a, b, c
+    the weights. ``classes``, (n,), are those of the samples, if the link needs them.
 
     Source: the released code of Wehrheim et al., "Linking in Style" (arXiv 2409.16865).
     """
@@ -340,10 +326,7 @@ class LinkingInStyle:
         r = loop.r.to(loop.link.r_sd)
         shift = self._initial_shift(r, loop.index)
         best, best_shift = Best(task, from_linked=False), torch.zeros_like(shift)
-        for _ in range(self.steps):
-            index = best.unreached
-            if not len(index):
-                break
+        for _, index in best.rounds(range(self.steps)):
             shift[index] = self._step(task, head, r[index], shift[index], index)
             with torch.no_grad():
                 latents = loop.latents((r[index] - shift[index]).clamp_min(0), index)
@@ -423,37 +406,33 @@ class Ray:
                 latents = task.loop.latents(task.loop.r[index].to(ray) + position[:, None] * ray[index], index)
             return task.loop.run(latents, index)
 
-        for a in self.grid:
-            index = best.unreached
-            if not len(index):
-                break
-            hit, better = best.update(index, evaluate(alpha.new_full((len(index),), a), index))
-            alpha[index[better]] = a
-            above[index[hit]] = a
-            below[index[~hit]] = a
+        def probe(position: Tensor, index: Tensor) -> Tensor:
+            """Encode the images at these positions, track the best, and return which reach the target."""
+            hit, better = best.update(index, evaluate(position, index))
+            alpha[index[better]], above[index[hit]] = position[better], position[hit]
+            return hit
+
+        for a, index in best.rounds(self.grid):
+            below[index[~probe(alpha.new_full((len(index),), a), index)]] = a
         width = self._spacing(alpha)
         for _ in range(REFINEMENTS):
-            for side in (-1, 1):
-                index = best.unreached
-                if not len(index):
-                    break
+            for side, index in best.rounds((-1, 1)):
                 near = (alpha[index] + side * width[index]).clamp_min(0)
-                hit, better = best.update(index, evaluate(near, index))
-                alpha[index[better]] = near[better]
-                above[index[hit]], below[index[hit]] = near[hit], (near - width[index])[hit]
+                hit = probe(near, index)
+                below[index[hit]] = (near - width[index])[hit]
             width = width / 2
         best.bisect(below, above, self.halvings, evaluate)
         alpha = torch.where(best.reached, above, alpha)
         return SearchResult(best.trip, alpha[:, None] * ray, best.steps, best.reached, above)
 
     def _spacing(self, alpha: Tensor) -> Tensor:
-        """Half the distance from each α to the next smaller one of the grid."""
+        """Return half the distance from each α to the next smaller one of the grid."""
         grid = alpha.new_tensor((0.0, *self.grid))
         gaps = torch.cat([grid[1:2], grid.diff()])
         return gaps[torch.searchsorted(grid, alpha).clamp_max(len(grid) - 1)] / 2
 
     def _ray(self, task: Task) -> Tensor:
-        """δ for α = 1, (n, units)."""
+        """Return δ for α = 1, (n, units)."""
         slope = task.slope.double()
         covariance = task.loop.link.covariance.to(slope)
         ray = slope @ covariance

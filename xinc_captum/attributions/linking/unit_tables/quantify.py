@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from ....progress import progress
 from ..link import Direction, Link
 from .table import UnitTable
 
+BLOCK = 256  # units whose directions are in memory at a time
 SHAPE = ("area", "centroid", "ellipse")
 COLOUR = ("luminance", "rgb", "lab")
 GREY = ("luminance", "smooth_entropy")
@@ -26,14 +27,11 @@ Watch = Callable[[Tensor, Sequence[Measure], Sequence[Tensor], Tensor], None]
 
 @dataclass(frozen=True, eq=False)
 class Bases:
-    """Base images, from which units are moved: latents with their classes, parts and measures.
+    """Base images, from which units are moved: latents (n, latent_dim) with their classes, parts and measures.
 
     Attributes:
-        latents: (n, latent_dim).
         groups: index into ``labels`` of each base, (n,).
         labels: the classes, or (None,).
-        parts: generates images with masks of their parts.
-        measures: of the images.
         values: of each measure for each base image, (n, parts, columns); empty for movements.
         present: whether the part is large enough, (n, parts).
     """
@@ -58,19 +56,15 @@ class Bases:
         batch_size: int,
         watch: Watch | None = None,
     ) -> "Bases":
-        """Generate and measure each base; ``watch`` gets latents, measures, values and presence with their graph.
-
-        Raises:
-            ValueError: no bases, classes of another number, an unknown measure, or a part that no base has.
-        """
+        """Generate and measure each base; ``watch`` gets latents, measures, values and presence with their graph."""
         if latents.dim() != 2 or not latents.is_floating_point() or not len(latents) or not latents.isfinite().all():
             raise ValueError(
                 f"latents are {latents.dtype} of shape {tuple(latents.shape)}; expected finite floats (n, latent_dim), "
                 "one row per base image."
             )
         groups, labels = _group(classes, len(latents))
-        one_part = parts is None
-        parts = parts if parts is not None else ImageParts()
+        shape = () if parts is None else SHAPE  # by default, the whole image has no shape to measure
+        parts = ImageParts() if parts is None else parts
         batches: list[list[Tensor]] = []
         presence = []
         resolved: list[Measure | Movement] = []
@@ -78,7 +72,8 @@ class Bases:
             leaf = latents[start:stop].detach().requires_grad_(watch is not None)
             images, masks = parts.draw(generator, leaf)
             if not resolved:
-                resolved = resolve_measures(measures if measures is not None else _default_measures(images, one_part))
+                colour = COLOUR if images.shape[1] == 3 else GREY
+                resolved = resolve_measures((*shape, *colour) if measures is None else measures)
             static = [m for m in resolved if isinstance(m, Measure)]
             values = [m.of(images, masks) for m in static]
             presence.append(part_area(images, masks)[..., 0].detach() >= least_area)
@@ -120,10 +115,7 @@ class Bases:
     def changes(self, generator: Generator, ends: Tensor, index: Tensor) -> Tensor:
         """Return the changes from the first k latents of ``ends`` to the last k, (k, parts, columns).
 
-        Args:
-            generator: latents to images.
-            ends: (2 k, latent_dim).
-            index: the base of each pair, (k,).
+        ``index`` (k,) is the base of each pair.
         """
         images, masks = self.parts.draw(generator, ends)
         half = len(index)
@@ -135,11 +127,6 @@ class Bases:
             else:
                 changes.append(measure.between(images[:half], images[half:], masks[:half]))
         return torch.cat(changes, 2).where(self.present[index][..., None], torch.nan)
-
-
-def _default_measures(images: Tensor, one_part: bool) -> tuple[str, ...]:
-    colour = COLOUR if images.shape[1] == 3 else GREY
-    return colour if one_part else (*SHAPE, *colour)
 
 
 def _group(classes: Tensor | None, rows: int) -> tuple[Tensor, tuple[int | None, ...]]:
@@ -159,17 +146,7 @@ Reach = float | Literal["minmax", "quantile"]
 
 
 def resolve_units(link: Link, units: Tensor | list[int] | range | None) -> Tensor:
-    """Return units as a tensor on the CPU; None returns all live units.
-
-    Raises:
-        ValueError: no unit, one out of range, a repeated or a dead one.
-
-    Example:
-        >>> from xinc_captum import LatentLink
-        >>> r = torch.rand(9, 3)
-        >>> resolve_units(LatentLink().fit(r * torch.tensor([1.0, 0.0, 1.0]), r), None)
-        tensor([0, 2])
-    """
+    """Return units as a tensor on the CPU, each live and once; None returns all live units."""
     alive = link.alive.cpu()
     if units is None:
         return alive.nonzero()[:, 0]
@@ -189,14 +166,10 @@ def resolve_units(link: Link, units: Tensor | list[int] | range | None) -> Tenso
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """Steps of each unit from each base, computed in blocks.
+    """Steps of each of k units from each of ``rows`` bases.
 
     Attributes:
-        link: a fitted link.
-        units: of the link, (k,).
-        rows: number of bases.
         reach: length of a step in standard deviations, or the name of the link's bounds.
-        kind: of direction.
         representations: of the bases, (rows, units), if ``reach`` is a name.
         null: (v, latent_dim) directions used instead; direction i is scaled to the length of that of unit i modulo k.
     """
@@ -256,9 +229,6 @@ def _few(units: Tensor) -> str:
     return f"[{first}{', …' if units.numel() > 6 else ''}]"
 
 
-BLOCK = 256  # units whose directions are in memory at a time
-
-
 def quantify(
     generator: Generator,
     link: Link,
@@ -282,10 +252,8 @@ def quantify(
               \delta_m\bigl(G(w + d_u\,s^-_u),\; G(w + d_u\,s^+_u)\bigr)_q
 
     Symbols: w the latents of the bases, d_u the direction of unit u, s⁻ and s⁺ its steps down and up, δ the change of
-    measure m between the two frames over part q (relative for areas, wrapped for orientations).
-
-    Each base is generated once, and each unit with two frames per base. Only sums of measures are stored, so memory
-    grows with the table alone.
+    measure m between the two frames over part q (relative for areas, wrapped for orientations). Only sums of measures
+    are stored, so memory grows with the table alone.
 
     Args:
         generator: latents to images.
@@ -297,16 +265,13 @@ def quantify(
         measures: names of :data:`xinc_captum.metrics.MEASURES`, or measures of your own; None uses all quick ones.
         direction: "marginal", "partial" or "within_class" (:meth:`LatentLink.direction`).
         reach: standard deviations of the unit, down and up from each base; or "minmax" or "quantile", the link's
-            bounds, which need the ``representations`` of the bases.
-        representations: (n, units) of the bases.
-        null: directions of a link fitted to shuffled pairs, :func:`shuffled_directions`; queries need them. Each is
-            swept like a unit, with the length of a unit's direction.
+            bounds, which need the ``representations`` of the bases, (n, units).
+        representations: see ``reach``.
+        null: directions of shuffled pairs (:func:`shuffled_directions`), each swept with the length of a unit's
+            direction; queries need them.
         least_area: share of the image; a base whose part is smaller does not count for that part.
         batch_size: number of frames generated at a time.
         show_progress: whether to show a progress bar.
-
-    Returns:
-        :class:`UnitTable`.
 
     Raises:
         ValueError: no bases, latents or classes that do not match, units out of range or dead, an unknown measure,
@@ -329,57 +294,56 @@ def quantify(
             f"latents have shape {tuple(latents.shape)}, but the link returns latents of {width} numbers; give "
             "latents of the generator that the link was fitted to."
         )
-    index = resolve_units(link, units)
-    steps = Steps(link, index, len(latents), reach, direction, representations)
+    if batch_size < 2:
+        raise ValueError(f"batch_size is {batch_size}; expected at least 2, the two frames of a unit.")
+    steps = Steps(link, resolve_units(link, units), len(latents), reach, direction, representations)
     null_steps = None if null is None else replace(steps, null=null)
     with protect(layer_root(generator)), torch.no_grad():
         bases = Bases.draw(generator, latents, classes, parts, measures, least_area, batch_size)
-        sweep = _Sweep(generator, bases, batch_size, show_progress)
-        change, spread, count = sweep.run(steps)
-        null_change = None if null_steps is None else sweep.run(null_steps)[0]
-    note = {
-        "direction": direction,
-        "reach": reach,
-        "bases": len(latents),
-        "least_area": least_area,
-        "frames": bases.rows * (1 + 2 * len(steps) + (0 if null_steps is None else 2 * len(null_steps))),
-    }
+        sums = _sweep(generator, bases, steps, batch_size // 2, show_progress)
+        null_sums = None if null_steps is None else _sweep(generator, bases, null_steps, batch_size // 2, show_progress)
+    frames = bases.rows * (1 + 2 * len(steps) + (0 if null_steps is None else 2 * len(null_steps)))
+    note = {"direction": direction, "reach": reach, "bases": len(latents), "least_area": least_area, "frames": frames}
+    return unit_table(bases, steps.units, sums, null_sums, note)
+
+
+Statistics = tuple[Tensor, Tensor, Tensor]
+
+
+def unit_table(
+    bases: Bases, units: Tensor, real: Statistics, null: Statistics | None, note: dict[str, Any]
+) -> UnitTable:
+    """Return the table of mean, spread and number of changes, (units, classes, parts, columns), and the null's mean."""
+    change, spread, count = real
+    null_change = None if null is None else null[0].float()
+    parts, columns = bases.parts.names, bases.columns
     return UnitTable(
-        index, bases.labels, bases.parts.names, bases.columns, change, spread, count, bases.means, null_change, note
+        units, bases.labels, parts, columns, change.float(), spread.float(), count.int(), bases.means, null_change, note
     )
 
 
-class _Sweep:
-    """Generate and measure two frames for each unit and base; only sums are stored."""
-
-    def __init__(self, generator: Generator, bases: Bases, batch_size: int, show_progress: bool) -> None:
-        if batch_size < 2:
-            raise ValueError(f"batch_size is {batch_size}; expected at least 2, the two frames of a unit.")
-        self.generator, self.bases, self.pairs, self.show = generator, bases, batch_size // 2, show_progress
-
-    def run(self, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
-        """Return mean, spread and number of changes over the bases of each class, (steps, classes, parts, columns)."""
-        bases, rows = self.bases, self.bases.rows
-        shape = (len(steps), len(bases.labels), len(bases.parts.names), len(bases.columns))
-        first, second, count = (torch.zeros(shape, dtype=torch.float64) for _ in range(3))
-        flat = [t.view(-1, *shape[2:]) for t in (first, second, count)]
-        blocks = chunks(len(steps), BLOCK)
-        batches = sum(len(chunks((end - begin) * rows, self.pairs)) for begin, end in blocks)
-        bar = progress(range(batches), "units", show=self.show)
-        for begin, end in blocks:
-            moves, sizes = (t.to(bases.latents) for t in steps.block(begin, end))
-            for start, stop in chunks((end - begin) * rows, self.pairs):
-                next(bar, None)
-                pair = torch.arange(start, stop)
-                unit, row = pair // rows, pair % rows
-                size = sizes[unit, row if sizes.shape[1] > 1 else 0]
-                ends = bases.latents[row][:, None] + moves[unit][:, None] * size[:, :, None]
-                change = bases.changes(self.generator, ends.transpose(0, 1).flatten(0, 1), row).double().cpu()
-                cell = (unit + begin) * shape[1] + bases.groups[row]
-                known = ~change.isnan()
-                change = change.where(known, 0.0)
-                for total, value in zip(flat, (change, change**2, known.double()), strict=True):
-                    total.index_add_(0, cell, value)
-        mean = first / count
-        spread = (second / count - mean**2).clamp_min(0).sqrt()
-        return mean.float(), spread.float(), count.int()
+def _sweep(generator: Generator, bases: Bases, steps: Steps, pairs: int, show_progress: bool) -> Statistics:
+    """Generate and measure two frames for each step and base, ``pairs`` at a time; return mean, spread and number."""
+    rows = bases.rows
+    shape = (len(steps), len(bases.labels), len(bases.parts.names), len(bases.columns))
+    first, second, count = (torch.zeros(shape, dtype=torch.float64) for _ in range(3))
+    flat = [t.view(-1, *shape[2:]) for t in (first, second, count)]
+    blocks = chunks(len(steps), BLOCK)
+    batches = sum(len(chunks((end - begin) * rows, pairs)) for begin, end in blocks)
+    bar = progress(range(batches), "units", show=show_progress)
+    for begin, end in blocks:
+        moves, sizes = (t.to(bases.latents) for t in steps.block(begin, end))
+        for start, stop in chunks((end - begin) * rows, pairs):
+            next(bar, None)
+            pair = torch.arange(start, stop)
+            unit, row = pair // rows, pair % rows
+            size = sizes[unit, row if sizes.shape[1] > 1 else 0]
+            ends = bases.latents[row][:, None] + moves[unit][:, None] * size[:, :, None]
+            change = bases.changes(generator, ends.transpose(0, 1).flatten(0, 1), row).double().cpu()
+            cell = (unit + begin) * shape[1] + bases.groups[row]
+            known = ~change.isnan()
+            change = change.where(known, 0.0)
+            for total, value in zip(flat, (change, change**2, known.double()), strict=True):
+                total.index_add_(0, cell, value)
+    mean = first / count
+    return mean, (second / count - mean**2).clamp_min(0).sqrt(), count

@@ -13,7 +13,7 @@ from ....generators.protocol import Generator
 from ....hooks import protect
 from ....metrics.measures import Measure, Movement, resolve_measures
 from ..link import Direction, Link
-from .quantify import BLOCK, Bases, Reach, Steps, resolve_units
+from .quantify import BLOCK, Bases, Reach, Statistics, Steps, resolve_units, unit_table
 from .table import UnitTable
 
 
@@ -38,27 +38,12 @@ def screen(
     .. math:: \Delta_{u,c,q,m} \approx \mathrm{mean}_{w \in c}\;
               (s^+_u - s^-_u)\, \Bigl\langle \frac{\partial m_q(G(w))}{\partial w},\; d_u \Bigr\rangle
 
-    The cost is one forward pass and (columns × parts) backward passes, for any number of units. The approximation is
-    good for small steps only: use it to rank units, then measure the best (``table.strongest(…)``) with
-    :func:`quantify`.
+    The cost is one forward pass and (columns × parts) backward passes, for any number of units and at almost none for
+    the null. The approximation is good for small steps only: use it to rank units, then measure the best
+    (``table.strongest(…)``) with :func:`quantify`.
 
-    Args:
-        generator: latents to images, differentiable.
-        link: a fitted :class:`LatentLink`, of any classifier's layer.
-        latents: the bases, (n, latent_dim).
-        units: of the link; None uses all live units.
-        classes: (n,) integers, or None for one row of the table over all bases.
-        parts: of the images; with soft masks for measures of shape.
-        measures: smooth ones; None uses all quick ones, which are smooth.
-        direction: "marginal", "partial" or "within_class".
-        reach: as in :func:`quantify`.
-        representations: as in :func:`quantify`.
-        null: as in :func:`quantify`, at almost no cost.
-        least_area: as in :func:`quantify`.
-        batch_size: number of bases generated at a time.
-
-    Returns:
-        :class:`UnitTable`; ``spread`` is over bases.
+    The arguments are those of :func:`quantify`, but the generator must be differentiable, measures smooth (the quick
+    ones are), and masks of parts soft for measures of shape; ``batch_size`` is the number of bases generated at a time.
 
     Raises:
         ValueError: as :func:`quantify`; a measure that is not smooth, a generator that is not differentiable, or masks
@@ -77,13 +62,7 @@ def screen(
         raise ValueError(
             "the generator is not differentiable, and screening needs its gradient; use quantify() instead."
         )
-    index = resolve_units(link, units)
-    steps = Steps(link, index, len(latents), reach, direction, representations)
-    batches: list[Tensor] = []
-
-    def watch(leaf: Tensor, static: Sequence[Measure], values: Sequence[Tensor], present: Tensor) -> None:
-        batches.append(_gradients(leaf, static, values, present))
-
+    steps = Steps(link, resolve_units(link, units), len(latents), reach, direction, representations)
     if measures is not None:
         for measure in resolve_measures(measures):
             if not (isinstance(measure, Measure) and measure.smooth):
@@ -91,20 +70,23 @@ def screen(
                     f"{', '.join(measure.columns)} cannot be screened, because it has no gradient. Use "
                     "'smooth_entropy' for entropy, and quantify() for other measures."
                 )
+    batches: list[Tensor] = []
+
+    def watch(leaf: Tensor, static: Sequence[Measure], values: Sequence[Tensor], present: Tensor) -> None:
+        batches.append(_gradients(leaf, static, values, present))
+
     with protect(layer_root(generator)), torch.enable_grad():
         bases = Bases.draw(generator, latents, classes, parts, measures, least_area, batch_size, watch)
     with torch.no_grad():
         gradients = torch.cat(batches)
-        change, spread, count = _first_order(gradients, bases, steps)
-        null_change = None if null is None else _first_order(gradients, bases, replace(steps, null=null))[0]
+        means = _first_order(gradients, bases, steps)
+        null_means = None if null is None else _first_order(gradients, bases, replace(steps, null=null))
     note = {"order": 1, "direction": direction, "reach": reach, "bases": len(latents), "least_area": least_area}
-    return UnitTable(
-        index, bases.labels, bases.parts.names, bases.columns, change, spread, count, bases.means, null_change, note
-    )
+    return unit_table(bases, steps.units, means, null_means, note)
 
 
 def _gradients(leaf: Tensor, measures: Sequence[Measure], values: Sequence[Tensor], present: Tensor) -> Tensor:
-    """Gradient of each change by the latents, (rows, parts, columns, latent_dim); nan for missing parts."""
+    """Return the gradient of each change by the latents, (rows, parts, columns, latent_dim); nan for missing parts."""
     gradients = []
     for measure, value in zip(measures, values, strict=True):
         base = value.detach()
@@ -112,11 +94,10 @@ def _gradients(leaf: Tensor, measures: Sequence[Measure], values: Sequence[Tenso
         (scale,) = torch.autograd.grad(measure.change(base, after, base).nansum(), after)
         for column in range(value.shape[2]):
             for part in range(value.shape[1]):
-                (gradient,) = (
-                    torch.autograd.grad(value[:, part, column].sum(), leaf, retain_graph=True, allow_unused=True)
-                    if value.requires_grad
-                    else (None,)
-                )
+                gradient = None
+                if value.requires_grad:
+                    total = value[:, part, column].sum()
+                    (gradient,) = torch.autograd.grad(total, leaf, retain_graph=True, allow_unused=True)
                 if gradient is None:
                     raise ValueError(
                         f"{measure.columns[column]} of part {part} has no gradient by the latents, because "
@@ -129,8 +110,8 @@ def _gradients(leaf: Tensor, measures: Sequence[Measure], values: Sequence[Tenso
     return stacked.transpose(1, 2)
 
 
-def _first_order(gradients: Tensor, bases: Bases, steps: Steps) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, spread and number over the bases of each class, (steps, classes, parts, columns)."""
+def _first_order(gradients: Tensor, bases: Bases, steps: Steps) -> Statistics:
+    """Return mean, spread and number over the bases of each class, (steps, classes, parts, columns)."""
     pieces = []
     for begin, end in chunks(len(steps), BLOCK):
         moves, sizes = (t.to(gradients) for t in steps.block(begin, end))
@@ -141,7 +122,7 @@ def _first_order(gradients: Tensor, bases: Bases, steps: Steps) -> tuple[Tensor,
         square = torch.stack([group.square().nanmean(1) for group in groups], 1)
         pieces.append((mean, (square - mean**2).clamp_min(0).sqrt(), count))
     mean, spread, count = (torch.cat(same) for same in zip(*pieces, strict=True))
-    return mean.float(), spread.float(), count.int()
+    return mean, spread, count
 
 
 NULL_BLOCK = 64  # units whose permuted pairs are in memory at a time
@@ -156,24 +137,21 @@ def shuffled_directions(
     repeats: int = 1,
     generator: torch.Generator,
 ) -> Tensor:
-    r"""Return the directions of units whose values are permuted between pairs (of the same class), as a null.
+    r"""Return directions of k units whose values are permuted between pairs (of the same class), for ``null=``.
 
     .. math:: d^0_u = \frac{\mathrm{Cov}(w,\, r_{\pi(u)})}{\mathrm{Var}(r_u)}
 
-    Symbols: π a permutation of the pairs, new for every unit and repeat, so the directions are independent even if the
-    units are correlated. Covariance and variance are those within classes if classes are given. :func:`quantify` scales
-    each to the length of a unit's own direction, so the comparison is of directions, not of lengths.
+    Symbols: π a permutation of the pairs, new for every unit and repeat, so the directions, (repeats · k, latent_dim)
+    in float64, are independent even if the units are correlated. Covariance and variance are those within classes if
+    classes are given. :func:`quantify` scales each to the length of a unit's own direction.
 
     Args:
         representations: of the pairs that the link was fitted to, (n, units).
         latents: of these pairs, (n, latent_dim).
-        units: of the representations, k of them.
+        units: of the representations.
         classes: (n,), or None.
         repeats: directions per unit; the smallest p-value of a query is 1 / (1 + k · repeats).
         generator: random stream of the permutations.
-
-    Returns:
-        (repeats · k, latent_dim), float64, for the argument ``null`` of :func:`quantify` and :func:`screen`.
 
     Raises:
         ValueError: other shapes, a unit that does not vary (within classes), or no repeats.

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -54,11 +55,7 @@ def discover(
     sign: Literal["up", "down", "either"],
     fdr: float,
 ) -> Discoveries:
-    """Return the result of :meth:`UnitTable.where`, from changes (units, parts) and the null's (null units, parts).
-
-    Raises:
-        ValueError: an invalid sign, leak or rate, or a part that no unit of the null changes.
-    """
+    """Return the result of :meth:`UnitTable.where`, from changes (units, parts) and the null's (null units, parts)."""
     if sign not in ("up", "down", "either") or not leak >= 0 or not 0 < fdr <= 1:
         raise ValueError(
             f"sign is {sign!r}, leak {leak} and fdr {fdr}; expected 'up', 'down' or 'either', at least 0, and (0, 1]."
@@ -164,17 +161,14 @@ class UnitTable:
         ``only``. p-values are the rank of T among the null's; q-values are those of Benjamini and Hochberg.
 
         Args:
-            part: one of the table's.
-            measure: one of the table's.
+            part: one of the table's, like ``measure``.
+            measure: see ``part``.
             only: require that no other part changes by more than ``leak`` of this part's change, in units of the null.
             leak: λ.
             sign: of the change.
             ignoring: parts that ``only`` does not consider, such as the background, which shrinks if anything grows.
             classes: mean over these; None: over all.
             fdr: largest q.
-
-        Returns:
-            :class:`Discoveries`, the strongest first.
 
         Raises:
             ValueError: a part, measure or class that the table does not have, or a table without a null.
@@ -198,11 +192,7 @@ class UnitTable:
             yield from self._rows("shuffled", range(len(self.null)), self.null, None, None)
 
     def save(self, path: str | Path, *, format: Literal["csv", "parquet"] = "csv") -> Path:  # noqa: A002
-        """Write the long form, ``units.csv`` or ``units.parquet``, into a folder, atomically.
-
-        Args:
-            path: a folder that is new, empty, or an earlier result.
-            format: csv, or parquet (pyarrow, extra ``table``).
+        """Write the long form, ``units.csv`` or ``units.parquet`` (extra ``table``), into a folder, atomically.
 
         Raises:
             StoreError: the folder cannot be written, or has other content.
@@ -230,11 +220,10 @@ class UnitTable:
         base = self.base_value.tolist()
         for u, unit in enumerate(units):
             values = [None if t is None else t[u].tolist() for t in (change, spread, bases)]
-            for k, label in enumerate(self.classes):
-                for q, part in enumerate(self.parts):
-                    for m, measure in enumerate(self.measures):
-                        numbers = [None if t is None else none_for_nan(t[k][q][m]) for t in values]
-                        yield (link, unit, label, part, measure, *numbers, none_for_nan(base[k][q][m]))
+            cells = product(enumerate(self.classes), enumerate(self.parts), enumerate(self.measures))
+            for (k, label), (q, part), (m, measure) in cells:
+                numbers = [None if t is None else none_for_nan(t[k][q][m]) for t in values]
+                yield (link, unit, label, part, measure, *numbers, none_for_nan(base[k][q][m]))
 
     def _over_classes(self, values: Tensor, classes: Sequence[int] | None) -> Tensor:
         if classes is None:
