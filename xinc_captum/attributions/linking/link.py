@@ -1,4 +1,4 @@
-"""Class Link: a map from representations to latents, with the moments of its pairs; everything but the audit."""
+"""Class Link: a map from representations to latents, with the moments of its pairs."""
 
 from __future__ import annotations
 

@@ -72,8 +72,8 @@ def resize_like(images: Tensor, inputs: Tensor) -> Tensor:
 class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbation):  # type: ignore[misc]
     r"""Generate images in which one unit of a classifier has other values, through a link to a generator's latents.
 
-    All results show the *reconstruction* G(link(r)) of an input, not the input itself. Every generated image is encoded
-    by the classifier again, so the unit's set value and its measured value can be compared.
+    All results show the *reconstruction* G(link(r)) of an input, not the input itself. The classifier encodes every
+    generated image again, so the unit's set value and its measured value can be compared.
 
     .. math:: x(v) = G\bigl(\mathrm{link}(r) + (v - r_u)\, d_u\bigr)
 
@@ -89,9 +89,8 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         output_fn: selects the class scores from a dict or tuple output.
         preprocess: the classifier's own normalisation (and resizing) of images in [0, 1], a differentiable function;
             None if ``forward_func`` includes it.
-        pool: how the layer's maps or tokens become one vector per image, as for the pairs of the link.
-        unit_axis: the axis of units of a layer with maps or tokens, as for the pairs of the link; None uses that of the
-            link's manifest, or determines it.
+        pool: as in :class:`Encoder`, as for the pairs of the link.
+        unit_axis: as in :class:`Encoder`; None uses that of the link's manifest, or determines it.
 
     Warns:
         UserWarning: classifier or generator have other weights than the link's manifest records.

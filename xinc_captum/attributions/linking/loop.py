@@ -35,7 +35,7 @@ from .link import Link
 Pool = Literal["auto", "mean", "flatten", "cls"]
 Preprocess = Callable[[Tensor], Tensor]
 Images = Tensor | tuple[Tensor, ...]
-LIMIT = 256  # images in one forward pass, unless the caller says otherwise
+LIMIT = 256  # images in one forward pass, by default
 _BATCH_DEPENDENT = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
 
@@ -107,9 +107,9 @@ class Encoder:
             height and width of the images, and the modules in and around the layer.
 
     Raises:
-        LayerError: the layer is not in the model; in a call, it never runs, runs twice, returns several tensors or not
-            one entry per image, or the axis of its units cannot be determined.
-        ValueError: in a call, images of another shape, or scores that are not (n, classes).
+        LayerError: the layer is not in the model; when called, it does not run once, does not return one tensor with an
+            entry per image, or the axis of its units cannot be determined.
+        ValueError: when called, images of another shape, or scores that are not (n, classes).
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5), torch.nn.Linear(5, 3))
@@ -267,7 +267,7 @@ class Loop:
 
     .. math:: r \mapsto w = \mathrm{link}(r) \mapsto x = G(w) \mapsto (r', f) = \mathrm{classifier}(x)
 
-    ``index`` (n,) are positions of samples in the call; they select their arguments of the model and their class.
+    ``index`` (n,) are positions of samples in the call, which select their arguments of the model and their class.
 
     Attributes:
         call: the classifier as this call runs it (autocast, ordinary weights).
@@ -277,7 +277,7 @@ class Loop:
         scores: scores of the inputs, (N, K).
         shape: of the layer's activation for one sample.
         classes: of the samples, (N,), if the link needs them.
-        limit: images in one forward pass.
+        limit: maximum number of images in one forward pass.
     """
 
     link: Link

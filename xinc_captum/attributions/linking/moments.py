@@ -29,17 +29,11 @@ class Moments:
 
     .. math:: S_{rr} = \sum_i (r_i - \bar r)(r_i - \bar r)^\top, \quad S_{rw} = \sum_i (r_i - \bar r)(w_i - \bar w)^\top
 
-    Two sets of moments are merged by
-
-    .. math:: S = S_a + S_b + \tfrac{n_a n_b}{n_a + n_b}\, \delta \delta^\top, \quad \delta = \bar r_b - \bar r_a
-
-    which subtracts no large numbers, so chunks and shards in any order equal one pass except for rounding.
+    Two sets of moments are merged by S = S_a + S_b + n_a n_b / (n_a + n_b) δ δᵀ with δ = r̄_b − r̄_a, which subtracts no
+    large numbers, so chunks and shards in any order equal one pass except for rounding.
 
     Attributes:
-        n: number of pairs.
-        r_mean, w_mean: (units,), (latent_dim,).
-        rr, rw: S_rr (units, units), S_rw (units, latent_dim).
-        ww: the diagonal of S_ww, (latent_dim,).
+        rr, rw, ww: S_rr (units, units), S_rw (units, latent_dim), and the diagonal of S_ww.
         r_min, r_max: (units,), exact.
 
     Source: Chan, Golub, LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
@@ -145,10 +139,6 @@ class ClassMeans:
     .. math:: B_{rw} = \sum_c n_c (\bar r_c - \bar r)(\bar w_c - \bar w)^\top
 
     The scatter of all pairs (:class:`Moments`) minus this is the scatter within classes.
-
-    Attributes:
-        counts: class → number of pairs.
-        r_means, w_means: class → (units,), (latent_dim,).
     """
 
     def __init__(self) -> None:
@@ -209,10 +199,6 @@ class Reservoir:
 
     A row's key is a hash of its values and the seed, so chunks, shards and their order do not change the sample, and a
     repeated row is stored once.
-
-    Attributes:
-        rows: (k, units), lowest key first.
-        keys: (k,) int64.
 
     Source: Cohen, Kaplan 2007, "Summarizing data using bottom-k sketches".
     """
@@ -470,14 +456,9 @@ def solve(moments: Moments, ridge: Ridge) -> Solved:
 
 
 class LinearMap(nn.Module):
-    r"""One ridge regression, and what the other kinds of map share.
+    r"""One ridge regression, w = B r + b, and what the other kinds of map share.
 
-    .. math:: \hat w = B r + b
-
-    Attributes:
-        weight: B, (latent_dim, units).
-        bias: b, (latent_dim,).
-        moments: of all pairs added.
+    ``weight`` is B, (latent_dim, units), ``bias`` is b, (latent_dim,), and ``moments`` are those of all pairs added.
 
     Source: Wehrheim et al., "Linking in Style" (arXiv 2409.16865).
     """

@@ -45,7 +45,6 @@ class Pairs:
 
     def take(self, rows: Tensor) -> Pairs:
         """Return the pairs of an index or a mask."""
-        rows = rows.to(self.latents.device)
         fields = (self.representations, self.latents, self.classes, self.logits)
         r, w, c, logits = (t[rows.to(t.device)] for t in fields)
         return Pairs(r, w, c, logits, self.kept, self.manifest)
@@ -180,8 +179,8 @@ def make_pairs(
 
     .. math:: r_i = h(G(w_i)), \qquad w_i \sim p(w \mid c_i), \quad \arg\max f(G(w_i)) = c_i
 
-    Every latent is new: one random stream is used for all retries, and no latent is used twice. (The released code
-    restarts the stream for each retry, which repeats images and may never end.)
+    Every latent is new: all retries use one random stream, and no latent is used twice. (The released code restarts
+    the stream for each retry, which repeats images and may never end.)
 
     Args:
         forward_func: the classifier.
@@ -203,8 +202,7 @@ def make_pairs(
         unit_axis: as in :class:`Encoder`.
 
     Raises:
-        ValueError: invalid n, classes, latents or images; or too few pairs within ``max_attempts`` (the text says how
-            many of each class were made).
+        ValueError: invalid n, classes, latents or images; or too few pairs within ``max_attempts``.
 
     Example:
         >>> from xinc_captum.generators import EigenGenerator

@@ -16,15 +16,9 @@ SAMPLE = 512  # samples from which the width of the kernel is estimated
 
 
 class PerClassMap(LinearMap):
-    r"""One ridge regression per class, each with its own λ.
+    """One ridge regression per class, w = B_c r + b_c, each with its own λ.
 
-    .. math:: \hat w = B_c r + b_c
-
-    Attributes:
-        weight: B_c, (classes, latent_dim, units).
-        bias: b_c, (classes, latent_dim).
-        class_ids: the class of each entry, (classes,).
-        class_moments: class → moments of its pairs.
+    ``weight`` is (classes, latent_dim, units), ``bias`` is (classes, latent_dim), ``class_ids`` the class of each.
     """
 
     class_ids: Tensor
@@ -127,10 +121,6 @@ class FourierMap(LinearMap):
     distance between its standardised samples. The first chunk fixes all of them, so it should be a fair sample. Streams
     that are merged later must start from the same features (:meth:`LatentLink.blank`).
 
-    Attributes:
-        weight: B, (latent_dim, D).
-        feature_moments: of the pairs (φ(r), w).
-
     Source: Rahimi, Recht 2007, "Random features for large-scale kernel machines".
     """
 
@@ -155,7 +145,7 @@ class FourierMap(LinearMap):
         self.register_buffer("centre", centre)
         self.register_buffer("frequencies", draws * inverse / width)
         self.register_buffer("phases", phases)
-        self.feature_moments = Moments(features, w.shape[1], r.device)
+        self.feature_moments = Moments(features, w.shape[1], r.device)  # of the pairs (φ(r), w)
         self.weight = torch.zeros_like(self.feature_moments.rw.T)
 
     def features(self, r: Tensor) -> Tensor:

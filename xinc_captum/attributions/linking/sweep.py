@@ -1,6 +1,6 @@
 """Sweeps of units: which columns and values, the latents, and the result UnitSweep."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict, get_args
@@ -93,18 +93,20 @@ class UnitSweep:
         }
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         tensors |= {"ranks": fidelity.ranks, "moved": fidelity.moved}
-        with bundle(path, note) as folder:
-            write_tensors(folder / "sweep.safetensors", tensors, kind="sweep")
-            if self.images.shape[2] in (1, 3):
-                for row, frames in enumerate(self.images):
-                    strip(frames).save(folder / f"row{row}.png")
-        return Path(path)
+        return save_frames(path, "sweep", note, tensors, self.images)
 
 
-def strip(frames: Tensor) -> Image.Image:
-    """Return frames (S, C, H, W) in [0, 1] side by side as one 8-bit image."""
-    row = torch.cat(list(frames.clamp(0, 1)), -1)
-    return Image.fromarray(np.round(to_hwc(row.expand(3, -1, -1)) * 255).astype(np.uint8))
+def save_frames(
+    path: str | Path, kind: str, note: dict[str, Any], tensors: dict[str, Tensor], rows: Iterable[Tensor]
+) -> Path:
+    """Write a folder of tensors and of one image per sample: its frames, (S, C, H, W) in [0, 1], side by side."""
+    with bundle(path, note) as folder:
+        write_tensors(folder / f"{kind}.safetensors", tensors, kind=kind)
+        for row, frames in enumerate(rows):
+            if frames.shape[1] in (1, 3):
+                strip = to_hwc(torch.cat(list(frames.clamp(0, 1)), -1).expand(3, -1, -1))
+                Image.fromarray(np.round(strip * 255).astype(np.uint8)).save(folder / f"row{row}.png")
+    return Path(path)
 
 
 def none_for_nan(number: float) -> float | None:

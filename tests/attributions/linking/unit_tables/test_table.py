@@ -8,7 +8,7 @@ import torch
 
 from xinc_captum.attributions.linking import LatentLink
 from xinc_captum.attributions.linking.unit_tables import UnitTable, quantify, screen, shuffled_directions
-from xinc_captum.attributions.linking.unit_tables.table import Discoveries, discover
+from xinc_captum.attributions.linking.unit_tables.table import Discoveries
 
 NAN = float("nan")
 
@@ -123,30 +123,32 @@ def test_where_does_not_return_shuffled_units(planted):
     assert sum(any_found) / 20 <= 0.4, "where nothing is true, a rate of .2 is the chance of any discovery"
 
 
+def two_parts(change, null):
+    change, null = change[:, None, :, None], null[:, None, :, None]
+    blank = torch.zeros_like(change)
+    return UnitTable(
+        torch.arange(len(change)), (None,), ("one", "other"), ("m",), change, blank, blank.int(), blank[0], null
+    )
+
+
 def test_by_hand():
     null = torch.tensor([[1.0, 0.1], [-1.0, 0.1], [1.0, -0.1], [-1.0, -0.1]])
-    change = torch.tensor([[3.0, 0.0], [-2.0, 0.01], [3.0, 0.9], [0.5, 0.0]])
-    settings = {"part": 0, "leak": 0.5, "fdr": 0.5}
-    result = discover(torch.arange(4), change, null, other_parts=[1], sign="either", **settings)
+    table = two_parts(torch.tensor([[3.0, 0.0], [-2.0, 0.01], [3.0, 0.9], [0.5, 0.0]]), null)
+    result = table.where("one", "m", only=True, fdr=0.5)
     assert result.units.tolist() == [0, 1, 3], "no unit of the null leaves the other part alone; unit 2 neither"
     assert result.strength.tolist() == [3, 2, 0.5]
     assert result.p.tolist() == [0.2] * 3 and result.q.tolist() == pytest.approx([4 * 0.2 / 3] * 3)
-    assert discover(torch.arange(4), change, null, other_parts=[], sign="either", **settings).units.tolist() == [
-        0,
-        2,
-        1,
-    ]
-    assert discover(torch.arange(4), change, null, other_parts=[], sign="up", **settings).units.tolist() == [0, 2]
-    wide = {**settings, "fdr": 1.0}
-    assert discover(torch.arange(4), change, null, other_parts=[], sign="down", **wide).units.tolist() == [1]
+    assert table.where("one", "m", fdr=0.5).units.tolist() == [0, 2, 1]
+    assert table.where("one", "m", sign="up", fdr=0.5).units.tolist() == [0, 2]
+    assert table.where("one", "m", sign="down", fdr=1.0).units.tolist() == [1]
 
 
 def test_invalid_arguments_raise():
-    one = torch.ones(2, 1)
+    one = torch.ones(2, 2)
     with pytest.raises(ValueError, match="sign is 'left', leak 0.5 and fdr 0.05"):
-        discover(torch.arange(2), one, one, 0, [], leak=0.5, sign="left", fdr=0.05)
+        two_parts(one, one).where("one", "m", sign="left")
     with pytest.raises(ValueError, match="the null does not change this measure"):
-        discover(torch.arange(2), one, one * 0, 0, [], leak=0.5, sign="up", fdr=0.05)
+        two_parts(one, one * 0).where("one", "m", sign="up")
 
 
 def test_repr_of_discoveries():

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from ....hooks import modules_behind
 from ....metrics import Probability, probability_kind
-from ....store import bundle, write_tensors
 from ..loop import Loop
-from ..sweep import SweepTrust, agreement, detach, strip
+from ..sweep import SweepTrust, agreement, detach, save_frames
 from .methods import LatentWalk, LinkingInStyle, MinimalShift, Ray
 from .search import LinearHead, Search, SearchResult, Task, probability
 
@@ -121,15 +120,10 @@ class Counterfactual:
             "trust": asdict(self.trust),
         }
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        with bundle(path, note) as folder:
-            write_tensors(folder / "counterfactual.safetensors", tensors, kind="counterfactual")
-            if self.images.shape[1] in (1, 3):
-                for row in range(len(self.images)):
-                    frames = [self.linked[row], self.images[row]]
-                    if self.inputs.shape == self.images.shape:
-                        frames.insert(0, self.inputs[row].to(self.images))
-                    strip(torch.stack(frames)).save(folder / f"row{row}.png")
-        return Path(path)
+        frames = [self.linked, self.images]
+        if self.inputs.shape == self.images.shape:
+            frames.insert(0, self.inputs.to(self.images))
+        return save_frames(path, "counterfactual", note, tensors, torch.stack(frames, 1))
 
 
 def sparsity(shift: Tensor, sd: Tensor) -> Tensor:
@@ -255,7 +249,7 @@ def _counterfactual(task: Task, result: SearchResult, search: Search) -> Counter
         scores=detach(trip.scores),
         confidence=detach(probability(trip.scores, task.target, task.probability)),
         representations=detach(trip.representations),
-        flip=detach(result.flip),
+        flip=torch.full_like(task.gap, torch.nan) if result.flip is None else detach(result.flip),
         length=detach(shift.norm(dim=1)),
         sparsity=detach(sparsity(shift, loop.link.r_sd)),
         bound=None if result.bound is None else detach(result.bound),

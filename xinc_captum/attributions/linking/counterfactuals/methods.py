@@ -16,22 +16,21 @@ _BETAS, _EPS = (0.9, 0.999), 1e-8
 
 @dataclass(frozen=True)
 class LatentWalk:
-    r"""Optimize the latent until the image reaches the target, then bisect the segment back to the flip point.
+    r"""Optimize the latent by Adam until the image reaches the target, then bisect the segment back to the flip point.
 
     .. math:: L(w) = \bigl[m - \bigl(f_t - \max_{k \ne t} f_k\bigr)\bigr]_+ + \mu \lVert (w - w_0) / \sigma \rVert^2
 
-    by Adam. Symbols: w_0 the linked latent, σ the standard deviation of the link's latents. Then the segment from w_0
-    to the optimized w is halved towards the point where the class changes.
+    Symbols: w_0 the linked latent, σ the standard deviation of the link's latents.
 
     Args:
         lr: learning rate of Adam, in σ.
         pull: μ.
         margin: m, in scores; the optimization ends as soon as the image reaches the target.
         steps: maximum number of steps.
-        halvings: of the segment.
+        halvings: of the segment from w_0 to the optimized w, towards the point where the class changes.
 
     Raises:
-        ValueError: no steps, or numbers out of range; a generator without gradients.
+        ValueError: numbers out of range; when called, a generator without gradients.
 
     Source: latent optimization as in Abdal et al. 2019, "Image2StyleGAN"; Adam as in Kingma & Ba 2015.
     """
@@ -108,7 +107,7 @@ _BEYOND = 1e-4  # fraction by which the shift goes beyond the boundary, so that 
 
 
 class Shortest(NamedTuple):
-    """The shift, (n, units), its length, (n,), and a lower bound of the length of every such shift, (n,)."""
+    """The shift, (n, units), its length, (n,), and a lower bound of the length of every such shift, (n,); float64."""
 
     shift: Tensor
     length: Tensor
@@ -122,8 +121,9 @@ def shortest_shift(head: LinearHead, r: Tensor, target: Tensor, confidence: floa
               (W_t - W_k)^\top \delta \ge m - (f_t - f_k) \;\;\forall k \ne t
 
     The dual, with one multiplier per class, is maximised by accelerated projected gradient. Each of its values bounds
-    every such shift from below (weak duality), whether the iteration has converged or not. With one competing class
-    both are the distance to a hyperplane.
+    every such shift from below (weak duality), whether the iteration has converged or not. The shift is zero if the
+    target leads by m already. If no shift exists (the target's weights are a mean of other classes') or none was found,
+    the shift is zero and its length infinite; the bound remains proven.
 
     Args:
         head: f = W r + b.
@@ -131,10 +131,6 @@ def shortest_shift(head: LinearHead, r: Tensor, target: Tensor, confidence: floa
         target: t, (n,).
         confidence: p, of the softmax: the shift uses m = log(p (K−1) / (1−p)), which is sufficient; the bound uses
             log(p / (1−p)), which is necessary. m >= 0.
-
-    Returns:
-        float64; zeros for samples whose target leads by m already. If no shift exists (the target's weights are a
-        mean of other classes') or none was found, the shift is zero and its length infinite; the bound remains proven.
 
     Example:
         >>> head = LinearHead(torch.eye(2), torch.zeros(2))
@@ -146,8 +142,9 @@ def shortest_shift(head: LinearHead, r: Tensor, target: Tensor, confidence: floa
     """
     weight, scores = head.weight.double(), head(r.double())
     classes = scores.shape[1]
-    sufficient = max(0.0, _logit(confidence) + math.log(classes - 1)) if confidence and classes > 1 else 0.0
-    necessary = max(0.0, _logit(confidence)) if confidence else 0.0
+    logit = math.log(confidence / (1 - confidence)) if confidence else -math.inf
+    sufficient = max(0.0, logit + math.log(classes - 1)) if classes > 1 else 0.0
+    necessary = max(0.0, logit)
     other = torch.arange(classes, device=r.device) != target[:, None]
     short = torch.where(other, scores - scores.gather(1, target[:, None]), -torch.inf)
     shift, bound = _maximize_dual(weight, target, short + sufficient, other)
@@ -158,24 +155,19 @@ def shortest_shift(head: LinearHead, r: Tensor, target: Tensor, confidence: floa
     return Shortest(shift, length, torch.minimum(bound, length))
 
 
-def _logit(p: float) -> float:
-    return math.log(p / (1 - p))
-
-
-def _gain(weight: Tensor, target: Tensor, shift: Tensor) -> Tensor:
-    """Return (W_t − W_k)ᵀ δ, (n, K)."""
-    change = shift @ weight.T
+def _gain(change: Tensor, target: Tensor) -> Tensor:
+    """Return by how much more the target's score changes than each other, (n, K), from the changes of all scores."""
     return change.gather(1, target[:, None]) - change
 
 
 def _maximize_dual(weight: Tensor, target: Tensor, margin: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """Return δ of the best multipliers, (n, units), and the bound √(2 dual), (n,)."""
     margin = torch.where(other, margin, 0.0)
-    gram = weight @ weight.T
+    gram, tiny = weight @ weight.T, torch.finfo(weight.dtype).tiny
     step = torch.empty_like(margin[:, 0])
     for t in target.unique():
         differences = gram[t, t] - gram[t][None] - gram[t][:, None] + gram
-        step[target == t] = 1 / torch.linalg.eigvalsh(differences)[-1].clamp_min(_tiny(gram))
+        step[target == t] = 1 / torch.linalg.eigvalsh(differences)[-1].clamp_min(tiny)
     goal = torch.where(other, margin + _BEYOND * margin.amax(1, keepdim=True).clamp_min(0), 0.0)
     multipliers = torch.zeros_like(margin)
     ahead, momentum = multipliers, torch.ones_like(step)
@@ -191,7 +183,7 @@ def _maximize_dual(weight: Tensor, target: Tensor, margin: Tensor, other: Tensor
             gain = _dual_gain(gram, target, multipliers)
             length = (multipliers * gain).sum(1).clamp_min(0).sqrt()
             total = (multipliers * margin).sum(1)
-            best = torch.maximum(best, total / length.clamp_min(_tiny(gram)))  # at the best scale of λ
+            best = torch.maximum(best, total / length.clamp_min(tiny))  # at the best scale of λ
             if bool((((gain >= margin) | ~other).all(1) & (length <= best * (1 + _GAP))).all()):
                 break
     shift = multipliers.sum(1)[:, None] * weight[target] - multipliers @ weight
@@ -200,23 +192,17 @@ def _maximize_dual(weight: Tensor, target: Tensor, margin: Tensor, other: Tensor
 
 def _dual_gain(gram: Tensor, target: Tensor, multipliers: Tensor) -> Tensor:
     """Return (W_t − W_k)ᵀ Σ_j λ_j (W_t − W_j), (n, K), from W Wᵀ alone."""
-    change = multipliers.sum(1)[:, None] * gram[target] - multipliers @ gram
-    gain: Tensor = change.gather(1, target[:, None]) - change
-    return gain
+    return _gain(multipliers.sum(1)[:, None] * gram[target] - multipliers @ gram, target)
 
 
 def _make_feasible(weight: Tensor, target: Tensor, shift: Tensor, margin: Tensor) -> tuple[Tensor, Tensor]:
     """Stretch shifts until every class is behind the target; return them (else zero) and whether that is possible."""
-    gain = _gain(weight, target, shift)
+    gain = _gain(shift @ weight.T, target)
     short = margin > 0
     stretch = (margin / gain.where(gain > 0, 1)).where(short, 1.0).amax(1).clamp_min(1)
     shift = shift * torch.where(short.any(1), stretch, 0)[:, None]
-    possible = ((_gain(weight, target, shift) >= margin) | (margin == -torch.inf)).all(1)
+    possible = ((_gain(shift @ weight.T, target) >= margin) | (margin == -torch.inf)).all(1)
     return torch.where(possible[:, None], shift, 0.0), possible
-
-
-def _tiny(like: Tensor) -> float:
-    return torch.finfo(like.dtype).tiny
 
 
 @dataclass(frozen=True)
@@ -227,10 +213,10 @@ class MinimalShift:
     cannot show every representation.
 
     Args:
-        beyond: multiple of the shortest shift.
+        beyond: multiple of the shortest shift, at least 1.
 
     Raises:
-        ValueError: ``beyond`` below 1; a layer that is not followed by a linear head.
+        ValueError: ``beyond`` below 1; when called, a layer that is not followed by a linear head.
 
     Source: :func:`shortest_shift`.
     """
@@ -254,9 +240,7 @@ class MinimalShift:
         with torch.no_grad():
             latents = loop.latents(loop.r.double() + shift, loop.index)
         trip = loop.run(latents, loop.index)
-        no_flip = torch.full_like(task.gap, torch.nan)
-        steps = torch.ones_like(task.target)
-        return SearchResult(trip, shift, steps, task.reaches(trip.scores), no_flip, shortest.bound)
+        return SearchResult(trip, shift, torch.ones_like(task.target), task.reaches(trip.scores), bound=shortest.bound)
 
 
 WEIGHTS = (1.0, 0.6, 10.0)
@@ -305,7 +289,7 @@ class LinkingInStyle:
         start: the initial s instead, (n, units).
 
     Raises:
-        ValueError: no steps or no learning rate; a layer that is not followed by a linear head.
+        ValueError: numbers out of range; when called, a layer that is not followed by a linear head.
 
     Source: as :func:`shift_losses`.
     """
@@ -333,7 +317,7 @@ class LinkingInStyle:
             _, better = best.update(index, loop.run(latents, index))
             best_shift[index[better]] = shift[index[better]]
         change = torch.where(torch.isfinite(best.lead)[:, None], (r - best_shift).clamp_min(0) - r, 0.0)
-        return SearchResult(best.trip, change, best.steps, best.reached, torch.full_like(task.gap, torch.nan))
+        return SearchResult(best.trip, change, best.steps, best.reached)
 
     def _initial_shift(self, r: Tensor, index: Tensor) -> Tensor:
         if self.start is not None:
@@ -368,11 +352,11 @@ class Ray:
         g = \partial (f_t - f_o) / \partial r
 
     Symbols: Σ the covariance of the representations, f_o and f_t the scores of the class to leave and of the target. Of
-    all shifts that make the scores equal to first order (α = 1), δ is the likeliest under N(0, Σ).
+    all shifts that make the scores equal to first order (α = 1), δ is the likeliest under N(0, Σ). The generator needs
+    no gradient.
 
     The smallest α of ``grid`` whose *image* reaches the target is bisected towards the flip point. If none does, the
-    values around the nearest miss are searched, because a class may lie between two values of the grid. The generator
-    needs no gradient; a linear head needs none at all.
+    values around the nearest miss are searched, because a class may lie between two values of the grid.
 
     Args:
         grid: values of α, ascending.
@@ -380,7 +364,7 @@ class Ray:
         top: number of units of Σ g to use, the largest in standard deviations; None uses all.
 
     Raises:
-        ValueError: a grid that does not ascend from above 0, negative halvings, top below 1.
+        ValueError: numbers out of range, or a grid that does not ascend.
 
     Source: the linking card's comparison of searches; Wehrheim et al. (arXiv 2409.16865) for the task.
     """

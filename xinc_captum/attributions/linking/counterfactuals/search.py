@@ -87,7 +87,7 @@ class SearchResult:
         shift: what was added to r, (n, units).
         steps: images encoded for each sample, or updates made, (n,).
         reached: whether the classifier predicts the target for the image, (n,).
-        flip: position on the sample's path where the class changes, (n,); nan if not searched or not reached.
+        flip: position on the sample's path where the class changes, (n,); None if not searched, nan if not reached.
         bound: no shorter shift changes the head's prediction to the target, (n,); None if not computed.
     """
 
@@ -95,7 +95,7 @@ class SearchResult:
     shift: Tensor
     steps: Tensor
     reached: Tensor
-    flip: Tensor
+    flip: Tensor | None = None
     bound: Tensor | None = None
 
 

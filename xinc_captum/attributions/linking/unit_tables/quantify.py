@@ -257,7 +257,7 @@ def quantify(
 
     Args:
         generator: latents to images.
-        link: a fitted :class:`LatentLink`, of any classifier's layer.
+        link: a fitted :class:`LatentLink`.
         latents: the bases, (n, latent_dim).
         units: of the link; None uses all live units.
         classes: (n,) integers, or None for one row of the table over all bases.
@@ -274,8 +274,7 @@ def quantify(
         show_progress: whether to show a progress bar.
 
     Raises:
-        ValueError: no bases, latents or classes that do not match, units out of range or dead, an unknown measure,
-            masks that do not match the images, or a part that no base has.
+        ValueError: bases, classes, units, measures, parts or options that are invalid or do not match.
 
     Example:
         >>> from xinc_captum.generators import from_callable, normal_latents

@@ -46,8 +46,7 @@ def screen(
     ones are), and masks of parts soft for measures of shape; ``batch_size`` is the number of bases generated at a time.
 
     Raises:
-        ValueError: as :func:`quantify`; a measure that is not smooth, a generator that is not differentiable, or masks
-            through which a measure of shape has no gradient.
+        ValueError: as :func:`quantify`, or no gradient through the generator, a measure or the masks.
 
     Example:
         >>> from xinc_captum.generators import from_callable, normal_latents

@@ -44,47 +44,6 @@ class Discoveries(NamedTuple):
         return f"Discoveries({len(self.units)} of {self.asked} units: {first}{more})"
 
 
-def discover(
-    units: Tensor,
-    change: Tensor,
-    null: Tensor,
-    part: int,
-    other_parts: Sequence[int],
-    *,
-    leak: float,
-    sign: Literal["up", "down", "either"],
-    fdr: float,
-) -> Discoveries:
-    """Return the result of :meth:`UnitTable.where`, from changes (units, parts) and the null's (null units, parts)."""
-    if sign not in ("up", "down", "either") or not leak >= 0 or not 0 < fdr <= 1:
-        raise ValueError(
-            f"sign is {sign!r}, leak {leak} and fdr {fdr}; expected 'up', 'down' or 'either', at least 0, and (0, 1]."
-        )
-    scale = null.double().square().nanmean(0).sqrt()
-    if not scale[part] > 0:
-        raise ValueError(
-            "the null does not change this measure of this part, so it cannot be tested (fixed masks have a constant "
-            "area, for example). Choose another measure."
-        )
-
-    def statistic(values: Tensor) -> Tensor:
-        z = values.double() / scale.where(scale > 0, torch.inf)
-        strength = z[:, part].abs()
-        selected = strength.isfinite()
-        if sign != "either":
-            selected &= (z[:, part] > 0) if sign == "up" else (z[:, part] < 0)
-        if other_parts:
-            selected &= z[:, list(other_parts)].abs().nan_to_num(nan=0.0).amax(1) <= leak * strength
-        return strength.where(selected, 0.0)
-
-    strength = statistic(change)
-    p = chance_of(strength, statistic(null))
-    q = false_discovery_rate(p)
-    selected = ((q <= fdr) & (strength > 0)).nonzero()[:, 0]
-    order = selected[strength[selected].argsort(descending=True, stable=True)]
-    return Discoveries(units[order], change[order, part], strength[order], p[order], q[order], len(units))
-
-
 COLUMNS = ("link", "unit", "class", "part", "measure", "change", "sd", "bases", "base_value")
 
 
@@ -171,7 +130,8 @@ class UnitTable:
             fdr: largest q.
 
         Raises:
-            ValueError: a part, measure or class that the table does not have, or a table without a null.
+            ValueError: a part, measure or class that the table does not have, a table without a null or with one that
+                does not change this measure, or an invalid sign, leak or rate.
         """
         self._check(part, measure, classes)
         self._check_known("part", ignoring, self.parts)
@@ -180,10 +140,37 @@ class UnitTable:
                 "this table has no null, so changes cannot be compared with chance; give quantify() the directions of "
                 "shuffled pairs, null=shuffled_directions(…)."
             )
-        column = self.measures.index(measure)
-        real, null = (self._over_classes(t, classes)[:, :, column] for t in (self.change, self.null))
+        if sign not in ("up", "down", "either") or not leak >= 0 or not 0 < fdr <= 1:
+            raise ValueError(
+                f"sign is {sign!r}, leak {leak} and fdr {fdr}; expected 'up', 'down' or 'either', at least 0, and "
+                "(0, 1]."
+            )
+        at, column = self.parts.index(part), self.measures.index(measure)
         other_parts = [i for i, p in enumerate(self.parts) if p != part and p not in ignoring] if only else []
-        return discover(self.units, real, null, self.parts.index(part), other_parts, leak=leak, sign=sign, fdr=fdr)
+        change, null = (self._over_classes(t, classes)[:, :, column] for t in (self.change, self.null))
+        scale = null.double().square().nanmean(0).sqrt()
+        if not scale[at] > 0:
+            raise ValueError(
+                "the null does not change this measure of this part, so it cannot be tested (fixed masks have a "
+                "constant area, for example). Choose another measure."
+            )
+
+        def statistic(values: Tensor) -> Tensor:
+            z = values.double() / scale.where(scale > 0, torch.inf)
+            strength = z[:, at].abs()
+            selected = strength.isfinite()
+            if sign != "either":
+                selected &= (z[:, at] > 0) if sign == "up" else (z[:, at] < 0)
+            if other_parts:
+                selected &= z[:, other_parts].abs().nan_to_num(nan=0.0).amax(1) <= leak * strength
+            return strength.where(selected, 0.0)
+
+        strength = statistic(change)
+        p = chance_of(strength, statistic(null))
+        q = false_discovery_rate(p)
+        selected = ((q <= fdr) & (strength > 0)).nonzero()[:, 0]
+        order = selected[strength[selected].argsort(descending=True, stable=True)]
+        return Discoveries(self.units[order], change[order, at], strength[order], p[order], q[order], len(self.units))
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """Yield the long form, one number per row, with the columns ``COLUMNS``; the null's units are last."""
