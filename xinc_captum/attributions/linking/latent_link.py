@@ -49,25 +49,19 @@ def latent_search(
     steps: int = 100,
     lr: float = 0.05,
 ) -> SearchedLatents:
-    r"""Optimize latents until the classifier represents their images as expected.
+    r"""Optimize latents by Adam until the classifier represents their images as expected.
 
     .. math:: \min_w \frac1U \sum_u \big(h_u(G(w)) - r_u\big)^2 / s_u^2
 
-    Args:
-        encoder: h.
-        generator: G, differentiable.
-        r: expected representations, (n, units).
-        start: initial latents, (n, latent_dim), for instance those of a link.
-        scale: s, (units,), standard deviations; units with 0 do not count.
-        steps: of Adam.
-        lr: learning rate, in standard deviations of ``start`` (over samples and latents).
+    Symbols: h the encoder, G the differentiable generator, r the expected representations (n, units), s = ``scale``
+    their standard deviations (units,); units with 0 do not count. ``start`` are the initial latents (n, latent_dim),
+    for instance those of a link; ``lr`` is in standard deviations of these.
 
     Raises:
         ValueError: a generator that is not differentiable, or shapes that do not match.
 
     Example:
         >>> from xinc_captum.generators import from_callable, normal_latents
-        >>> from xinc_captum.attributions.linking import Encoder
         >>> paint = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
         >>> encoder = Encoder(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)), "1")
         >>> result = latent_search(encoder, paint, torch.full((1, 4), 0.6), torch.rand(1, 4), scale=torch.ones(4))
@@ -283,12 +277,6 @@ def _new_layer(inputs: int, outputs: int, generator: torch.Generator) -> nn.Line
     return layer
 
 
-_DEFAULTS: dict[str, Any] = dict.fromkeys(
-    "r2_within class_mean_r2 shuffled_within left_out_r2 generated real class_mean_agreement cycle_r2 cycle_cosine "
-    "unit_cycle order mlp_r2_within search_cycle_r2 search_from".split()
-) | {"searched": 0}
-
-
 def _fit_figures(held_out: Pairs, predicted: Tensor, seed: int) -> dict[str, Any]:
     figures: dict[str, Any] = {"r2": complement(ratio_interval(*links.squares(held_out.latents, predicted), seed=seed))}
     error, around = links.squares(held_out.latents, predicted, held_out.classes)
@@ -464,7 +452,8 @@ class LatentLink(Link):
                     figures |= _search_figures(self, held_out, predicted, encoder, generator, search_rows)
         hashes = self.latent_hashes
         return LinkAudit(
-            **_DEFAULTS
+            **dict.fromkeys(one.name for one in fields(LinkAudit))
+            | {"searched": 0}
             | figures
             | {
                 "pairs": len(held_out),

@@ -71,8 +71,8 @@ class Link(nn.Module):
             manifest: what a file records about the pairs, such as ``Pairs.manifest``.
 
         Raises:
-            ValueError: shapes that do not match, values that are not finite, fewer than two pairs, representations or
-                latents that do not vary, a class too small for a map of its own.
+            ValueError: pairs of unequal number, not finite, fewer than two, or without variation; a class too small for
+                a map.
         """
         self.map, self.class_means, self._report = None, None, None
         self.reservoir = Reservoir(self.reservoir.size, self.seed)
@@ -210,12 +210,8 @@ class Link(nn.Module):
     ) -> Tensor:
         """Return the lowest and highest value of each of k units over the pairs, (k, 2), float64.
 
-        Args:
-            units: one or several.
-            kind: ``"minmax"``, exact; ``"quantile"``, from ``tail`` to 1 − ``tail`` of the reservoir; ``"sd"``, the
-                mean ± ``sds`` standard deviations, clipped to minmax.
-            tail: fraction cut off on each side.
-            sds: number of standard deviations.
+        ``"minmax"`` is exact; ``"quantile"`` is from ``tail`` to 1 − ``tail`` of the reservoir; ``"sd"`` is the mean ±
+        ``sds`` standard deviations, clipped to minmax.
 
         Raises:
             IndexError: a unit out of range.
@@ -369,9 +365,6 @@ def check_pairs(r: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
             raise TypeError(f"{name} are {kind}; expected a float tensor.")
         if value.dim() != 2 or 0 in value.shape:
             raise ValueError(f"{name} have shape {tuple(value.shape)}; expected (n, {columns}), none of them 0.")
-    if len(r) != len(w):
-        raise ValueError(f"got {len(r)} representations and {len(w)} latents; expected one latent for each.")
-    for name, value in (("representations", r), ("latents", w)):
         wrong = (~value.isfinite()).nonzero()
         if len(wrong):
             row, column = wrong[0].tolist()
@@ -379,6 +372,8 @@ def check_pairs(r: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
                 f"{name} hold {len(wrong)} values that are not finite, the first at row {row}, column {column}. Leave "
                 "such pairs out, and check the model and the generator that produced them."
             )
+    if len(r) != len(w):
+        raise ValueError(f"got {len(r)} representations and {len(w)} latents; expected one latent for each.")
     return r, w
 
 

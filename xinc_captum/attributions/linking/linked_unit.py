@@ -197,7 +197,7 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         with self._open(inputs, additional_forward_args, attribute_to_neuron_input, internal_batch_size) as loop:
             unit = column(neuron_selector, loop.shape, self._link.alive)
             latents = settings.plan(loop, settings.anchor(loop), unit).latents[:, 0]
-            images = [loop.generate(latents[a:b]) for a, b in chunks(len(latents), loop.limit)]
+            images = [loop.generate(some) for some in latents.split(loop.limit)]
             return _match_container(inputs, resize_like(torch.cat(images), loop.inputs))
 
     def sweep(

@@ -7,7 +7,7 @@ import copy
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -42,18 +42,15 @@ _BATCH_DEPENDENT = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNo
 def pool_units(activation: Tensor, pool: Pool = "auto", unit_axis: int | None = None) -> Tensor:
     """Return one vector of units per sample, (n, units), from a layer's vectors, maps or tokens; differentiable.
 
-    Args:
-        activation: (n, units), maps (n, C, H, W) or (n, C, D, H, W), or tokens (n, T, C).
-        pool: ``"mean"`` over positions or tokens, ``"flatten"``, ``"cls"`` (the first token), or ``"auto"``: vectors
-            unchanged, maps by mean, tokens by the first.
-        unit_axis: the axis of the units; None is the last of three axes, (n, T, C), and axis 1 otherwise.
+    ``pool`` is ``"mean"`` over positions or tokens, ``"flatten"``, ``"cls"`` (the first token), or ``"auto"``: vectors
+    (n, units) unchanged, maps (n, C, [D,] H, W) by mean, tokens (n, T, C) by the first. A ``unit_axis`` of None is the
+    last of three axes, and axis 1 otherwise.
 
     Raises:
         ValueError: an unknown ``pool``, ``"cls"`` without tokens, or no axis of units.
 
     Example:
-        >>> from torch import ones
-        >>> [tuple(pool_units(ones(2, 3, 4, 4), pool).shape) for pool in ("auto", "flatten")]
+        >>> [tuple(pool_units(torch.ones(2, 3, 4, 4), pool).shape) for pool in ("auto", "flatten")]
         [(2, 3), (2, 48)]
     """
     if pool not in ("auto", "mean", "flatten", "cls"):
@@ -150,7 +147,12 @@ class Encoder:
             raise ValueError(
                 f"images are {images.dtype} of shape {tuple(images.shape)}; expected floats (n, C, H, W), n >= 1."
             )
-        with self._context(images) as graph:
+        self._warn_if_training()
+        graph = torch.is_grad_enabled() and images.requires_grad
+        # Restoring buffers would spoil the graph that batch norms saved them for, so with gradients the caller protects
+        # the model around forward and backward pass.
+        protection = contextlib.nullcontext() if graph else protect(self.forward_func, self.layer)
+        with protection, torch.set_grad_enabled(graph):
             size = len(images) if graph else batch_size
             batches = [self._encode_batch(images[a:b], graph) for a, b in chunks(len(images), size)]
         return Encoded(*(torch.cat(same) if len(same) > 1 else same[0] for same in zip(*batches, strict=True)))
@@ -205,19 +207,10 @@ class Encoder:
                 "the pairs were made with."
             )
 
-    @contextlib.contextmanager
-    def _context(self, images: Tensor) -> Iterator[bool]:
-        self._warn_if_training()
-        graph = torch.is_grad_enabled() and images.requires_grad
-        # Restoring buffers would spoil the graph that batch norms saved them for, so with gradients the caller protects
-        # the model around forward and backward pass.
-        protection = contextlib.nullcontext() if graph else protect(self.forward_func, self.layer)
-        with protection, torch.set_grad_enabled(graph):
-            yield graph
-
     def _encode_batch(self, images: Tensor, graph: bool) -> Encoded:
-        device = self._device()  # copied, because the model may write into its input
-        result = self.run(images.clone() if device is None else images.to(device, copy=True))
+        parameters = (p for root in modules_behind(self.forward_func) for p in root.parameters())
+        device = next((p.device for p in parameters), images.device)
+        result = self.run(images.to(device, copy=True))  # copied, because the model may write into its input
         if result.scores.dim() != 2:
             raise ValueError(
                 f"the model's output has shape {tuple(result.scores.shape)}; expected scores (n, classes). Select "
@@ -226,16 +219,13 @@ class Encoder:
         encoded = Encoded(pool_units(result.activation, self.pool, result.unit_axis), result.scores)
         return encoded if graph else Encoded(*(t.detach() for t in encoded))
 
-    def _device(self) -> torch.device | None:
-        return next((p.device for root in modules_behind(self.forward_func) for p in root.parameters()), None)
-
     def _warn_if_training(self) -> None:
         for root in modules_behind(self.forward_func):
             if any(m.training and isinstance(m, _BATCH_DEPENDENT) for m in root.modules()):
                 warnings.warn(
                     f"{type(root).__name__} is in training mode, so its output for an image depends on chance or on "
                     "the other images of the batch; call model.eval() first if that is not intended.",
-                    stacklevel=5,
+                    stacklevel=3,
                 )
 
 
@@ -317,10 +307,6 @@ class Loop:
     def classes_of(self, index: Tensor) -> Tensor | None:
         """Return the classes of samples, (n,), if the link needs them."""
         return None if self.classes is None else self.classes[index.to(self.classes.device)]
-
-    def with_classes(self, classes: Tensor) -> Loop:
-        """Return a loop with other classes for the link; the same loop if the link needs none."""
-        return self if self.classes is None else replace(self, classes=classes)
 
     def generate(self, latents: Tensor) -> Tensor:
         """Return the images of latents, (n, latent_dim) → (n, C, H, W) in [0, 1]."""

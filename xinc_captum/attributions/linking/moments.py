@@ -29,8 +29,8 @@ class Moments:
 
     .. math:: S_{rr} = \sum_i (r_i - \bar r)(r_i - \bar r)^\top, \quad S_{rw} = \sum_i (r_i - \bar r)(w_i - \bar w)^\top
 
-    Two sets of moments are merged by S = S_a + S_b + n_a n_b / (n_a + n_b) δ δᵀ with δ = r̄_b − r̄_a, which subtracts no
-    large numbers, so chunks and shards in any order equal one pass except for rounding.
+    Two sets of moments are merged by S = S_a + S_b + n_a n_b / (n_a + n_b) δ δᵀ with δ = r̄_b − r̄_a, which subtracts
+    no large numbers, so chunks and shards in any order equal one pass except for rounding.
 
     Attributes:
         rr, rw, ww: S_rr (units, units), S_rw (units, latent_dim), and the diagonal of S_ww.
@@ -160,11 +160,8 @@ class ClassMeans:
 
     def between(self, moments: Moments) -> tuple[Tensor, Tensor]:
         """Return the scatter of the class means around those of all pairs, (units, units) and (units, latent_dim)."""
-        classes = sorted(self.counts)
-        device = moments.rr.device
-        n = torch.tensor([self.counts[c] for c in classes], dtype=torch.float64, device=device)[:, None]
-        r = torch.stack([self.r_means[c].to(device) for c in classes]) - moments.r_mean
-        w = torch.stack([self.w_means[c].to(device) for c in classes]) - moments.w_mean
+        means = {name: tensor.to(moments.rr.device) for name, tensor in self.tensors().items()}
+        n, r, w = means["counts"].double()[:, None], means["r"] - moments.r_mean, means["w"] - moments.w_mean
         return r.T @ (n * r), r.T @ (n * w)
 
     def tensors(self) -> dict[str, Tensor]:

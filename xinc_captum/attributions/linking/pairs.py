@@ -179,8 +179,8 @@ def make_pairs(
 
     .. math:: r_i = h(G(w_i)), \qquad w_i \sim p(w \mid c_i), \quad \arg\max f(G(w_i)) = c_i
 
-    Every latent is new: all retries use one random stream, and no latent is used twice. (The released code restarts
-    the stream for each retry, which repeats images and may never end.)
+    Every latent is new: all retries use one random stream, and no latent is used twice. (The released code restarts the
+    stream for each retry, which repeats images and may never end.)
 
     Args:
         forward_func: the classifier.
@@ -190,8 +190,7 @@ def make_pairs(
         classes: the classes; None uses all of the generator. Generator and classifier must use the same numbers.
         truncation: as in ``generator.sample_latents``.
         rng: the random stream, or the seed of a new one.
-        keep_class: whether to reject images whose prediction differs from the class they were generated for; no effect
-            for a generator without classes.
+        keep_class: whether to reject images whose prediction differs from the class they were generated for.
         max_attempts: maximum number of generated images per pair.
         batch_size: number of images in one forward pass.
         attribute_to_neuron_input: as in :class:`Encoder`, like the next three.

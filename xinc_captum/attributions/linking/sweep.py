@@ -181,26 +181,17 @@ def unit_steps(
     .. math:: w_{ns} = a_n + (v_s - o_n)\, d_u, \qquad
         \text{partial: } w_{ns} = a_n + \mathrm{link}(r_n + (v_s - o_n) e_u) - \mathrm{link}(r_n)
 
-    d_u is the link's direction (:meth:`LatentLink.direction`). The paper sets r_u := v and leaves the other units
-    unchanged: that is ``direction="partial"`` with a = link(r) and o = r_u. Images seldom follow it: they have fewer
-    degrees of freedom than there are units, and the unchanged units contradict the changed one.
-
-    Args:
-        link: a fitted link.
-        r: representations, (n, units).
-        unit: u.
-        values: v, (S,).
-        anchor: a, latents, (n, latent_dim), whose dtype the result has.
-        start: o, the unit's value there, (n,).
-        direction: one of three.
-        classes: of the samples, (n,), if the link needs them.
+    Symbols: r the representations (n, units), u the unit, v the values (S,), a the anchor's latents (n, latent_dim), o
+    = ``start`` the unit's value there (n,), d_u the link's direction (:meth:`LatentLink.direction`). A ``"per_class"``
+    link needs the classes (n,). The paper sets r_u := v and leaves the other units unchanged: that is
+    ``direction="partial"`` with a = link(r) and o = r_u. Images seldom follow it: they have fewer degrees of freedom
+    than there are units, and the unchanged units contradict the changed one.
 
     Example:
         >>> from xinc_captum import LatentLink
         >>> r = torch.rand(50, 3)
         >>> link = LatentLink(ridge=0.0).fit(r, r @ torch.rand(3, 2))
-        >>> w = link(r[:4])
-        >>> unit_steps(link, r[:4], 0, torch.tensor([0.0, 1.0]), anchor=w, start=r[:4, 0]).shape
+        >>> unit_steps(link, r[:4], 0, torch.tensor([0.0, 1.0]), anchor=link(r[:4]), start=r[:4, 0]).shape
         torch.Size([4, 2, 2])
 
     Source: Wehrheim et al., "Linking in Style" (arXiv 2409.16865), tuning of one unit.
@@ -312,11 +303,6 @@ class SweepSettings:
             )
         return SweepPlan(unit, values, start, latents)
 
-    def describe(self) -> dict[str, Any]:
-        """Return what a manifest records of the settings."""
-        span = self.values if isinstance(self.values, str) else "given"
-        return {"mode": self.mode, "direction": self.direction, "values": span, "anchors": self.latents is not None}
-
 
 class SweepPlan(NamedTuple):
     """One unit's sweep before generation: values (S,), the unit in the anchors (N,), latents (N, S, latent_dim)."""
@@ -373,7 +359,12 @@ def _unit_sweep(
         base_scores=detach(anchor.scores),
         own=detach(plan.start),
         agreement=agreement(anchor.scores, loop.scores),
-        settings=settings.describe(),
+        settings={
+            "mode": settings.mode,
+            "direction": settings.direction,
+            "values": settings.values if isinstance(settings.values, str) else "given",
+            "anchors": settings.latents is not None,
+        },
     )
 
 

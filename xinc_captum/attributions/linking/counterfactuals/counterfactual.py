@@ -1,6 +1,7 @@
 """Class Counterfactual, and the search for counterfactuals of one call."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,7 +141,7 @@ def sparsity(shift: Tensor, sd: Tensor) -> Tensor:
 
 
 Method = Literal["ray", "linking_in_style", "latent", "minimal"]
-METHODS: dict[str, type[Search]] = {
+METHODS: dict[str, Callable[[], Search]] = {
     "ray": Ray,
     "linking_in_style": LinkingInStyle,
     "latent": LatentWalk,
@@ -180,7 +181,7 @@ def find_counterfactuals(
         raise ValueError("probability is 'none'; a counterfactual needs class scores: 'softmax', or another kind.")
     targets = _one_per_sample(target, "target", loop)
     origins = _origins(origin, targets, loop)
-    loop = loop.with_classes(origins)
+    loop = loop if loop.classes is None else replace(loop, classes=origins)
     slope, gap = loop.score_gradient(origins, targets)
     task = Task(loop, origins, targets, slope, gap, linear_head(loop), confidence, kind)
     return _counterfactual(task, search(task), search)

@@ -64,9 +64,16 @@ class LatentWalk:
             second[index] = _BETAS[1] * second[index] + (1 - _BETAS[1]) * gradient.square()
             size = self.lr / (1 - _BETAS[0] ** step)
             u[index] -= size * first[index] / ((second[index] / (1 - _BETAS[1] ** step)).sqrt() + _EPS)
-        flip = self._bisect(task, best)
+        end = best.trip.latents
+        moved = best.reached & (end != start).any(1)
+        below, above = torch.zeros_like(end[:, 0]), torch.where(best.reached, moved.to(end), torch.nan)
+
+        def evaluate(fraction: Tensor, index: Tensor) -> RoundTrip:
+            return loop.run(start[index] + fraction[:, None] * (end[index] - start[index]), index)
+
+        best.bisect(below, above, self.halvings, evaluate)
         shift = best.trip.representations - loop.linked.representations
-        return SearchResult(best.trip, shift, best.steps, best.reached, flip)
+        return SearchResult(best.trip, shift, best.steps, best.reached, above)
 
     def _scale(self, task: Task) -> Tensor:
         """Return σ of each latent over the link's pairs, (latent_dim,)."""
@@ -88,18 +95,6 @@ class LatentWalk:
             trips.append(RoundTrip(*(t.detach() for t in (latents, images, representations, scores))))
         return torch.cat(gradients), RoundTrip.cat(trips)
 
-    def _bisect(self, task: Task, best: Best) -> Tensor:
-        """Return the flip point on the segment from the linked latent to the optimized one, as a fraction of it."""
-        start, end = task.loop.linked.latents, best.trip.latents
-        moved = best.reached & (end != start).any(1)
-        below, above = torch.zeros_like(end[:, 0]), torch.where(best.reached, moved.to(end), torch.nan)
-
-        def evaluate(fraction: Tensor, index: Tensor) -> RoundTrip:
-            return task.loop.run(start[index] + fraction[:, None] * (end[index] - start[index]), index)
-
-        best.bisect(below, above, self.halvings, evaluate)
-        return above
-
 
 _ITERATIONS, _CHECK_EVERY = 4000, 25
 _GAP = 1e-3  # relative distance of shift and bound at which the iteration ends
@@ -115,22 +110,18 @@ class Shortest(NamedTuple):
 
 
 def shortest_shift(head: LinearHead, r: Tensor, target: Tensor, confidence: float = 0.0) -> Shortest:
-    r"""Project a representation onto the region where a linear head predicts the target.
+    r"""Project representations, (n, units), onto the region where a linear head predicts the targets, (n,).
 
     .. math:: \min_\delta \tfrac12 \lVert\delta\rVert^2 \;\text{ s.t. }\;
               (W_t - W_k)^\top \delta \ge m - (f_t - f_k) \;\;\forall k \ne t
 
-    The dual, with one multiplier per class, is maximised by accelerated projected gradient. Each of its values bounds
-    every such shift from below (weak duality), whether the iteration has converged or not. The shift is zero if the
-    target leads by m already. If no shift exists (the target's weights are a mean of other classes') or none was found,
-    the shift is zero and its length infinite; the bound remains proven.
+    Symbols: f = W r + b the head, t the target. For a ``confidence`` p of the softmax, the shift uses m = log(p (K−1) /
+    (1−p)), which is sufficient, and the bound log(p / (1−p)), which is necessary; m >= 0.
 
-    Args:
-        head: f = W r + b.
-        r: (n, units).
-        target: t, (n,).
-        confidence: p, of the softmax: the shift uses m = log(p (K−1) / (1−p)), which is sufficient; the bound uses
-            log(p / (1−p)), which is necessary. m >= 0.
+    The dual, with one multiplier per class, is maximised by accelerated projected gradient. Each of its values bounds
+    every such shift from below (weak duality), whether the iteration has converged or not. If the target leads by m
+    already, the shift is zero. If no shift exists (the target's weights are a mean of other classes') or none was
+    found, it is zero and its length infinite; the bound remains proven.
 
     Example:
         >>> head = LinearHead(torch.eye(2), torch.zeros(2))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -99,12 +99,7 @@ class SearchResult:
     bound: Tensor | None = None
 
 
-class Search(Protocol):
-    """A counterfactual method with its options."""
-
-    def __call__(self, task: Task) -> SearchResult:
-        """Search for all samples at once, in a bounded number of steps."""
-        ...
+Search = Callable[[Task], SearchResult]  # a method with its options: it searches for all samples at once
 
 
 class Best:
@@ -113,7 +108,6 @@ class Best:
     It starts with the linked images; ``from_linked=False`` accepts any first round trip instead.
 
     Attributes:
-        trip: of all samples.
         lead: of the target's score in ``trip``, (n,); −inf before the first round trip.
         steps: images encoded for each sample, (n,).
         reached: whether ``trip`` reaches the target, (n,).

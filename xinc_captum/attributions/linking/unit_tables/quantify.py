@@ -92,11 +92,6 @@ class Bases:
         return cls(latents.detach(), groups, labels, parts, resolved, each, present)
 
     @property
-    def rows(self) -> int:
-        """Number of bases."""
-        return len(self.latents)
-
-    @property
     def columns(self) -> tuple[str, ...]:
         """Names of the measures' columns."""
         return tuple(column for measure in self.measures for column in measure.columns)
@@ -104,7 +99,7 @@ class Bases:
     @property
     def means(self) -> Tensor:
         """Mean values, (classes, parts, columns), float32; nan for parts that no base has, and for movements."""
-        blank = (self.rows, len(self.parts.names))
+        blank = (len(self.latents), len(self.parts.names))
         filled = [
             v.float().cpu() if isinstance(m, Measure) else torch.full((*blank, len(m.columns)), torch.nan)
             for m, v in zip(self.measures, self.values, strict=True)
@@ -301,7 +296,7 @@ def quantify(
         bases = Bases.draw(generator, latents, classes, parts, measures, least_area, batch_size)
         sums = _sweep(generator, bases, steps, batch_size // 2, show_progress)
         null_sums = None if null_steps is None else _sweep(generator, bases, null_steps, batch_size // 2, show_progress)
-    frames = bases.rows * (1 + 2 * len(steps) + (0 if null_steps is None else 2 * len(null_steps)))
+    frames = len(latents) * (1 + 2 * len(steps) + (0 if null_steps is None else 2 * len(null_steps)))
     note = {"direction": direction, "reach": reach, "bases": len(latents), "least_area": least_area, "frames": frames}
     return unit_table(bases, steps.units, sums, null_sums, note)
 
@@ -323,7 +318,7 @@ def unit_table(
 
 def _sweep(generator: Generator, bases: Bases, steps: Steps, pairs: int, show_progress: bool) -> Statistics:
     """Generate and measure two frames for each step and base, ``pairs`` at a time; return mean, spread and number."""
-    rows = bases.rows
+    rows = len(bases.latents)
     shape = (len(steps), len(bases.labels), len(bases.parts.names), len(bases.columns))
     first, second, count = (torch.zeros(shape, dtype=torch.float64) for _ in range(3))
     flat = [t.view(-1, *shape[2:]) for t in (first, second, count)]

@@ -140,17 +140,10 @@ def shuffled_directions(
 
     .. math:: d^0_u = \frac{\mathrm{Cov}(w,\, r_{\pi(u)})}{\mathrm{Var}(r_u)}
 
-    Symbols: π a permutation of the pairs, new for every unit and repeat, so the directions, (repeats · k, latent_dim)
-    in float64, are independent even if the units are correlated. Covariance and variance are those within classes if
-    classes are given. :func:`quantify` scales each to the length of a unit's own direction.
-
-    Args:
-        representations: of the pairs that the link was fitted to, (n, units).
-        latents: of these pairs, (n, latent_dim).
-        units: of the representations.
-        classes: (n,), or None.
-        repeats: directions per unit; the smallest p-value of a query is 1 / (1 + k · repeats).
-        generator: random stream of the permutations.
+    Symbols: r (n, units) and w (n, latent_dim) the pairs that the link was fitted to; π a permutation of these, new for
+    every unit and repeat, so the directions, (repeats · k, latent_dim) in float64, are independent even if the units
+    are correlated. Covariance and variance are those within classes if classes, (n,), are given. :func:`quantify`
+    scales each to the length of a unit's own direction. The smallest p-value of a query is 1 / (1 + k · repeats).
 
     Raises:
         ValueError: other shapes, a unit that does not vary (within classes), or no repeats.

@@ -116,18 +116,10 @@ class UnitTable:
                   \bigl[\,\max_{q' \ne q} |z_{u,q'}| \le \lambda\, |z_{u,q}|\,\bigr], \qquad
                   z = \Delta / \mathrm{rms}(\Delta^0)
 
-        Symbols: Δ the change, Δ⁰ that of the null's units, q the part, λ the leak. The last bracket applies only with
-        ``only``. p-values are the rank of T among the null's; q-values are those of Benjamini and Hochberg.
-
-        Args:
-            part: one of the table's, like ``measure``.
-            measure: see ``part``.
-            only: require that no other part changes by more than ``leak`` of this part's change, in units of the null.
-            leak: λ.
-            sign: of the change.
-            ignoring: parts that ``only`` does not consider, such as the background, which shrinks if anything grows.
-            classes: mean over these; None: over all.
-            fdr: largest q.
+        Symbols: Δ the change (mean over ``classes``; None: all), Δ⁰ that of the null's units, q the part, λ = ``leak``.
+        The last bracket applies only with ``only``, and to no part of ``ignoring``, such as the background, which
+        shrinks if anything grows. p-values are the rank of T among the null's; q-values are those of Benjamini and
+        Hochberg, at most ``fdr``.
 
         Raises:
             ValueError: a part, measure or class that the table does not have, a table without a null or with one that
