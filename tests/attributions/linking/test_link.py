@@ -10,7 +10,6 @@ from xinc_captum.attributions.linking.link import (
     check_classes,
     check_pairs,
     check_representations,
-    check_sizes,
     check_units,
 )
 from xinc_captum.attributions.linking.loop import check_image_size
@@ -36,7 +35,7 @@ def broken(rows, row, column, value):
 def test_valid_pairs_are_returned_unchanged():
     r, w = check_pairs(R.half(), W.double())
     assert (r.dtype, w.dtype) == (torch.float16, torch.float64)
-    assert check_sizes(R, W, Moments(3, 2)) == (R, W)
+    assert check_pairs(R, W, Moments(3, 2)) == (R, W)
     assert check_representations(R, 3) is R
 
 
@@ -64,7 +63,7 @@ def test_mismatched_pairs_raise(r, w, kind, text):
 
 def test_sizes_other_than_the_links_raise():
     with pytest.raises(ValueError, match=r"got pairs of \(3 units, 2 latents\); the link has \(3 units, 4 latents\)"):
-        check_sizes(R, W, Moments(3, 4))
+        check_pairs(R, W, Moments(3, 4))
     with pytest.raises(ValueError, match=r"have shape \(6, 3\); the link has 5 units, expected \(n, 5\)"):
         check_representations(R, 5)
     with pytest.raises(ValueError, match="have shape list; the link has 5 units"):

@@ -442,7 +442,8 @@ class LatentLink(Link):
                 units = encoder(images_in_unit_range(generator, held_out.latents[:2])).shape[1]
                 encoder.check_pairs(held_out.manifest, held_out.representations.shape[1], units)
         predicted = self(held_out.representations, held_out.classes)
-        figures = _fit_figures(held_out, predicted, seed) | _control_figures(self, held_out, fit, ceiling, seed)
+        figures: dict[str, Any] = dict.fromkeys((one.name for one in fields(LinkAudit)), None) | {"searched": 0}
+        figures |= _fit_figures(held_out, predicted, seed) | _control_figures(self, held_out, fit, ceiling, seed)
         if encoder is not None and generator is not None:
             with torch.no_grad(), protect(encoder.forward_func, *modules_of(generator)):
                 figures |= _cycle_figures(self, held_out, predicted, encoder, generator, seed)
@@ -452,9 +453,7 @@ class LatentLink(Link):
                     figures |= _search_figures(self, held_out, predicted, encoder, generator, search_rows)
         hashes = self.latent_hashes
         return LinkAudit(
-            **dict.fromkeys(one.name for one in fields(LinkAudit))
-            | {"searched": 0}
-            | figures
+            **figures
             | {
                 "pairs": len(held_out),
                 "classes": len(held_out.classes.unique()),

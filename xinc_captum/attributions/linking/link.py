@@ -22,14 +22,9 @@ FILE_KIND, WRITER = "link", "LatentLink.save()"
 
 
 class Link(nn.Module):
-    """Everything of a :class:`LatentLink` except the audit, which needs this class; arguments as there.
+    """Everything of a :class:`LatentLink` except the audit, which needs this class; arguments and attributes as there.
 
-    Attributes:
-        map: the map, None before the first pairs.
-        class_means: means of each class, None without classes.
-        reservoir: representations for quantiles.
-        latent_hashes: hashes of the latents of all pairs, to find repeats and leaks into held-out pairs.
-        manifest, ridges: as documented there.
+    ``latent_hashes`` are those of the latents of all pairs, to find repeats and leaks into held-out pairs.
     """
 
     def __init__(
@@ -53,8 +48,8 @@ class Link(nn.Module):
         self.variant, self.ridge, self.features, self.seed = variant, ridge, features, seed
         self.manifest: dict[str, Any] = {}
         self.ridges: dict[str, float] = {}
-        self.map: LinearMap | None = None
-        self.class_means: ClassMeans | None = None
+        self.map: LinearMap | None = None  # before the first pairs
+        self.class_means: ClassMeans | None = None  # without classes
         self.reservoir = Reservoir(reservoir, seed)
         self.latent_hashes = torch.empty(0, dtype=torch.int64)
         self._report: RankReport | None = None  # None: pairs were added since the map was solved
@@ -84,7 +79,7 @@ class Link(nn.Module):
 
     def partial_fit(self, r: Tensor, w: Tensor, classes: Tensor | None = None) -> Self:
         """Add a chunk of pairs; the map is solved again when it is next used."""
-        r, w = (wide(side) for side in check_pairs(r, w))
+        r, w = (wide(side) for side in check_pairs(r, w, None if self.map is None else self.map.moments))
         classes = check_classes(classes, len(r))
         map_, means = self.map, self.class_means
         if map_ is None:
@@ -92,7 +87,6 @@ class Link(nn.Module):
             means = None if classes is None else ClassMeans()
         elif (classes is None) != (means is None):
             raise ValueError("some chunks have classes and some do not; give classes with every chunk or with none.")
-        check_sizes(r, w, map_.moments)
         map_.add(r, w, classes)
         self.map, self.class_means = map_, means  # assigned only now: after an error the link is unchanged
         if classes is not None and means is not None:
@@ -164,7 +158,7 @@ class Link(nn.Module):
             ValueError: other pairs than those of the fit, or a pair that alone determines a direction.
         """
         map_ = self._solved_map()
-        r, w = check_sizes(*check_pairs(r, w), map_.moments)
+        r, w = check_pairs(r, w, map_.moments)
         return map_.leave_one_out(r, w, check_classes(classes, len(r)))
 
     def direction(
@@ -357,8 +351,8 @@ class Link(nn.Module):
         return self.map
 
 
-def check_pairs(r: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-    """Return representations (n, units) and latents (n, latent_dim) unchanged if they are finite floats that match."""
+def check_pairs(r: Tensor, w: Tensor, moments: Moments | None = None) -> tuple[Tensor, Tensor]:
+    """Return representations (n, units) and latents (n, latent_dim) if they are finite and of the moments' sizes."""
     for name, value, columns in (("representations", r, "units"), ("latents", w, "latent_dim")):
         if not isinstance(value, Tensor) or not value.is_floating_point():
             kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
@@ -374,12 +368,7 @@ def check_pairs(r: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
             )
     if len(r) != len(w):
         raise ValueError(f"got {len(r)} representations and {len(w)} latents; expected one latent for each.")
-    return r, w
-
-
-def check_sizes(r: Tensor, w: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
-    """Return pairs unchanged if they have the link's sizes."""
-    if (r.shape[1], w.shape[1]) != (moments.units, moments.latent_dim):
+    if moments is not None and (r.shape[1], w.shape[1]) != (moments.units, moments.latent_dim):
         raise ValueError(
             f"got pairs of ({r.shape[1]} units, {w.shape[1]} latents); the link has ({moments.units} units, "
             f"{moments.latent_dim} latents)."

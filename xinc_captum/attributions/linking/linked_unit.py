@@ -1,7 +1,7 @@
 """Class LinkedUnitVisualization."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Unpack
 
 import torch
@@ -86,11 +86,10 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         generator: latents to images (:class:`xinc_captum.generators.Generator`).
         link: a fitted :class:`LatentLink` from this layer to this generator.
         device_ids: devices of a DataParallel model when ``forward_func`` is not the DataParallel object itself.
-        output_fn: selects the class scores from a dict or tuple output.
-        preprocess: the classifier's own normalisation (and resizing) of images in [0, 1], a differentiable function;
-            None if ``forward_func`` includes it.
-        pool: as in :class:`Encoder`, as for the pairs of the link.
-        unit_axis: as in :class:`Encoder`; None uses that of the link's manifest, or determines it.
+        output_fn: as in :class:`Encoder`, like the next three, and as for the pairs of the link.
+        preprocess: see there; it may resize.
+        pool: see there.
+        unit_axis: see there; None uses that of the link's manifest, or determines it.
 
     Warns:
         UserWarning: classifier or generator have other weights than the link's manifest records.
@@ -110,8 +109,7 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         >>> units.sweep(torch.rand(2, 1, 2, 2), 5, [0.0, 0.1, 0.2]).images.shape
         torch.Size([2, 3, 1, 2, 2])
 
-    Source: Wehrheim et al., "Linking in Style: Understanding learned features in deep learning models"
-    (arXiv 2409.16865).
+    Source: Wehrheim et al., "Linking in Style" (arXiv 2409.16865).
     """
 
     def __init__(
@@ -131,10 +129,12 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         NeuronAttribution.__init__(self, forward_func, module, device_ids)
         GradientAttribution.__init__(self, forward_func)
         warn_of_other_models(link.manifest, forward_func, generator)
-        self._generator, self._link = generator, link
+        self._link = link
         self._encoder = Encoder(
             forward_func, module, preprocess=preprocess, pool=pool, output_fn=output_fn, unit_axis=unit_axis
         )
+        self._open = partial(open_loop, self._encoder, generator, link)
+        self._protect = partial(protect_loop, self._encoder, generator, link)
 
     @captum_method
     def attribute(
@@ -257,14 +257,6 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
             with self._protect(loop.inputs.device):
                 results = sweep_units(loop, anchor, units, settings)
             yield from results
-
-    def _open(
-        self, inputs: Images, args: Any, at_input: bool | None, limit: int | None
-    ) -> AbstractContextManager[Loop]:
-        return open_loop(self._encoder, self._generator, self._link, inputs, args, at_input, limit)
-
-    def _protect(self, device: torch.device) -> AbstractContextManager[None]:
-        return protect_loop(self._encoder, self._generator, self._link, device)
 
     def counterfactual(
         self,

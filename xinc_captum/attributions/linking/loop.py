@@ -185,7 +185,7 @@ class Encoder:
         """Return what a manifest records about the encoder."""
         function = self.preprocess
         text = "none" if function is None else getattr(function, "__qualname__", None) or repr(function)
-        axis: dict[str, int] = {} if self.unit_axis is None else {"unit_axis": self.unit_axis}
+        axis = {} if self.unit_axis is None else {"unit_axis": self.unit_axis}
         return {
             "layer": self.name,
             "attribute_to_neuron_input": self.attribute_to_neuron_input,

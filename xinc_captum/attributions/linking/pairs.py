@@ -72,23 +72,22 @@ class Pairs:
 ANY = -1  # the class of a generator without classes
 
 
+@dataclass(eq=False)
 class PairSampler:
     """The state of :func:`make_pairs`: pairs so far, and how many of ``counts`` are missing of each class."""
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        generator: Generator,
-        counts: dict[int, int],
-        truncation: float,
-        random: torch.Generator,
-        keep_class: bool,
-    ) -> None:
-        self.encoder, self.generator, self.truncation, self.random = encoder, generator, truncation, random
-        self.counts = counts
-        self.missing = {c: count for c, count in counts.items() if count}  # complete classes are removed
-        self.checks_class = keep_class and ANY not in counts
-        self.generated = self.accepted = 0
+    encoder: Encoder
+    generator: Generator
+    counts: dict[int, int]
+    truncation: float
+    random: torch.Generator
+    keep_class: bool
+    generated: int = 0
+    accepted: int = 0
+
+    def __post_init__(self) -> None:
+        self.missing = {c: count for c, count in self.counts.items() if count}  # complete classes are removed
+        self.checks_class = self.keep_class and ANY not in self.counts
         self._hashes: set[int] = set()
         self._chunks: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 

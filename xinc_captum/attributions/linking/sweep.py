@@ -287,19 +287,12 @@ class SweepSettings:
 
     def plan(self, loop: Loop, anchor: RoundTrip, unit: int) -> "SweepPlan":
         """Return the values and latents of one unit's sweep."""
-        values = unit_values(loop.link, unit, self.values, self.steps)
-        start = loop.r[:, unit] if self.mode == "replace" else anchor.representations[:, unit].to(loop.r)
+        link, r, classes = loop.link, loop.r, loop.classes_of(loop.index)
+        values = unit_values(link, unit, self.values, self.steps)
+        start = r[:, unit] if self.mode == "replace" else anchor.representations[:, unit].to(r)
         with torch.no_grad():
-            classes = loop.classes_of(loop.index)
             latents = unit_steps(
-                loop.link,
-                loop.r,
-                unit,
-                values,
-                anchor=anchor.latents,
-                start=start,
-                direction=self.direction,
-                classes=classes,
+                link, r, unit, values, anchor=anchor.latents, start=start, direction=self.direction, classes=classes
             )
         return SweepPlan(unit, values, start, latents)
 
@@ -319,10 +312,8 @@ def sweep_units(loop: Loop, anchor: RoundTrip, units: Sequence[int], settings: S
     latents = torch.cat([plan.latents.flatten(0, 1) for plan in plans])
     index = torch.cat([loop.index.repeat_interleave(len(plan.values)) for plan in plans])
     sizes = [len(loop.r) * len(plan.values) for plan in plans]
-    each = zip(*(tensor.split(sizes) for tensor in loop.run(latents, index)), strict=True)
-    return [
-        _unit_sweep(loop, anchor, RoundTrip(*frames), plan, settings) for plan, frames in zip(plans, each, strict=True)
-    ]
+    frames = map(RoundTrip, *(tensor.split(sizes) for tensor in loop.run(latents, index)))
+    return [_unit_sweep(loop, anchor, some, plan, settings) for plan, some in zip(plans, frames, strict=True)]
 
 
 def units_per_batch(loop: Loop, settings: SweepSettings) -> int:

@@ -154,7 +154,7 @@ def drawn(latents=LATENTS, classes=None, parts=ROWS, measures=("luminance",), le
 
 def test_values_and_means_by_hand():
     bases = drawn(classes=torch.tensor([9, 4, 9]))
-    assert (bases.rows, bases.labels, bases.columns) == (3, (4, 9), ("luminance",))
+    assert (len(bases.latents), bases.labels, bases.columns) == (3, (4, 9), ("luminance",))
     assert bases.groups.tolist() == [1, 0, 1]
     assert bases.values[0][..., 0].tolist() == [[0.125, 0.75], [0.75, 0.0], [0.25, 0.25]]
     assert bases.present.all()

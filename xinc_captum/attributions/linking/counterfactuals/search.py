@@ -42,14 +42,11 @@ class LinearHead:
 
 @dataclass(frozen=True)
 class Task:
-    """Samples to move to another class.
+    """Samples to move from the classes ``origin`` to the classes ``target``, (n,).
 
     Attributes:
-        origin: classes to leave, (n,).
-        target: classes to reach, (n,).
         slope: ∂(f_target − f_origin)/∂r at the inputs, (n, units).
         gap: f_target − f_origin there, (n,).
-        head: the linear layer between representation and scores, or None.
         confidence: probability that the target must reach, in [0, 1).
         probability: what the scores are, see :func:`xinc_captum.metrics.probabilities`.
     """
@@ -59,7 +56,7 @@ class Task:
     target: Tensor
     slope: Tensor
     gap: Tensor
-    head: LinearHead | None
+    head: LinearHead | None  # between representation and scores
     confidence: float
     probability: Probability = "softmax"
 
@@ -80,10 +77,9 @@ class Task:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Result of a search.
+    """Result of a search: the best round trip of each sample.
 
     Attributes:
-        trip: the best latents, their images and what the classifier computes from these.
         shift: what was added to r, (n, units).
         steps: images encoded for each sample, or updates made, (n,).
         reached: whether the classifier predicts the target for the image, (n,).

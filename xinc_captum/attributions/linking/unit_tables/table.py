@@ -85,13 +85,9 @@ class UnitTable:
         )
 
     def column(self, part: str, measure: str, *, classes: Sequence[int] | None = None) -> Tensor:
-        """Return the change of one measure of one part, (units,), as a mean over the given classes (None: all).
-
-        Raises:
-            ValueError: a part, measure or class that the table does not have.
-        """
-        self._check(part, measure, classes)
-        return self._over_classes(self.change, classes)[:, self.parts.index(part), self.measures.index(measure)]
+        """Return the change of one measure of one part, (units,), as a mean over the given classes (None: all)."""
+        at, column = _index(part, self.parts, "part"), _index(measure, self.measures, "measure")
+        return self._over_classes(self.change, classes)[:, at, column]
 
     def strongest(self, part: str, measure: str, count: int, *, classes: Sequence[int] | None = None) -> Tensor:
         """Return the ``count`` units that change it most, in either direction: candidates for a full sweep."""
@@ -125,8 +121,8 @@ class UnitTable:
             ValueError: a part, measure or class that the table does not have, a table without a null or with one that
                 does not change this measure, or an invalid sign, leak or rate.
         """
-        self._check(part, measure, classes)
-        self._check_known("part", ignoring, self.parts)
+        at, column = _index(part, self.parts, "part"), _index(measure, self.measures, "measure")
+        ignored = {_index(name, self.parts, "part") for name in ignoring}
         if self.null is None:
             raise ValueError(
                 "this table has no null, so changes cannot be compared with chance; give quantify() the directions of "
@@ -137,8 +133,7 @@ class UnitTable:
                 f"sign is {sign!r}, leak {leak} and fdr {fdr}; expected 'up', 'down' or 'either', at least 0, and "
                 "(0, 1]."
             )
-        at, column = self.parts.index(part), self.measures.index(measure)
-        other_parts = [i for i, p in enumerate(self.parts) if p != part and p not in ignoring] if only else []
+        other_parts = [i for i in range(len(self.parts)) if i != at and i not in ignored] if only else []
         change, null = (self._over_classes(t, classes)[:, :, column] for t in (self.change, self.null))
         scale = null.double().square().nanmean(0).sqrt()
         if not scale[at] > 0:
@@ -207,15 +202,10 @@ class UnitTable:
     def _over_classes(self, values: Tensor, classes: Sequence[int] | None) -> Tensor:
         if classes is None:
             return values.nanmean(1)
-        return values[:, [self.classes.index(label) for label in classes]].nanmean(1)
+        return values[:, [_index(label, self.classes, "class") for label in classes]].nanmean(1)
 
-    def _check(self, part: str, measure: str, classes: Sequence[int] | None) -> None:
-        self._check_known("part", [part], self.parts)
-        self._check_known("measure", [measure], self.measures)
-        self._check_known("class", [] if classes is None else classes, self.classes)
 
-    @staticmethod
-    def _check_known(what: str, names: Sequence[Any], known: Sequence[Any]) -> None:
-        for name in names:
-            if name not in known:
-                raise ValueError(f"{what} {name!r} is not in this table; it has {', '.join(map(str, known))}.")
+def _index(name: Any, known: Sequence[Any], what: str) -> int:
+    if name not in known:
+        raise ValueError(f"{what} {name!r} is not in this table; it has {', '.join(map(str, known))}.")
+    return known.index(name)
