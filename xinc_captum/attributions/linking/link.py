@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ... import store
 from ...metrics.links import r2, row_hashes
-from .moments import ClassMeans, LinearMap, Moments, RankReport, Reservoir, Ridge, wide
-from .regressions import KINDS, FourierMap, Variant, group_by_prefix, new_map
+from .moments import ClassMeans, LinearMap, Moments, RankReport, Reservoir, Ridge, group_by_prefix, wide
+from .regressions import KINDS, FourierMap, Variant, new_map
 
 Bounds = Literal["minmax", "quantile", "sd"]
 Direction = Literal["marginal", "partial", "within_class"]

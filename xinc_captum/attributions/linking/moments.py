@@ -512,3 +512,13 @@ class LinearMap(nn.Module):
     def _regressed(self) -> Moments:
         """Return the moments of the pairs that the regression is fitted to."""
         return self.moments
+
+
+def group_by_prefix(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Return {"a": {"b": …}} of {"a.b": …}; names without a dot are left out."""
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        group, _, rest = name.partition(".")
+        if rest:
+            groups.setdefault(group, {})[rest] = value
+    return groups

@@ -10,7 +10,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from .moments import LinearMap, Moments, RankReport, Ridge, Solved, solve, wide
+from .moments import LinearMap, Moments, RankReport, Ridge, Solved, group_by_prefix, solve, wide
 
 SAMPLE = 512  # samples from which the width of the kernel is estimated
 
@@ -212,16 +212,6 @@ class FourierMap(LinearMap):
 
 
 _FEATURES = ("centre", "frequencies", "phases")
-
-
-def group_by_prefix(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Return {"a": {"b": …}} of {"a.b": …}; names without a dot are left out."""
-    groups: dict[str, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        group, _, rest = name.partition(".")
-        if rest:
-            groups.setdefault(group, {})[rest] = value
-    return groups
 
 
 def _require_classes(classes: Tensor | None) -> Tensor:

@@ -53,7 +53,10 @@ class LatentWalk:
         loop = task.loop
         if not getattr(loop.generator, "differentiable", True):
             raise ValueError("method 'latent' needs a differentiable generator; use method='ray' instead.")
-        start, scale = loop.linked.latents, self._scale(task)
+        start, moments = loop.linked.latents, loop.link.moments
+        sd = (moments.ww / max(moments.n - 1, 1)).sqrt().to(start)
+        least = sd.max().clamp_min(torch.finfo(sd.dtype).tiny)
+        scale = torch.where(~moments.latent_constant.to(sd.device), sd, least)  # σ, (latent_dim,)
         u = torch.zeros_like(start)  # (w − w_0) / σ
         first, second = torch.zeros_like(u), torch.zeros_like(u)
         best = Best(task)
@@ -74,12 +77,6 @@ class LatentWalk:
         best.bisect(below, above, self.halvings, evaluate)
         shift = best.trip.representations - loop.linked.representations
         return SearchResult(best.trip, shift, best.steps, best.reached, above)
-
-    def _scale(self, task: Task) -> Tensor:
-        """Return σ of each latent over the link's pairs, (latent_dim,)."""
-        moments = task.loop.link.moments
-        sd = (moments.ww / max(moments.n - 1, 1)).sqrt().to(task.loop.linked.latents)
-        return torch.where(~moments.latent_constant.to(sd.device), sd, sd.max().clamp_min(torch.finfo(sd.dtype).tiny))
 
     def _gradient(self, task: Task, start: Tensor, scale: Tensor, u: Tensor, index: Tensor) -> tuple[Tensor, RoundTrip]:
         gradients, trips, loop = [], [], task.loop
@@ -302,7 +299,12 @@ class LinkingInStyle:
         shift = self._initial_shift(r, loop.index)
         best, best_shift = Best(task, from_linked=False), torch.zeros_like(shift)
         for _, index in best.rounds(range(self.steps)):
-            shift[index] = self._step(task, head, r[index], shift[index], index)
+            with torch.enable_grad():
+                leaf, classes = shift[index].requires_grad_(), loop.classes_of(index)
+                origin, target = task.origin[index], task.target[index]
+                loss = shift_losses(loop.link, head, r[index], leaf, origin, target, self.weights, classes)
+                (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+            shift[index] -= self.lr * gradient
             with torch.no_grad():
                 latents = loop.latents((r[index] - shift[index]).clamp_min(0), index)
             _, better = best.update(index, loop.run(latents, index))
@@ -320,15 +322,6 @@ class LinkingInStyle:
         # One random stream per sample, so that results do not depend on the other samples.
         streams = [torch.Generator().manual_seed(self.seed * 1_000_003 + i) for i in index.tolist()]
         return torch.stack([torch.rand(r.shape[1], generator=g) for g in streams]).to(r)
-
-    def _step(self, task: Task, head: LinearHead, r: Tensor, shift: Tensor, index: Tensor) -> Tensor:
-        with torch.enable_grad():
-            leaf = shift.detach().requires_grad_()
-            classes = task.loop.classes_of(index)
-            link, weights = task.loop.link, self.weights
-            loss = shift_losses(link, head, r, leaf, task.origin[index], task.target[index], weights, classes)
-            (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-        return shift - self.lr * gradient
 
 
 GRID = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
@@ -389,7 +382,11 @@ class Ray:
 
         for a, index in best.rounds(self.grid):
             below[index[~probe(alpha.new_full((len(index),), a), index)]] = a
-        width = self._spacing(alpha)
+        grid = alpha.new_tensor((0.0, *self.grid))
+        gaps = torch.cat([grid[1:2], grid.diff()])
+        width = (
+            gaps[torch.searchsorted(grid, alpha).clamp_max(len(grid) - 1)] / 2
+        )  # half the distance to the next smaller value of the grid
         for _ in range(REFINEMENTS):
             for side, index in best.rounds((-1, 1)):
                 near = (alpha[index] + side * width[index]).clamp_min(0)
@@ -399,12 +396,6 @@ class Ray:
         best.bisect(below, above, self.halvings, evaluate)
         alpha = torch.where(best.reached, above, alpha)
         return SearchResult(best.trip, alpha[:, None] * ray, best.steps, best.reached, above)
-
-    def _spacing(self, alpha: Tensor) -> Tensor:
-        """Return half the distance from each α to the next smaller one of the grid."""
-        grid = alpha.new_tensor((0.0, *self.grid))
-        gaps = torch.cat([grid[1:2], grid.diff()])
-        return gaps[torch.searchsorted(grid, alpha).clamp_max(len(grid) - 1)] / 2
 
     def _ray(self, task: Task) -> Tensor:
         """Return δ for α = 1, (n, units)."""

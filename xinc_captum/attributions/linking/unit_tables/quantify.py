@@ -259,11 +259,9 @@ def quantify(
         parts: of the images; None uses the whole image as the one part.
         measures: names of :data:`xinc_captum.metrics.MEASURES`, or measures of your own; None uses all quick ones.
         direction: "marginal", "partial" or "within_class" (:meth:`LatentLink.direction`).
-        reach: standard deviations of the unit, down and up from each base; or "minmax" or "quantile", the link's
-            bounds, which need the ``representations`` of the bases, (n, units).
-        representations: see ``reach``.
-        null: directions of shuffled pairs (:func:`shuffled_directions`), each swept with the length of a unit's
-            direction; queries need them.
+        reach: standard deviations of the unit, down and up from each base; or its bounds, "minmax" or "quantile".
+        representations: (n, units) of the bases, for these bounds.
+        null: directions of shuffled pairs, for queries (:func:`shuffled_directions`).
         least_area: share of the image; a base whose part is smaller does not count for that part.
         batch_size: number of frames generated at a time.
         show_progress: whether to show a progress bar.

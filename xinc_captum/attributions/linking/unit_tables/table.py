@@ -161,9 +161,19 @@ class UnitTable:
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """Yield the long form, one number per row, with the columns ``COLUMNS``; the null's units are last."""
-        yield from self._rows("fitted", self.units.tolist(), self.change, self.spread, self.bases)
+        base = self.base_value.tolist()
+        groups: list[tuple[str, Sequence[int], tuple[Tensor | None, ...]]] = [
+            ("fitted", self.units.tolist(), (self.change, self.spread, self.bases))
+        ]
         if self.null is not None:
-            yield from self._rows("shuffled", range(len(self.null)), self.null, None, None)
+            groups.append(("shuffled", range(len(self.null)), (self.null, None, None)))
+        for link, units, tensors in groups:
+            for u, unit in enumerate(units):
+                values = [None if t is None else t[u].tolist() for t in tensors]
+                cells = product(enumerate(self.classes), enumerate(self.parts), enumerate(self.measures))
+                for (k, label), (q, part), (m, measure) in cells:
+                    numbers = [None if t is None else none_for_nan(t[k][q][m]) for t in values]
+                    yield (link, unit, label, part, measure, *numbers, none_for_nan(base[k][q][m]))
 
     def save(self, path: str | Path, *, format: Literal["csv", "parquet"] = "csv") -> Path:  # noqa: A002
         """Write the long form, ``units.csv`` or ``units.parquet`` (extra ``table``), into a folder, atomically.
@@ -187,17 +197,6 @@ class UnitTable:
                     lines.writerow(COLUMNS)
                     lines.writerows(self.rows())
         return Path(path)
-
-    def _rows(
-        self, link: str, units: Sequence[int], change: Tensor, spread: Tensor | None, bases: Tensor | None
-    ) -> Iterator[tuple[Any, ...]]:
-        base = self.base_value.tolist()
-        for u, unit in enumerate(units):
-            values = [None if t is None else t[u].tolist() for t in (change, spread, bases)]
-            cells = product(enumerate(self.classes), enumerate(self.parts), enumerate(self.measures))
-            for (k, label), (q, part), (m, measure) in cells:
-                numbers = [None if t is None else none_for_nan(t[k][q][m]) for t in values]
-                yield (link, unit, label, part, measure, *numbers, none_for_nan(base[k][q][m]))
 
     def _over_classes(self, values: Tensor, classes: Sequence[int] | None) -> Tensor:
         if classes is None:
