@@ -1,4 +1,4 @@
-"""Class UnitTable: changes by unit, class, part and measure, and queries for units."""
+"""Class UnitTable: changes by unit, class, part and measure, and queries for units against a null of shuffled pairs."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...._optional import require
+from ....batch import chunks
 from ....metrics.statistics import chance_of, false_discovery_rate
 from ....store import bundle
 from ..sweep import none_for_nan
@@ -208,3 +209,69 @@ def _index(name: Any, known: Sequence[Any], what: str) -> int:
     if name not in known:
         raise ValueError(f"{what} {name!r} is not in this table; it has {', '.join(map(str, known))}.")
     return known.index(name)
+
+
+NULL_BLOCK = 64  # units whose permuted pairs are in memory at a time
+
+
+def shuffled_directions(
+    representations: Tensor,
+    latents: Tensor,
+    units: Tensor | list[int] | range,
+    *,
+    classes: Tensor | None = None,
+    repeats: int = 1,
+    generator: torch.Generator,
+) -> Tensor:
+    r"""Return directions of k units whose values are permuted between pairs (of the same class), for ``null=``.
+
+    .. math:: d^0_u = \frac{\mathrm{Cov}(w,\, r_{\pi(u)})}{\mathrm{Var}(r_u)}
+
+    Symbols: r (n, units) and w (n, latent_dim) the pairs that the link was fitted to; π a permutation of these, new for
+    every unit and repeat, so the directions, (repeats · k, latent_dim) in float64, are independent even if the units
+    are correlated. Covariance and variance are those within classes if classes, (n,), are given. :func:`quantify`
+    scales each to the length of a unit's own direction. The smallest p-value of a query is 1 / (1 + k · repeats).
+
+    Raises:
+        ValueError: other shapes, a unit that does not vary (within classes), or no repeats.
+
+    Example:
+        >>> r, w = torch.rand(50, 3), torch.rand(50, 2)
+        >>> shuffled_directions(r, w, [0, 2], repeats=10, generator=torch.Generator().manual_seed(0)).shape
+        torch.Size([20, 2])
+    """
+    if representations.dim() != 2 or latents.dim() != 2 or len(representations) != len(latents) or repeats < 1:
+        raise ValueError(
+            f"representations have shape {tuple(representations.shape)} and latents {tuple(latents.shape)}, with "
+            f"{repeats} repeats; expected (n, units) and (n, latent_dim) of the same pairs, at least once."
+        )
+    labels = torch.zeros(len(latents)) if classes is None else classes.cpu()
+    if labels.shape != (len(latents),):
+        raise ValueError(f"classes have shape {tuple(labels.shape)} for {len(latents)} pairs; expected one for each.")
+    group = labels.unique(return_inverse=True)[1]
+    index = torch.as_tensor(list(units) if not isinstance(units, Tensor) else units).cpu().long()
+    values = _centre(representations.double().cpu()[:, index], group)
+    centred = _centre(latents.double().cpu(), group)
+    square = values.square().sum(0)
+    rounding = torch.finfo(torch.float64).eps * len(values) * representations.double().cpu()[:, index].abs().amax(0)
+    constant = (square <= len(values) * rounding.square()).nonzero()[:, 0]
+    if len(constant):
+        raise ValueError(f"unit {int(index[constant[0]])} does not vary within classes; leave it out.")
+    directions = []
+    by_group = group.argsort(stable=True)
+    for _ in range(repeats):
+        for start, stop in chunks(len(index), NULL_BLOCK):
+            size, device = (len(group), stop - start), generator.device
+            keys = torch.rand(size, generator=generator, dtype=torch.float64, device=device).cpu() + group[:, None]
+            order = keys.argsort(0)  # a permutation within each group
+            permuted = torch.empty_like(keys)
+            permuted[by_group] = values[:, start:stop].gather(0, order)
+            directions.append(permuted.T @ centred / square[start:stop, None])
+    return torch.cat(directions)
+
+
+def _centre(rows: Tensor, group: Tensor) -> Tensor:
+    """Return each row minus the mean of its group."""
+    count = group.bincount().to(rows)
+    means = torch.zeros(len(count), rows.shape[1], dtype=rows.dtype).index_add_(0, group, rows) / count[:, None]
+    return rows - means[group]
