@@ -139,7 +139,12 @@ class Link(nn.Module):
             TypeError, ValueError: r is no float tensor (n, units); missing classes, or one that the pairs do not have.
         """
         map_ = self._solved_map()
-        r = check_representations(r, map_.moments.units)
+        units = map_.moments.units
+        if not isinstance(r, Tensor) or r.dim() != 2 or r.shape[1] != units:
+            shape = tuple(r.shape) if isinstance(r, Tensor) else type(r).__name__
+            raise ValueError(f"representations have shape {shape}; the link has {units} units, expected (n, {units}).")
+        if not r.is_floating_point():  # integers would truncate the map's weights
+            raise TypeError(f"representations are {r.dtype}; expected a float tensor.")
         latents: Tensor = map_(r, check_classes(classes, len(r)))
         return latents
 
@@ -374,16 +379,6 @@ def check_pairs(r: Tensor, w: Tensor, moments: Moments | None = None) -> tuple[T
             f"{moments.latent_dim} latents)."
         )
     return r, w
-
-
-def check_representations(r: Tensor, units: int) -> Tensor:
-    """Return representations unchanged if they are floats (n, units); integers would truncate the map's weights."""
-    if not isinstance(r, Tensor) or r.dim() != 2 or r.shape[1] != units:
-        shape = tuple(r.shape) if isinstance(r, Tensor) else type(r).__name__
-        raise ValueError(f"representations have shape {shape}; the link has {units} units, expected (n, {units}).")
-    if not r.is_floating_point():
-        raise TypeError(f"representations are {r.dtype}; expected a float tensor.")
-    return r
 
 
 def check_classes(classes: Tensor | int | Sequence[int] | None, n: int) -> Tensor | None:

@@ -23,8 +23,8 @@ from .counterfactuals.counterfactual import Counterfactual, Method, find_counter
 from .counterfactuals.search import Search
 from .latent_link import LatentLink
 from .link import Direction
-from .loop import Encoder, Images, Loop, Pool, Preprocess, RoundTrip, open_loop, protect_loop, settle_batch
-from .sweep import SweepOptions, SweepSettings, UnitSweep, Values, column, columns, sweep_units, units_per_batch
+from .loop import Encoder, Images, Loop, Pool, Preprocess, open_loop, protect_loop, settle_batch
+from .sweep import SweepOptions, SweepSettings, UnitSweep, Values, column, columns, sweep_units
 
 _SPAN = 0.02  # in standard deviations: step of the difference for generators without gradients
 
@@ -246,17 +246,18 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
             raise ValueError("neuron_selectors is empty; give at least one unit, or None for every live one.")
         with self._open(inputs, additional_forward_args, attribute_to_neuron_input, internal_batch_size) as loop:
             units = [column(selector, loop.shape, alive) for selector in selectors]
-            anchor, size = settings.anchor(loop), units_per_batch(loop, settings)
+            anchor = settings.anchor(loop)
+        frames = settings.steps if isinstance(values, str) else len(values)
+        size = max(1, loop.limit // max(1, len(loop.r) * frames))
         batches = [units[start:stop] for start, stop in chunks(len(units), size)]
-        return self._sweep_batches(loop, anchor, batches, settings, show_progress)
 
-    def _sweep_batches(
-        self, loop: Loop, anchor: RoundTrip, batches: list[list[int]], settings: SweepSettings, show_progress: bool
-    ) -> Iterator[UnitSweep]:
-        for units in progress(batches, "sweeps", show=show_progress):
-            with self._protect(loop.inputs.device):
-                results = sweep_units(loop, anchor, units, settings)
-            yield from results
+        def results() -> Iterator[UnitSweep]:  # arguments are checked by the call, not by the first unit
+            for batch in progress(batches, "sweeps", show=show_progress):
+                with self._protect(loop.inputs.device):
+                    swept = sweep_units(loop, anchor, batch, settings)
+                yield from swept
+
+        return results()
 
     def counterfactual(
         self,

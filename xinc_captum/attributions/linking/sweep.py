@@ -316,12 +316,6 @@ def sweep_units(loop: Loop, anchor: RoundTrip, units: Sequence[int], settings: S
     return [_unit_sweep(loop, anchor, some, plan, settings) for plan, some in zip(plans, frames, strict=True)]
 
 
-def units_per_batch(loop: Loop, settings: SweepSettings) -> int:
-    """Return how many units fill a batch."""
-    frames = settings.steps if isinstance(settings.values, str) else len(settings.values)
-    return max(1, loop.limit // max(1, len(loop.r) * frames))
-
-
 def _unit_sweep(
     loop: Loop, anchor: RoundTrip, frames: RoundTrip, plan: SweepPlan, settings: SweepSettings
 ) -> UnitSweep:

@@ -63,7 +63,7 @@ class Task:
     def reaches(self, scores: Tensor, index: Tensor | None = None) -> Tensor:
         """Return whether scores of the samples ``index`` (all: None) reach the target with the confidence, (n,)."""
         target = self.target if index is None else self.target[index]
-        return reaches(scores, target, self.confidence, self.probability)
+        return (scores.argmax(1) == target) & (probability(scores, target, self.probability) >= self.confidence)
 
     def require_head(self, method: str) -> LinearHead:
         """Return the head; raise ValueError if there is none, because the scores are not linear."""
@@ -156,11 +156,6 @@ class Best:
             self.trip = self.trip.replace(index[hit], trip.take(hit))
             self.steps[index] += 1
             above[index[hit]], below[index[~hit]] = middle[hit], middle[~hit]
-
-
-def reaches(scores: Tensor, target: Tensor, confidence: float = 0.0, kind: Probability = "softmax") -> Tensor:
-    """Return whether the target has the highest score and at least this probability, (n,) bool."""
-    return (scores.argmax(1) == target) & (probability(scores, target, kind) >= confidence)
 
 
 def probability(scores: Tensor, target: Tensor, kind: Probability = "softmax") -> Tensor:
