@@ -138,7 +138,7 @@ class Link(nn.Module):
         Raises:
             TypeError, ValueError: r is no float tensor (n, units); missing classes, or one that the pairs do not have.
         """
-        map_ = self._solved_map()
+        map_ = self._solve_map()
         units = map_.moments.units
         if not isinstance(r, Tensor) or r.dim() != 2 or r.shape[1] != units:
             shape = tuple(r.shape) if isinstance(r, Tensor) else type(r).__name__
@@ -162,7 +162,7 @@ class Link(nn.Module):
         Raises:
             ValueError: other pairs than those of the fit, or a pair that alone determines a direction.
         """
-        map_ = self._solved_map()
+        map_ = self._solve_map()
         r, w = check_pairs(r, w, map_.moments)
         return map_.leave_one_out(r, w, check_classes(classes, len(r)))
 
@@ -197,7 +197,7 @@ class Link(nn.Module):
 
     def partial(self, units: Tensor, class_: int | None) -> Tensor:
         """Return columns of the map, (k, latent_dim), without checking the units as :meth:`direction` does."""
-        return self._solved_map().partial(units, class_)
+        return self._solve_map().partial(units, class_)
 
     def bounds(
         self,
@@ -296,12 +296,12 @@ class Link(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The map B."""
-        return self._solved_map().weight
+        return self._solve_map().weight
 
     @property
     def bias(self) -> Tensor:
         """The intercept b."""
-        return self._solved_map().bias
+        return self._solve_map().bias
 
     @property
     def r_mean(self) -> Tensor:
@@ -346,7 +346,8 @@ class Link(nn.Module):
         if len({link.class_means is None for link in fitted}) > 1:
             raise ValueError("one link has classes and the other has none; give classes to both or to neither.")
 
-    def _solved_map(self) -> LinearMap:
+    def _solve_map(self) -> LinearMap:
+        """Return the map, solved."""
         self.solve()
         return self._require_map()
 

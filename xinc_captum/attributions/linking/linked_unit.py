@@ -254,8 +254,8 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         def results() -> Iterator[UnitSweep]:  # arguments are checked by the call, not by the first unit
             for batch in progress(batches, "sweeps", show=show_progress):
                 with self._protect(loop.inputs.device):
-                    swept = sweep_units(loop, anchor, batch, settings)
-                yield from swept
+                    sweeps = sweep_units(loop, anchor, batch, settings)
+                yield from sweeps
 
         return results()
 

@@ -481,7 +481,7 @@ class LinearMap(nn.Module):
 
     def solve(self) -> tuple[RankReport, dict[str, float]]:
         """Set weight and bias; return how well the pairs determine them, and the λ used."""
-        self.solution = solve(self._regressed(), self.ridge)
+        self.solution = solve(self._regression_moments(), self.ridge)
         self.weight, self.bias = self.solution.weight, self.solution.bias
         return self.solution.path.report, {"all": self.solution.ridge}
 
@@ -495,7 +495,7 @@ class LinearMap(nn.Module):
 
     def leave_one_out(self, r: Tensor, w: Tensor, classes: Tensor | None) -> Tensor:
         """Return the prediction for each pair by the map of all others (PRESS)."""
-        return (self.solution or solve(self._regressed(), self.ridge)).leave_one_out(r, w)
+        return (self.solution or solve(self._regression_moments(), self.ridge)).leave_one_out(r, w)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors that a file stores."""
@@ -509,7 +509,7 @@ class LinearMap(nn.Module):
         new.moments = moments
         return new
 
-    def _regressed(self) -> Moments:
+    def _regression_moments(self) -> Moments:
         """Return the moments of the pairs that the regression is fitted to."""
         return self.moments
 

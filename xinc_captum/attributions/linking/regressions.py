@@ -207,7 +207,7 @@ class FourierMap(LinearMap):
             setattr(new, name, tensors[name])
         return new
 
-    def _regressed(self) -> Moments:
+    def _regression_moments(self) -> Moments:
         return self.feature_moments
 
 
