@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from xinc_captum.attributions.linking import Encoder, LatentLink, LinkAudit, MLPLink, Pairs, latent_search
-from xinc_captum.attributions.linking.ridge import RankReport
+from xinc_captum.attributions.linking.moments import RankReport
 from xinc_captum.generators import from_callable, normal_latents
 from xinc_captum.metrics import r2, r2_within
 from xinc_captum.metrics.links import SemanticOrder, class_means

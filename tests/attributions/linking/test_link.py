@@ -6,14 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xinc_captum.attributions.linking import LatentLink
-from xinc_captum.attributions.linking.encoder import check_image_size
 from xinc_captum.attributions.linking.link import (
     check_classes,
     check_pairs,
-    check_representations,
-    check_sizes,
     check_units,
 )
+from xinc_captum.attributions.linking.loop import check_image_size
 from xinc_captum.attributions.linking.moments import Moments
 
 R, W = torch.rand(6, 3), torch.rand(6, 2)
@@ -36,8 +34,7 @@ def broken(rows, row, column, value):
 def test_valid_pairs_are_returned_unchanged():
     r, w = check_pairs(R.half(), W.double())
     assert (r.dtype, w.dtype) == (torch.float16, torch.float64)
-    assert check_sizes(R, W, Moments(3, 2)) == (R, W)
-    assert check_representations(R, 3) is R
+    assert check_pairs(R, W, Moments(3, 2)) == (R, W)
 
 
 @pytest.mark.parametrize(
@@ -64,18 +61,17 @@ def test_mismatched_pairs_raise(r, w, kind, text):
 
 def test_sizes_other_than_the_links_raise():
     with pytest.raises(ValueError, match=r"got pairs of \(3 units, 2 latents\); the link has \(3 units, 4 latents\)"):
-        check_sizes(R, W, Moments(3, 4))
+        check_pairs(R, W, Moments(3, 4))
+    link = LatentLink(ridge=0.0).fit(torch.rand(20, 5), torch.rand(20, 2))
     with pytest.raises(ValueError, match=r"have shape \(6, 3\); the link has 5 units, expected \(n, 5\)"):
-        check_representations(R, 5)
+        link(R)
     with pytest.raises(ValueError, match="have shape list; the link has 5 units"):
-        check_representations([1.0], 5)
+        link([1.0])
 
 
 def test_integer_representations_raise():
-    with pytest.raises(TypeError, match="representations are torch.int64; expected a float tensor"):
-        check_representations(R.long(), 3)
     link = LatentLink(ridge=0.0).fit(torch.rand(20, 3), torch.rand(20, 2))
-    with pytest.raises(TypeError, match="representations are torch.int64"):
+    with pytest.raises(TypeError, match="representations are torch.int64; expected a float tensor"):
         link(torch.ones(2, 3, dtype=torch.long))
 
 

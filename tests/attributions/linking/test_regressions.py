@@ -1,4 +1,4 @@
-"""Linear, per-class and Fourier maps, by hand, in chunks and from their tensors."""
+"""Per-class and Fourier maps, by hand, in chunks and from their tensors."""
 
 import math
 from typing import get_args
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xinc_captum.attributions.linking import LatentLink
-from xinc_captum.attributions.linking.regressions import KINDS, FourierMap, LinearMap, PerClassMap, Variant, new_map
+from xinc_captum.attributions.linking.regressions import KINDS, FourierMap, PerClassMap, Variant, new_map
 
 
 def test_there_is_a_map_for_every_name():
@@ -33,76 +33,6 @@ def test_features_and_seed_reach_the_map_that_has_them():
     assert first.features(r).shape == (20, 6)
     assert torch.equal(first.phases, again.phases)
     assert not torch.equal(first.phases, other.phases)
-
-
-R = torch.tensor([[0.0], [2.0]], dtype=torch.float64)
-W = torch.tensor([[1.0], [5.0]], dtype=torch.float64)
-
-
-def mapped(r, w, ridge=0.0):
-    own = LinearMap(r, w, ridge)
-    own.add(r, w, None)
-    return own
-
-
-@pytest.mark.parametrize(
-    ("ridge", "weight", "bias"),
-    [
-        (0.0, 2.0, 1.0),  # the line through both
-        (2.0, 1.0, 2.0),  # S_rr = 2 and S_rw = 4, so B = 4 / (2 + 2) and b = 3 - 1
-    ],
-)
-def test_by_hand(ridge, weight, bias):
-    own = mapped(R, W, ridge)
-    report, ridges = own.solve()
-    assert (float(own.weight), float(own.bias)) == pytest.approx((weight, bias))
-    assert (report.pairs, report.rank, ridges) == (2, 1, {"all": ridge})
-    assert own(torch.tensor([[10.0]])).item() == pytest.approx(10 * weight + bias)
-    assert own.partial(torch.tensor([0, 0])).flatten().tolist() == pytest.approx([weight] * 2)
-
-
-def test_leave_one_out_is_the_line_through_the_other_two():
-    r = torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64)
-    w = torch.tensor([[0.0], [1.0], [5.0]], dtype=torch.float64)
-    solved = mapped(r, w)
-    solved.solve()
-    for own in (solved, mapped(r, w)):
-        assert own.leave_one_out(r, w, None).flatten().tolist() == pytest.approx([-3.0, 2.5, 2.0])
-
-
-def test_outputs_keep_dtype_and_gradient():
-    own = mapped(R, W)
-    own.solve()
-    asked = torch.tensor([[3.0]], requires_grad=True)
-    output = own(asked)
-    assert output.dtype == torch.float32
-    assert torch.autograd.grad(output.sum(), asked)[0].item() == pytest.approx(2.0)
-
-
-@given(st.permutations(range(5)), st.integers(0, 20), st.sampled_from([0.1, "gcv"]))
-def test_merged_shards_in_any_order_equal_one_pass(order, seed, ridge):
-    generator = torch.Generator().manual_seed(seed)
-    r, w = (torch.randn(60, k, generator=generator, dtype=torch.float64) for k in (4, 2))
-    whole, merged = mapped(r, w, ridge), LinearMap(r, w, ridge)
-    shards = [mapped(r[rows], w[rows], ridge) for rows in torch.arange(60).split([3, 1, 30, 16, 10])]
-    for shard in order:
-        merged.merge(shards[shard])
-    for own in (whole, merged):
-        own.solve()
-    torch.testing.assert_close(merged.weight, whole.weight, atol=1e-9, rtol=0)
-    torch.testing.assert_close(merged.bias, whole.bias, atol=1e-9, rtol=0)
-
-
-@pytest.mark.parametrize("ridge", [0.1, "gcv"])
-def test_a_linear_map_from_its_tensors_takes_further_pairs(ridge):
-    r, w = torch.randn(50, 3), torch.randn(50, 2)
-    first = mapped(r[:40], w[:40], ridge)
-    again = LinearMap.from_tensors(first.tensors(), ridge)
-    for own in (first, again):
-        own.add(r[40:], w[40:], None)
-        own.solve()
-    assert torch.equal(again.weight, first.weight)
-    assert torch.equal(again.bias, first.bias)
 
 
 # Class 7 is w = -r, class -1 is w = 2 r + 1.

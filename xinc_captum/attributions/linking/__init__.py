@@ -1,12 +1,11 @@
 """Linking in Style: links from a layer's units to a generator's latents, sweeps of units, and counterfactuals."""
 
-from .audit import LinkAudit, MLPLink, SearchedLatents, latent_search
 from .counterfactuals.counterfactual import Counterfactual
-from .encoder import Encoded, Encoder, Pool, pool_units
-from .latent_link import LatentLink
+from .latent_link import LatentLink, LinkAudit, MLPLink, SearchedLatents, latent_search
 from .linked_unit import LinkedUnitVisualization
+from .loop import Encoded, Encoder, Pool, pool_units
+from .moments import RankReport
 from .pairs import Pairs, make_pairs
-from .ridge import RankReport
 from .sweep import SweepTrust, UnitSweep, unit_steps, unit_values
 
 __all__ = [

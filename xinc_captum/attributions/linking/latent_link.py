@@ -1,24 +1,372 @@
-"""Class LatentLink: fit, audit, save and load a link."""
+"""Class LatentLink: a link that is audited on held-out pairs, beside controls (LinkAudit, MLPLink, latent_search)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import math
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from ... import store
-from ...generators.protocol import Generator
-from .audit import LinkAudit, audit
-from .encoder import Encoder
-from .link import Link
-from .moments import ClassMeans, Reservoir
+from ...generators.protocol import Generator, images_in_unit_range, modules_of
+from ...hooks import protect
+from ...images import check_images
+from ...metrics import links
+from ...metrics.links import SemanticOrder, r2
+from ...metrics.statistics import Interval, complement, predict_classes, ratio_interval, shuffle_within
+from ...metrics.trust import LinkTrust, judge_link
+from ...store import bundle, write_tensors
+from .link import Link, check_pairs
+from .loop import Encoded, Encoder, check_image_size
+from .moments import RankReport, UndeterminedError, wide
 from .pairs import Pairs
-from .regressions import KINDS
-from .ridge import RankReport
 
-FILE_KIND, WRITER = "link", "LatentLink.save()"
+
+class SearchedLatents(NamedTuple):
+    """Result of :func:`latent_search`: the best latents of each sample, (n, latent_dim), never worse than the start.
+
+    ``errors``, (n,), are mean squared distances to the expected representation in standard deviations; ``before``, the
+    same for the initial latents.
+    """
+
+    latents: Tensor
+    errors: Tensor
+    before: Tensor
+
+
+def latent_search(
+    encoder: Encoder,
+    generator: Generator,
+    r: Tensor,
+    start: Tensor,
+    *,
+    scale: Tensor,
+    steps: int = 100,
+    lr: float = 0.05,
+) -> SearchedLatents:
+    r"""Optimize latents by Adam until the classifier represents their images as expected.
+
+    .. math:: \min_w \frac1U \sum_u \big(h_u(G(w)) - r_u\big)^2 / s_u^2
+
+    Symbols: h the encoder, G the differentiable generator, r the expected representations (n, units), s = ``scale``
+    their standard deviations (units,); units with 0 do not count. ``start`` are the initial latents (n, latent_dim),
+    for instance those of a link; ``lr`` is in standard deviations of these.
+
+    Raises:
+        ValueError: a generator that is not differentiable, or shapes that do not match.
+
+    Example:
+        >>> from xinc_captum.generators import from_callable, normal_latents
+        >>> paint = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
+        >>> encoder = Encoder(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)), "1")
+        >>> result = latent_search(encoder, paint, torch.full((1, 4), 0.6), torch.rand(1, 4), scale=torch.ones(4))
+        >>> bool(result.errors < 0.1 * result.before)
+        True
+
+    Source: Abdal, Qin, Wonka 2019, "Image2StyleGAN", with the distance of a classifier's representations.
+    """
+    if not getattr(generator, "differentiable", True):
+        raise ValueError("the generator is not differentiable; latent_search needs its gradient.")
+    if steps < 1:
+        raise ValueError(f"steps is {steps}; expected at least 1.")
+    r, start = (side.detach() for side in check_pairs(r, start))
+    weight = torch.where(scale > 0, scale.clamp_min(torch.finfo(scale.dtype).tiny) ** -2, 0.0)
+    weight = (weight / max(int((scale > 0).sum()), 1)).to(r)
+    best, errors = start.clone(), torch.full((len(r),), torch.inf, dtype=r.dtype, device=r.device)
+    before = errors
+    with protect(encoder.forward_func, *modules_of(generator)), torch.enable_grad():
+        w = start.clone().requires_grad_()
+        optimizer = torch.optim.Adam([w], lr * max(float(start.std()), 1e-6))
+        for step in range(steps + 1):
+            current = encoder(images_in_unit_range(generator, w))
+            error = ((current - r.to(current)).square() * weight.to(current)).sum(1)
+            value = error.detach().to(errors)
+            better = value < errors
+            best, errors = torch.where(better[:, None], w.detach(), best), torch.where(better, value, errors)
+            if step == 0:
+                before = value
+            if step < steps:
+                (w.grad,) = torch.autograd.grad(error.sum(), w)
+                optimizer.step()
+    return SearchedLatents(best, errors, before)
+
+
+@dataclass(frozen=True, eq=False)
+class LinkAudit:
+    """Result of :meth:`LatentLink.audit` on held-out pairs; None where the required arguments were not given.
+
+    Attributes:
+        pairs: number of held-out pairs.
+        classes: number of their classes. With one class, R² within classes equals R², and class agreement is no
+            evidence.
+        r2: over all latents, with a bootstrap interval.
+        r2_within: against class means: the strictest figure.
+        class_mean_r2: of a link that uses only the class.
+        shuffled_within: R² within classes of a link fitted to pairs shuffled within classes. It measures what the order
+            of the classes alone explains; 0 or below means no evidence of order within them.
+        left_out_r2: R² on the fitted pairs, each predicted without itself (PRESS).
+        duplicates: share of repeated latents among the fitted pairs.
+        leaked: share of held-out latents that are among the fitted ones.
+        generated: share of generated images whose linked image has the same predicted class.
+        real: the same of real images.
+        class_mean_agreement: the same of class means, a control for ``generated``.
+        cycle_r2: R² of r' against r, r → w → image → r', over all units together.
+        cycle_cosine: mean cosine of r and r'.
+        unit_cycle: (units,) correlation of each unit with itself after the cycle.
+        unit_tolerance: (units,) share of each unit's variance that no other unit explains.
+        order: congruence of the two spaces.
+        mlp_r2_within: R² within classes of a two-layer network, a ceiling for the closed form.
+        search_cycle_r2: cycle R² of latents optimized through generator and classifier, on ``searched`` pairs.
+        search_from: cycle R² of the link on the same pairs, before the optimization.
+        searched: pairs of that optimization.
+        report: how well the pairs determine the map.
+        manifest: where the link's pairs came from.
+        held_out_duplicates: share of the held-out pairs whose latents repeat those of an earlier one.
+    """
+
+    pairs: int
+    classes: int
+    r2: Interval
+    r2_within: Interval | None
+    class_mean_r2: float | None
+    shuffled_within: float | None
+    left_out_r2: float | None
+    duplicates: float
+    leaked: float
+    generated: Interval | None
+    real: Interval | None
+    class_mean_agreement: float | None
+    cycle_r2: float | None
+    cycle_cosine: float | None
+    unit_cycle: Tensor | None = field(repr=False)
+    unit_tolerance: Tensor = field(repr=False)
+    order: SemanticOrder | None
+    mlp_r2_within: float | None
+    search_cycle_r2: float | None
+    search_from: float | None
+    searched: int
+    report: RankReport
+    manifest: dict[str, Any] = field(repr=False)
+    held_out_duplicates: float = 0.0
+
+    @cached_property
+    def trust(self) -> LinkTrust:
+        """Verdict (holds, weak or fails) and reason."""
+        return judge_link(
+            r2=self.r2,
+            r2_within=self.r2_within,
+            shuffled=self.shuffled_within,
+            leaked=self.leaked,
+            generated=self.generated,
+            real=self.real,
+            cycle=self.cycle_r2,
+            classes=self.classes,
+            pairs=self.report.pairs,
+            units=self.report.alive,
+            duplicates=self.duplicates,
+            held_out_duplicates=self.held_out_duplicates,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return numbers and text for JSON, the verdict first; None for nan."""
+        numbers = {one.name: _jsonable(getattr(self, one.name)) for one in fields(self)}
+        return {"trust": asdict(self.trust), **numbers}
+
+    def save(self, path: str | Path) -> Path:
+        """Write the numbers and the tensors of the units, atomically, into a folder that is new, empty or a result.
+
+        Raises:
+            StoreError: the folder cannot be written, or has other content.
+        """
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        note = {name: value for name, value in self.to_dict().items() if name not in ("unit_tolerance", "unit_cycle")}
+        with bundle(path, {"audit": note}) as folder:
+            write_tensors(folder / "units.safetensors", tensors, kind="link-audit")
+        return Path(path)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Interval):
+        return {name: _jsonable(number) for name, number in value._asdict().items()}
+    if isinstance(value, Tensor):
+        return [_jsonable(number) for number in value.tolist()]
+    if isinstance(value, float):  # JSON has no nan
+        return value if math.isfinite(value) else None
+    return value.to_dict() if isinstance(value, SemanticOrder | RankReport) else value
+
+
+class MLPLink(nn.Module):
+    r"""A two-layer network from representations to latents, the ceiling for a link.
+
+    .. math:: \hat w = \bar w + s_w \odot \big(W_2\, \mathrm{GELU}(W_1 (r - \bar r) / s_r + b_1) + b_2\big)
+
+    ``hidden`` is the width of the one hidden layer. ``seed`` is that of the initial weights and the order of the
+    samples; the global random state is not used.
+
+    Example:
+        >>> r = torch.rand(300, 4)
+        >>> link = MLPLink(hidden=32).fit(r, (3 * r).sin(), epochs=100)
+        >>> bool((link(r) - (3 * r).sin()).square().mean() < 0.05)
+        True
+    """
+
+    def __init__(self, hidden: int = 256, *, seed: int = 0) -> None:
+        super().__init__()
+        if hidden < 1:
+            raise ValueError(f"hidden is {hidden}; expected at least 1.")
+        self.hidden, self.seed = hidden, seed
+        self.first: nn.Linear | None = None
+        self.second: nn.Linear | None = None
+
+    def fit(self, r: Tensor, w: Tensor, *, epochs: int = 30, batch_size: int = 128, lr: float = 3e-3) -> MLPLink:
+        """Train new weights on pairs, (n, units) and (n, latent_dim), with Adam and cosine annealing to 0.
+
+        Raises:
+            ValueError: as :meth:`LatentLink.fit`.
+        """
+        r, w = (wide(side) for side in check_pairs(r, w))
+        generator = torch.Generator().manual_seed(self.seed)
+        self.r_mean, self.r_sd = r.mean(0), _spread(r)  # in float64: a mean may be large beside its deviation
+        self.w_mean, self.w_sd = w.mean(0), _spread(w)
+        target = ((w - self.w_mean) / self.w_sd).float()
+        self.first = _new_layer(r.shape[1], self.hidden, generator).to(r.device)
+        self.second = _new_layer(self.hidden, w.shape[1], generator).to(r.device)
+        weights = [*self.first.parameters(), *self.second.parameters()]
+        steps = epochs * math.ceil(len(r) / batch_size)
+        with torch.enable_grad():
+            optimizer = torch.optim.Adam(weights, lr)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
+            for _ in range(epochs):
+                for rows in torch.randperm(len(r), generator=generator).to(r.device).split(batch_size):
+                    loss = (self._predict_standardized(r[rows]) - target[rows]).square().mean()
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    schedule.step()
+        self.requires_grad_(False)
+        return self
+
+    def forward(self, r: Tensor) -> Tensor:
+        """Return the latents of representations, (n, units) → (n, latent_dim), float32."""
+        standardized = self._predict_standardized(r)
+        return (self.w_mean + self.w_sd * standardized).float()
+
+    def _predict_standardized(self, r: Tensor) -> Tensor:
+        if self.first is None or self.second is None:
+            raise ValueError("the network is not fitted; call fit(r, w).")
+        hidden = nn.functional.gelu(self.first(((r.to(self.r_mean) - self.r_mean) / self.r_sd).float()))
+        latents: Tensor = self.second(hidden)
+        return latents
+
+
+def _spread(rows: Tensor) -> Tensor:
+    """Return the standard deviation of each column; 1 for a constant column, whatever rounding makes of it."""
+    return torch.where((rows == rows[0]).all(0), 1.0, rows.std(0))
+
+
+def _new_layer(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(outputs, inputs, generator=generator) / math.sqrt(inputs))
+        layer.bias.zero_()
+    return layer
+
+
+def _fit_figures(held_out: Pairs, predicted: Tensor, seed: int) -> dict[str, Any]:
+    figures: dict[str, Any] = {"r2": complement(ratio_interval(*links.squares(held_out.latents, predicted), seed=seed))}
+    error, around = links.squares(held_out.latents, predicted, held_out.classes)
+    if float(around.sum()) > 0:
+        figures["r2_within"] = complement(ratio_interval(error, around, seed=seed))
+    figures["class_mean_r2"] = float(r2(held_out.latents, links.class_means(held_out.latents, held_out.classes)))
+    figures["order"] = links.semantic_order(held_out.representations, held_out.latents, held_out.classes, seed=seed)
+    return figures
+
+
+def _control_figures(link: Link, held_out: Pairs, fit: Pairs | None, ceiling: bool, seed: int) -> dict[str, Any]:
+    """Return figures that need the fitted pairs: the shuffled control, leave-one-out, and a network."""
+    if fit is None:
+        return {}
+    r, w, classes = fit.representations, fit.latents, fit.classes
+    generator = torch.Generator().manual_seed(seed)
+    control = type(link)(**link.settings).partial_fit(r, shuffle_within(w, classes, generator), classes)
+    figures: dict[str, Any] = {
+        "shuffled_within": _r2_within(held_out, control(held_out.representations, held_out.classes))
+    }
+    with contextlib.suppress(UndeterminedError):  # a result; pairs other than the link's are the caller's mistake
+        figures["left_out_r2"] = float(r2(w, link.leave_one_out(r, w, classes).to(w)))
+    if ceiling:
+        figures["mlp_r2_within"] = _r2_within(held_out, MLPLink(seed=seed).fit(r, w)(held_out.representations))
+    return figures
+
+
+def _cycle_figures(
+    link: Link, held_out: Pairs, predicted: Tensor, encoder: Encoder, generator: Generator, seed: int
+) -> dict[str, Any]:
+    encoded = _encode_latents(encoder, generator, predicted, held_out.latents)
+    r, cycled = held_out.representations, encoded.representations.to(held_out.representations)
+    before, after = (predict_classes(side, held_out.logits).cpu() for side in (held_out.logits, encoded.logits))
+    figures: dict[str, Any] = {
+        "generated": _share(before == after, seed),
+        "cycle_r2": float(r2(r, cycled)),
+        "cycle_cosine": float(torch.nn.functional.cosine_similarity(r, cycled).mean()),
+        "unit_cycle": links.unit_agreement(r, cycled),
+    }
+    if link.class_means is not None and held_out.logits.shape[1] > 1:  # a single column has no class numbers
+        ids = sorted(link.class_means.w_means)
+        centres = torch.stack([link.class_means.w_means[c] for c in ids])
+        predictions = _encode_latents(encoder, generator, centres, held_out.latents).logits.argmax(1).cpu()
+        figures["class_mean_agreement"] = float((predictions == torch.tensor(ids)).double().mean())
+    return figures
+
+
+def _real_agreement(
+    link: Link, like: Tensor, encoder: Encoder, generator: Generator, real: Tensor, seed: int
+) -> Interval:
+    """Return the share of real images whose linked image has their class; a class without a map counts as another."""
+    try:
+        encoded = encoder.encode(real)
+    except RuntimeError as error:
+        check_image_size(real, images_in_unit_range(generator, like[:2]), error)
+        raise
+    predictions = predict_classes(encoded.logits).cpu()
+    known = torch.ones(len(real), dtype=torch.bool)
+    if link.variant == "per_class" and link.class_means is not None:
+        known = torch.isin(predictions, torch.tensor(sorted(link.class_means.counts)))
+    same = torch.zeros(len(real), dtype=torch.bool)
+    if known.any():
+        latents = link(encoded.representations[known.to(encoded.representations.device)], predictions[known])
+        logits = _encode_latents(encoder, generator, latents, like).logits
+        same[known] = predict_classes(logits, encoded.logits).cpu() == predictions[known]
+    return _share(same, seed)
+
+
+def _search_figures(
+    link: Link, held_out: Pairs, predicted: Tensor, encoder: Encoder, generator: Generator, rows: int
+) -> dict[str, Any]:
+    r, start = held_out.representations[:rows], predicted[:rows].to(held_out.latents)
+    best = latent_search(encoder, generator, r, start, scale=link.r_sd)
+    after, before = (_encode_latents(encoder, generator, w, start).representations.to(r) for w in (best.latents, start))
+    return {"search_cycle_r2": float(r2(r, after)), "search_from": float(r2(r, before)), "searched": len(r)}
+
+
+def _encode_latents(encoder: Encoder, generator: Generator, latents: Tensor, like: Tensor) -> Encoded:
+    """Return representations and scores of the latents' images."""
+    batches = [encoder.encode(images_in_unit_range(generator, some.to(like))) for some in latents.split(64)]
+    return Encoded(*(torch.cat(same) for same in zip(*batches, strict=True)))
+
+
+def _r2_within(held_out: Pairs, predicted: Tensor) -> float | None:
+    """Return None if nothing varies within classes."""
+    value = float(links.r2_within(held_out.latents, predicted.to(held_out.latents), held_out.classes))
+    return value if math.isfinite(value) else None
+
+
+def _share(hits: Tensor, seed: int) -> Interval:
+    return ratio_interval(hits.double(), torch.ones(len(hits), dtype=torch.float64), seed=seed)
 
 
 class LatentLink(Link):
@@ -44,9 +392,6 @@ class LatentLink(Link):
         manifest: where the pairs came from; stored in the file.
         ridges: the λ used, one per map.
 
-    Raises:
-        ValueError: an unknown variant or ridge, or no features.
-
     Example:
         >>> import torch
         >>> r = torch.rand(200, 6)
@@ -57,29 +402,6 @@ class LatentLink(Link):
 
     Source: Wehrheim, Osuna-Vargas, Kaschube, "Linking in Style" (arXiv 2409.16865).
     """
-
-    def fit(
-        self, r: Tensor, w: Tensor, classes: Tensor | None = None, *, manifest: Mapping[str, Any] | None = None
-    ) -> LatentLink:
-        """Discard all earlier pairs, add these and solve; warn if there are fewer pairs than live units.
-
-        Args:
-            r: (n, units) representations, any float dtype.
-            w: (n, latent_dim) latents.
-            classes: (n,) whole numbers; required for ``"per_class"`` and for directions within classes.
-            manifest: what a file records about the pairs, such as ``Pairs.manifest``.
-
-        Raises:
-            ValueError: shapes that do not match, values that are not finite, fewer than two pairs, representations or
-                latents that do not vary, a class too small for a map of its own.
-        """
-        self.map, self.class_means, self._report = None, None, None
-        self.reservoir = Reservoir(self.reservoir.size, self.seed)
-        self.latent_hashes = self.latent_hashes[:0]
-        self.manifest = dict(manifest or {})
-        self.partial_fit(r, w, classes)
-        self.solve().warn_of_few_pairs()
-        return self
 
     def audit(
         self,
@@ -93,7 +415,7 @@ class LatentLink(Link):
         search_rows: int = 32,
         seed: int = 0,
     ) -> LinkAudit:
-        """Measure the link on held-out pairs, beside controls.
+        """Measure the link on held-out pairs, beside controls; ``str(audit.trust)`` of the result is the verdict.
 
         Args:
             held_out: pairs of another seed, or of :meth:`Pairs.split`.
@@ -105,64 +427,40 @@ class LatentLink(Link):
             search_rows: number of held-out pairs for that optimization.
             seed: random seed of the bootstrap, the control and the network.
 
-        Returns:
-            a :class:`LinkAudit`; ``str(audit.trust)`` is the verdict.
-
         Raises:
             ValueError: pairs of another size, an encoder without a generator or of another layer, ``fit`` that differs
                 from the fitted pairs, real images of another size or outside [0, 1].
         """
-        return audit(self, held_out, fit, encoder, generator, real, ceiling, search_rows, seed)
-
-    def save(self, path: str | Path) -> Path:
-        """Write map, moments and manifest into one safetensors file (:func:`~xinc_captum.store.write_tensors`).
-
-        Raises:
-            StoreError: the file cannot be written.
-            ValueError: the link has no pairs.
-        """
-        report = self.solve()
-        map_ = self._require_map()
-        tensors = {f"map.{k}": v for k, v in map_.tensors().items()}
-        tensors |= {f"solved.{k}": v for k, v in map_.named_buffers() if k in _SOLUTION}
-        tensors |= {"reservoir.rows": self.reservoir.rows, "reservoir.keys": self.reservoir.keys}
-        tensors["seen"] = self.latent_hashes
-        if self.class_means is not None:
-            tensors |= {f"means.{k}": v for k, v in self.class_means.tensors().items()}
-        metadata = {
-            "settings": self.settings,
-            "ridges": self.ridges,
-            "report": report.to_dict(),
-            "manifest": self.manifest,
-        }
-        return store.write_tensors(path, tensors, kind=FILE_KIND, metadata=metadata)
-
-    @classmethod
-    def load(cls, path: str | Path) -> LatentLink:
-        """Read a link that :meth:`save` wrote; it can be merged and take further pairs.
-
-        Raises:
-            FileNotFoundError: no such file.
-            StoreError: a pickle, a damaged file, a file of another kind or of a newer version.
-        """
-        tensors, metadata = store.read_tensors(path, kind=FILE_KIND, writer=WRITER)
-        with store.consistent(path, WRITER):
-            link = cls(**metadata["settings"])
-            map_ = KINDS[link.variant].from_tensors(_with_prefix("map.", tensors), link.ridge)
-            for name, value in _with_prefix("solved.", tensors).items():
-                setattr(map_, name, value)
-            link.map = map_
-            link.reservoir.rows, link.reservoir.keys = tensors["reservoir.rows"], tensors["reservoir.keys"]
-            link.latent_hashes = tensors["seen"]
-            means = _with_prefix("means.", tensors)
-            link.class_means = ClassMeans.from_tensors(means) if means else None
-            link.ridges, link.manifest = dict(metadata["ridges"]), dict(metadata["manifest"])
-            link._report = RankReport(**metadata["report"])
-        return link
-
-
-_SOLUTION = ("weight", "bias", "class_ids")
-
-
-def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        if (encoder is None) != (generator is None):
+            raise ValueError("encoder and generator go together: give both, or neither.")
+        if real is not None and encoder is None:
+            raise ValueError("real images need an encoder and a generator to be linked with; give both.")
+        real = None if real is None else check_images(real)
+        if encoder is not None and generator is not None:
+            with torch.no_grad(), protect(encoder.forward_func, *modules_of(generator)):
+                units = encoder(images_in_unit_range(generator, held_out.latents[:2])).shape[1]
+                encoder.check_pairs(held_out.manifest, held_out.representations.shape[1], units)
+        predicted = self(held_out.representations, held_out.classes)
+        figures: dict[str, Any] = dict.fromkeys((one.name for one in fields(LinkAudit)), None) | {"searched": 0}
+        figures |= _fit_figures(held_out, predicted, seed) | _control_figures(self, held_out, fit, ceiling, seed)
+        if encoder is not None and generator is not None:
+            with torch.no_grad(), protect(encoder.forward_func, *modules_of(generator)):
+                figures |= _cycle_figures(self, held_out, predicted, encoder, generator, seed)
+                if real is not None:
+                    figures["real"] = _real_agreement(self, held_out.latents, encoder, generator, real, seed)
+                if ceiling:
+                    figures |= _search_figures(self, held_out, predicted, encoder, generator, search_rows)
+        hashes = self.latent_hashes
+        return LinkAudit(
+            **figures
+            | {
+                "pairs": len(held_out),
+                "classes": len(held_out.classes.unique()),
+                "duplicates": (len(hashes) - len(hashes.unique())) / max(len(hashes), 1),
+                "leaked": float(links.leaks(held_out.latents, hashes).double().mean()),
+                "unit_tolerance": links.tolerance(self.covariance),
+                "report": self.report,
+                "manifest": self.manifest,
+                "held_out_duplicates": links.duplicates(held_out.latents),
+            }
+        )

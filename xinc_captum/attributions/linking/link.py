@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from math import inf
+from pathlib import Path
+from typing import Any, Literal, Self, SupportsFloat
 
 import torch
 from torch import Tensor, nn
 
+from ... import store
 from ...metrics.links import r2, row_hashes
-from .moments import ClassMeans, Moments, Reservoir, wide
-from .regressions import KINDS, FourierMap, Map, Variant, new_map
-from .ridge import RankReport, Ridge, check_ridge
+from .moments import ClassMeans, LinearMap, Moments, RankReport, Reservoir, Ridge, group_by_prefix, wide
+from .regressions import KINDS, FourierMap, Variant, new_map
 
 Bounds = Literal["minmax", "quantile", "sd"]
 Direction = Literal["marginal", "partial", "within_class"]
+FILE_KIND, WRITER = "link", "LatentLink.save()"
 
 
 class Link(nn.Module):
-    """Everything of a :class:`LatentLink` except fitting in one call, the audit and files; arguments as there.
+    """Everything of a :class:`LatentLink` except the audit, which needs this class; arguments and attributes as there.
 
-    Attributes:
-        map: the map, None before the first pairs.
-        class_means: means of each class, None without classes.
-        reservoir: representations for quantiles.
-        latent_hashes: hashes of the latents of all pairs, to find repeats and leaks into held-out pairs.
-        manifest: where the pairs came from; stored in the file.
-        ridges: the λ used, one per map.
+    ``latent_hashes`` are those of the latents of all pairs, to find repeats and leaks into held-out pairs.
     """
 
     def __init__(
@@ -44,19 +41,45 @@ class Link(nn.Module):
             raise ValueError(f"variant is {variant!r}; expected one of {', '.join(map(repr, KINDS))}.")
         if features < 1:
             raise ValueError(f"features is {features}; expected at least 1 Fourier feature.")
-        self.variant, self.ridge = variant, check_ridge(ridge)
-        self.features, self.seed = features, seed
+        if ridge != "gcv" and (
+            isinstance(ridge, str | bool) or not isinstance(ridge, SupportsFloat) or not 0 <= float(ridge) < inf
+        ):
+            raise ValueError(f"ridge is {ridge!r}; expected a number >= 0, or 'gcv'.")
+        self.variant, self.ridge, self.features, self.seed = variant, ridge, features, seed
         self.manifest: dict[str, Any] = {}
         self.ridges: dict[str, float] = {}
-        self.map: Map | None = None
-        self.class_means: ClassMeans | None = None
+        self.map: LinearMap | None = None  # before the first pairs
+        self.class_means: ClassMeans | None = None  # without classes
         self.reservoir = Reservoir(reservoir, seed)
         self.latent_hashes = torch.empty(0, dtype=torch.int64)
         self._report: RankReport | None = None  # None: pairs were added since the map was solved
 
+    def fit(
+        self, r: Tensor, w: Tensor, classes: Tensor | None = None, *, manifest: Mapping[str, Any] | None = None
+    ) -> Self:
+        """Discard all earlier pairs, add these and solve; warn if there are fewer pairs than live units.
+
+        Args:
+            r: (n, units) representations, any float dtype.
+            w: (n, latent_dim) latents.
+            classes: (n,) whole numbers; required for ``"per_class"`` and for directions within classes.
+            manifest: what a file records about the pairs, such as ``Pairs.manifest``.
+
+        Raises:
+            ValueError: pairs of unequal number, not finite, fewer than two, or without variation; a class too small for
+                a map.
+        """
+        self.map, self.class_means, self._report = None, None, None
+        self.reservoir = Reservoir(self.reservoir.size, self.seed)
+        self.latent_hashes = self.latent_hashes[:0]
+        self.manifest = dict(manifest or {})
+        self.partial_fit(r, w, classes)
+        self.solve().warn_of_few_pairs()
+        return self
+
     def partial_fit(self, r: Tensor, w: Tensor, classes: Tensor | None = None) -> Self:
         """Add a chunk of pairs; the map is solved again when it is next used."""
-        r, w = (wide(side) for side in check_pairs(r, w))
+        r, w = (wide(side) for side in check_pairs(r, w, None if self.map is None else self.map.moments))
         classes = check_classes(classes, len(r))
         map_, means = self.map, self.class_means
         if map_ is None:
@@ -64,7 +87,6 @@ class Link(nn.Module):
             means = None if classes is None else ClassMeans()
         elif (classes is None) != (means is None):
             raise ValueError("some chunks have classes and some do not; give classes with every chunk or with none.")
-        check_sizes(r, w, map_.moments)
         map_.add(r, w, classes)
         self.map, self.class_means = map_, means  # assigned only now: after an error the link is unchanged
         if classes is not None and means is not None:
@@ -75,7 +97,7 @@ class Link(nn.Module):
         return self
 
     def merge(self, other: Link) -> Self:
-        """Add the pairs of another link of the same kind.
+        """Add the pairs of another link.
 
         Raises:
             ValueError: another variant, ridge, seed or size, or classes in one link only; this link is then unchanged.
@@ -86,7 +108,7 @@ class Link(nn.Module):
         if self.map is None:
             self.map, self.class_means = copy.deepcopy(other.map), copy.deepcopy(other.class_means)
         else:
-            self.map.merge(other.map)  # type: ignore[arg-type]
+            self.map.merge(other.map)
             if self.class_means is not None and other.class_means is not None:
                 self.class_means.merge(other.class_means)
         self.reservoir.merge(other.reservoir)
@@ -111,17 +133,19 @@ class Link(nn.Module):
     def forward(self, r: Tensor, classes: Tensor | None = None) -> Tensor:
         """Return the latents of representations, (n, units) → (n, latent_dim), in r's dtype and differentiable.
 
-        Args:
-            r: (n, units).
-            classes: (n,), for a ``"per_class"`` link.
+        A ``"per_class"`` link needs the classes, (n,).
 
         Raises:
-            TypeError: r is not a float tensor.
-            ValueError: another number of units, missing classes, or a class that the pairs do not have.
+            TypeError, ValueError: r is no float tensor (n, units); missing classes, or one that the pairs do not have.
         """
-        self.solve()
-        r = check_representations(r, self.moments.units)
-        latents: Tensor = self._require_map()(r, check_classes(classes, len(r)))
+        map_ = self._solve_map()
+        units = map_.moments.units
+        if not isinstance(r, Tensor) or r.dim() != 2 or r.shape[1] != units:
+            shape = tuple(r.shape) if isinstance(r, Tensor) else type(r).__name__
+            raise ValueError(f"representations have shape {shape}; the link has {units} units, expected (n, {units}).")
+        if not r.is_floating_point():  # integers would truncate the map's weights
+            raise TypeError(f"representations are {r.dtype}; expected a float tensor.")
+        latents: Tensor = map_(r, check_classes(classes, len(r)))
         return latents
 
     def score(self, r: Tensor, w: Tensor, classes: Tensor | None = None) -> Tensor:
@@ -130,22 +154,17 @@ class Link(nn.Module):
         return r2(w, self(r.to(torch.float64) if r.device.type != "mps" else r, classes))
 
     def leave_one_out(self, r: Tensor, w: Tensor, classes: Tensor | None = None) -> Tensor:
-        r"""Return the prediction for each fitted pair by the link of all others, exactly and without refitting (PRESS).
+        """Return the prediction for each fitted pair by the link of all others, exactly and without refitting (PRESS).
 
-        Args:
-            r: the pairs of the fit, (n, units), in any order.
-            w: (n, latent_dim).
-            classes: (n,), for a ``"per_class"`` link.
-
-        Returns:
-            (n, latent_dim), float64; λ and the Fourier features stay fixed.
+        The arguments are the pairs of the fit, in any order; λ and the Fourier features stay fixed. The result is
+        (n, latent_dim), float64.
 
         Raises:
             ValueError: other pairs than those of the fit, or a pair that alone determines a direction.
         """
-        self.solve()
-        r, w = check_sizes(*check_pairs(r, w), self.moments)
-        return self._require_map().leave_one_out(r, w, check_classes(classes, len(r)))
+        map_ = self._solve_map()
+        r, w = check_pairs(r, w, map_.moments)
+        return map_.leave_one_out(r, w, check_classes(classes, len(r)))
 
     def direction(
         self,
@@ -154,21 +173,14 @@ class Link(nn.Module):
         *,
         class_: int | None = None,
     ) -> Tensor:
-        r"""Return the change of w per unit change of r_u.
+        r"""Return the change of w per unit change of each of k units, (k, latent_dim), float64.
 
         .. math:: \text{marginal: } \frac{\mathrm{Cov}(w, r_u)}{\mathrm{Var}(r_u)}, \quad
             \text{within class: the same of } r - \bar r_c, w - \bar w_c, \quad \text{partial: } B_{\cdot u}
 
         The marginal direction is the change of w when r_u rises *and the other units change with it as they do over the
-        pairs*. The partial direction keeps the other units fixed, which few images can show.
-
-        Args:
-            units: one or several.
-            kind: one of the three.
-            class_: the class whose map to use, for ``"partial"`` of a ``"per_class"`` link.
-
-        Returns:
-            (k, latent_dim), float64.
+        pairs*. The partial direction keeps the other units fixed, which few images can show; of a ``"per_class"`` link,
+        ``class_`` selects the map.
 
         Raises:
             IndexError: a unit out of range.
@@ -185,8 +197,7 @@ class Link(nn.Module):
 
     def partial(self, units: Tensor, class_: int | None) -> Tensor:
         """Return columns of the map, (k, latent_dim), without checking the units as :meth:`direction` does."""
-        self.solve()
-        return self._require_map().partial(units, class_)
+        return self._solve_map().partial(units, class_)
 
     def bounds(
         self,
@@ -196,17 +207,10 @@ class Link(nn.Module):
         tail: float = 0.05,
         sds: float = 2.0,
     ) -> Tensor:
-        """Return the lowest and highest value of each unit over the pairs.
+        """Return the lowest and highest value of each of k units over the pairs, (k, 2), float64.
 
-        Args:
-            units: one or several.
-            kind: ``"minmax"``, exact; ``"quantile"``, from ``tail`` to 1 − ``tail`` of the reservoir; ``"sd"``, the
-                mean ± ``sds`` standard deviations, clipped to minmax.
-            tail: fraction cut off on each side.
-            sds: number of standard deviations.
-
-        Returns:
-            (k, 2), float64.
+        ``"minmax"`` is exact; ``"quantile"`` is from ``tail`` to 1 − ``tail`` of the reservoir; ``"sd"`` is the mean ±
+        ``sds`` standard deviations, clipped to minmax.
 
         Raises:
             IndexError: a unit out of range.
@@ -230,6 +234,49 @@ class Link(nn.Module):
         around = moments.r_mean[index, None] + moments.r_sd[index, None] * steps
         return around.clamp(ends[:, :1], ends[:, 1:])
 
+    def save(self, path: str | Path) -> Path:
+        """Write map, moments and manifest into one safetensors file (:func:`~xinc_captum.store.write_tensors`).
+
+        Raises:
+            StoreError: the file cannot be written.
+            ValueError: the link has no pairs.
+        """
+        report, map_ = self.solve(), self._require_map()
+        tensors = {f"map.{k}": v for k, v in map_.tensors().items()}
+        tensors |= {f"solved.{k}": v for k, v in map_.named_buffers() if k in ("weight", "bias", "class_ids")}
+        tensors |= {"reservoir.rows": self.reservoir.rows, "reservoir.keys": self.reservoir.keys}
+        tensors["seen"] = self.latent_hashes
+        if self.class_means is not None:
+            tensors |= {f"means.{k}": v for k, v in self.class_means.tensors().items()}
+        metadata = {
+            "settings": self.settings,
+            "ridges": self.ridges,
+            "report": report.to_dict(),
+            "manifest": self.manifest,
+        }
+        return store.write_tensors(path, tensors, kind=FILE_KIND, metadata=metadata)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a link that :meth:`save` wrote; it can be merged and take further pairs.
+
+        Raises:
+            FileNotFoundError: no such file.
+            StoreError: a pickle, a damaged file, a file of another kind or of a newer version.
+        """
+        tensors, metadata = store.read_tensors(path, kind=FILE_KIND, writer=WRITER)
+        with store.consistent(path, WRITER):
+            link, groups = cls(**metadata["settings"]), group_by_prefix(tensors)
+            link.map = KINDS[link.variant].from_tensors(groups["map"], link.ridge)
+            for name, value in groups.get("solved", {}).items():
+                setattr(link.map, name, value)
+            link.reservoir.rows, link.reservoir.keys = tensors["reservoir.rows"], tensors["reservoir.keys"]
+            link.latent_hashes = tensors["seen"]
+            link.class_means = ClassMeans.from_tensors(groups["means"]) if "means" in groups else None
+            link.ridges, link.manifest = dict(metadata["ridges"]), dict(metadata["manifest"])
+            link._report = RankReport(**metadata["report"])
+        return link
+
     @property
     def settings(self) -> dict[str, Any]:
         """The arguments that the link was constructed with."""
@@ -249,14 +296,12 @@ class Link(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The map B."""
-        self.solve()
-        return self._require_map().weight
+        return self._solve_map().weight
 
     @property
     def bias(self) -> Tensor:
         """The intercept b."""
-        self.solve()
-        return self._require_map().bias
+        return self._solve_map().bias
 
     @property
     def r_mean(self) -> Tensor:
@@ -283,12 +328,12 @@ class Link(nn.Module):
         moments = self.moments
         if self.class_means is None:
             raise ValueError("directions within classes need the classes of the pairs; give them to fit().")
-        between = self.class_means.between(moments)
-        variance = (moments.rr - between.rr).diagonal()[units]
+        between_rr, between_rw = self.class_means.between(moments)
+        variance = (moments.rr - between_rr).diagonal()[units]
         constant = (variance <= 1e-12 * moments.rr.diagonal()[units]).nonzero()[:, 0]
         if len(constant):
             raise ValueError(f"unit {int(units[constant[0]])} does not vary within any class; use kind='marginal'.")
-        return (moments.rw - between.rw)[units] / variance[:, None]
+        return (moments.rw - between_rw)[units] / variance[:, None]
 
     def _check_mergeable(self, other: Link) -> None:
         if (self.variant, self.ridge) != (other.variant, other.ridge):
@@ -301,28 +346,25 @@ class Link(nn.Module):
         if len({link.class_means is None for link in fitted}) > 1:
             raise ValueError("one link has classes and the other has none; give classes to both or to neither.")
 
-    def _require_map(self) -> Map:
+    def _solve_map(self) -> LinearMap:
+        """Return the map, solved."""
+        self.solve()
+        return self._require_map()
+
+    def _require_map(self) -> LinearMap:
         if self.map is None:
             raise ValueError("the link has no pairs yet; call fit(r, w) or load a fitted link.")
         return self.map
 
 
-def check_pairs(r: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-    """Return representations (n, units) and latents (n, latent_dim) unchanged if they match.
-
-    Raises:
-        TypeError: not float tensors.
-        ValueError: other shapes, or values that are not finite.
-    """
+def check_pairs(r: Tensor, w: Tensor, moments: Moments | None = None) -> tuple[Tensor, Tensor]:
+    """Return representations (n, units) and latents (n, latent_dim) if they are finite and of the moments' sizes."""
     for name, value, columns in (("representations", r, "units"), ("latents", w, "latent_dim")):
         if not isinstance(value, Tensor) or not value.is_floating_point():
             kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
             raise TypeError(f"{name} are {kind}; expected a float tensor.")
         if value.dim() != 2 or 0 in value.shape:
             raise ValueError(f"{name} have shape {tuple(value.shape)}; expected (n, {columns}), none of them 0.")
-    if len(r) != len(w):
-        raise ValueError(f"got {len(r)} representations and {len(w)} latents; expected one latent for each.")
-    for name, value in (("representations", r), ("latents", w)):
         wrong = (~value.isfinite()).nonzero()
         if len(wrong):
             row, column = wrong[0].tolist()
@@ -330,16 +372,9 @@ def check_pairs(r: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
                 f"{name} hold {len(wrong)} values that are not finite, the first at row {row}, column {column}. Leave "
                 "such pairs out, and check the model and the generator that produced them."
             )
-    return r, w
-
-
-def check_sizes(r: Tensor, w: Tensor, moments: Moments) -> tuple[Tensor, Tensor]:
-    """Return pairs unchanged if they have the link's sizes.
-
-    Raises:
-        ValueError: other sizes.
-    """
-    if (r.shape[1], w.shape[1]) != (moments.units, moments.latent_dim):
+    if len(r) != len(w):
+        raise ValueError(f"got {len(r)} representations and {len(w)} latents; expected one latent for each.")
+    if moments is not None and (r.shape[1], w.shape[1]) != (moments.units, moments.latent_dim):
         raise ValueError(
             f"got pairs of ({r.shape[1]} units, {w.shape[1]} latents); the link has ({moments.units} units, "
             f"{moments.latent_dim} latents)."
@@ -347,27 +382,8 @@ def check_sizes(r: Tensor, w: Tensor, moments: Moments) -> tuple[Tensor, Tensor]
     return r, w
 
 
-def check_representations(r: Tensor, units: int) -> Tensor:
-    """Return representations unchanged if they have the link's number of units.
-
-    Raises:
-        TypeError: not a float tensor; integers would truncate the map's weights.
-        ValueError: another shape.
-    """
-    if not isinstance(r, Tensor) or r.dim() != 2 or r.shape[1] != units:
-        shape = tuple(r.shape) if isinstance(r, Tensor) else type(r).__name__
-        raise ValueError(f"representations have shape {shape}; the link has {units} units, expected (n, {units}).")
-    if not r.is_floating_point():
-        raise TypeError(f"representations are {r.dtype}; expected a float tensor.")
-    return r
-
-
 def check_classes(classes: Tensor | int | Sequence[int] | None, n: int) -> Tensor | None:
-    """Return classes as (n,) integers; a single number is used for all samples.
-
-    Raises:
-        ValueError: another length or kind.
-    """
+    """Return classes as (n,) integers; a single number is used for all samples."""
     if classes is None:
         return None
     labels = torch.as_tensor(classes)
@@ -379,13 +395,7 @@ def check_classes(classes: Tensor | int | Sequence[int] | None, n: int) -> Tenso
 
 
 def check_units(units: int | Sequence[int] | Tensor, moments: Moments) -> Tensor:
-    """Return units as an index from the front; all are in range and alive.
-
-    Raises:
-        IndexError: a unit out of range.
-        TypeError: not integers.
-        ValueError: no unit, or a dead one.
-    """
+    """Return units as an index from the front; all are in range and alive."""
     index = torch.as_tensor(units)
     if not index.numel():
         raise ValueError("units is empty; give at least one.")

@@ -1,7 +1,7 @@
 """Class LinkedUnitVisualization."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Unpack
 
 import torch
@@ -20,11 +20,10 @@ from ...store import warn_of_other_models
 from ..base import as_called, captum_method, differentiable
 from .counterfactuals.counterfactual import Counterfactual, Method, find_counterfactuals
 from .counterfactuals.search import Search
-from .encoder import Encoder, Pool, Preprocess
 from .latent_link import LatentLink
 from .link import Direction
-from .loop import Images, Loop, RoundTrip, open_loop, protect_loop, settle_batch
-from .sweep import SweepOptions, SweepSettings, UnitSweep, Values, column, columns, sweep_units, units_per_batch
+from .loop import Encoder, Images, Loop, Pool, Preprocess, open_loop, protect_loop, settle_batch
+from .sweep import SweepOptions, SweepSettings, UnitSweep, Values, column, columns, sweep_units
 
 _SPAN = 0.02  # in standard deviations: step of the difference for generators without gradients
 
@@ -60,11 +59,7 @@ def change_map(loop: Loop, units: list[int], direction: Direction) -> Tensor:
 
 
 def resize_like(images: Tensor, inputs: Tensor) -> Tensor:
-    """Return images in the size and with the channels of the inputs.
-
-    A different number of channels is averaged and repeated; another size is resized with an antialiased bilinear
-    filter.
-    """
+    """Return images in the size of the inputs (antialiased bilinear); other channels are averaged and repeated."""
     if images.shape[1] != inputs.shape[1]:
         images = images.mean(1, keepdim=True).expand(-1, inputs.shape[1], -1, -1)
     if images.shape[-2:] != inputs.shape[-2:]:
@@ -76,8 +71,8 @@ def resize_like(images: Tensor, inputs: Tensor) -> Tensor:
 class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbation):  # type: ignore[misc]
     r"""Generate images in which one unit of a classifier has other values, through a link to a generator's latents.
 
-    All results show the *reconstruction* G(link(r)) of an input, not the input itself. Every generated image is encoded
-    by the classifier again, so the unit's set value and its measured value can be compared.
+    All results show the *reconstruction* G(link(r)) of an input, not the input itself. The classifier encodes every
+    generated image again, so the unit's set value and its measured value can be compared.
 
     .. math:: x(v) = G\bigl(\mathrm{link}(r) + (v - r_u)\, d_u\bigr)
 
@@ -90,21 +85,18 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         generator: latents to images (:class:`xinc_captum.generators.Generator`).
         link: a fitted :class:`LatentLink` from this layer to this generator.
         device_ids: devices of a DataParallel model when ``forward_func`` is not the DataParallel object itself.
-        output_fn: selects the class scores from a dict or tuple output.
-        preprocess: the classifier's own normalisation (and resizing) of images in [0, 1], a differentiable function;
-            None if ``forward_func`` includes it.
-        pool: how the layer's maps or tokens become one vector per image, as for the pairs of the link.
-        unit_axis: the axis of units of a layer with maps or tokens, as for the pairs of the link; None uses that of the
-            link's manifest, or determines it.
+        output_fn: as in :class:`Encoder`, like the next three, and as for the pairs of the link.
+        preprocess: see there; it may resize.
+        pool: see there.
+        unit_axis: see there; None uses that of the link's manifest, or determines it.
 
     Warns:
         UserWarning: classifier or generator have other weights than the link's manifest records.
 
     Raises:
-        ValueError: layer, link and generator do not match, a dead unit, a value or an image out of range, an invalid
-            target.
+        ValueError, IndexError: layer, link and generator do not match; a dead unit; a unit, value, image or target out
+            of range.
         LayerError: the layer is not in the model, is not the linked one, never runs, or runs twice.
-        IndexError: a unit out of range.
 
     Example:
         >>> from xinc_captum.generators import from_callable, normal_latents
@@ -116,8 +108,7 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         >>> units.sweep(torch.rand(2, 1, 2, 2), 5, [0.0, 0.1, 0.2]).images.shape
         torch.Size([2, 3, 1, 2, 2])
 
-    Source: Wehrheim et al., "Linking in Style: Understanding learned features in deep learning models"
-    (arXiv 2409.16865).
+    Source: Wehrheim et al., "Linking in Style" (arXiv 2409.16865).
     """
 
     def __init__(
@@ -137,10 +128,12 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         NeuronAttribution.__init__(self, forward_func, module, device_ids)
         GradientAttribution.__init__(self, forward_func)
         warn_of_other_models(link.manifest, forward_func, generator)
-        self._generator, self._link = generator, link
+        self._link = link
         self._encoder = Encoder(
             forward_func, module, preprocess=preprocess, pool=pool, output_fn=output_fn, unit_axis=unit_axis
         )
+        self._open = partial(open_loop, self._encoder, generator, link)
+        self._protect = partial(protect_loop, self._encoder, generator, link)
 
     @captum_method
     def attribute(
@@ -167,9 +160,8 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
             internal_batch_size: maximum number of samples in one forward pass.
             direction: "partial", the formula; "marginal" or "within_class": the directions of these sweeps.
 
-        Returns:
-            >= 0, resized to the inputs, and averaged over channels if the generator has another number of them. For a
-            generator that cannot be differentiated it is a central difference.
+        The maps are resized to the inputs, and averaged over channels if the generator has another number of them. For
+        a generator that cannot be differentiated they are central differences.
         """
         images, maps = check_images(inputs), []
         batch = Batch.of(images, additional_forward_args)
@@ -195,22 +187,16 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         internal_batch_size: int | None = None,
         **options: Unpack[SweepOptions],
     ) -> Images:
-        """Return the linked inputs with the unit at ``value``, in the inputs' shape, as ``captum.robust`` expects.
+        """Return the linked inputs with one unit at ``value``, in the inputs' shape, as ``captum.robust`` expects.
 
-        Args:
-            inputs: (N, C, H, W) in [0, 1].
-            neuron_selector: one unit, as for :meth:`attribute`.
-            value: of the unit, one number.
-            additional_forward_args: as for :meth:`attribute`.
-            attribute_to_neuron_input: as for :meth:`attribute`.
-            internal_batch_size: maximum number of images in one forward pass.
-            **options: mode, direction and latents, as for :meth:`sweep`.
+        The other arguments are those of :meth:`attribute`; ``options`` are mode, direction and latents as for
+        :meth:`sweep`.
         """
         settings = SweepSettings(values=[float(value)], **options)
         with self._open(inputs, additional_forward_args, attribute_to_neuron_input, internal_batch_size) as loop:
             unit = column(neuron_selector, loop.shape, self._link.alive)
             latents = settings.plan(loop, settings.anchor(loop), unit).latents[:, 0]
-            images = [loop.generate(latents[a:b]) for a, b in chunks(len(latents), loop.limit)]
+            images = [loop.generate(some) for some in latents.split(loop.limit)]
             return _match_container(inputs, resize_like(torch.cat(images), loop.inputs))
 
     def sweep(
@@ -223,18 +209,13 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         internal_batch_size: int | None = None,
         **options: Unpack[SweepOptions],
     ) -> UnitSweep:
-        """Return the linked inputs with the unit at each value, and what the classifier computes from every frame.
+        """Return the linked inputs with one unit at each value, and what the classifier computes from every frame.
 
-        Args:
-            inputs: (N, C, H, W) in [0, 1].
-            neuron_selector: one unit, as for :meth:`attribute`.
-            values: numbers (S,), or a span of the link: "quantile" (5 % to 95 %), "minmax" or "sd".
-            additional_forward_args: as for :meth:`attribute`.
-            attribute_to_neuron_input: as for :meth:`attribute`.
-            internal_batch_size: maximum number of images in one forward pass; None is 256.
-            **options: steps=5 over a span; mode="anchored" or "replace"; direction="marginal", "partial" or
-                "within_class"; latents= anchors (:class:`SweepSettings` explains each). The paper's sweep is
-                ``values="minmax", mode="replace", direction="partial"``.
+        ``values`` are numbers (S,), or a span of the link: "quantile" (5 % to 95 %), "minmax" or "sd". ``options`` are
+        steps=5 over a span, mode="anchored" or "replace", direction="marginal", "partial" or "within_class", and
+        latents= anchors (:class:`SweepSettings` explains each). The paper's sweep is ``values="minmax",
+        mode="replace", direction="partial"``. The other arguments are those of :meth:`attribute`; an
+        ``internal_batch_size`` of None is 256 images.
         """
         settings = SweepSettings(values=values, **options)
         with self._open(inputs, additional_forward_args, attribute_to_neuron_input, internal_batch_size) as loop:
@@ -253,18 +234,9 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         show_progress: bool = False,
         **options: Unpack[SweepOptions],
     ) -> Iterator[UnitSweep]:
-        """Yield one :meth:`sweep` per unit, computed in common batches; earlier results are not stored.
+        """Yield one :meth:`sweep` per unit (None: every live unit of the link), with the arguments of a sweep.
 
-        Args:
-            inputs: (N, C, H, W) in [0, 1].
-            neuron_selectors: several units; None uses every live unit of the link.
-            values: as for :meth:`sweep`, the same for all units.
-            additional_forward_args: as for :meth:`attribute`.
-            attribute_to_neuron_input: as for :meth:`attribute`.
-            internal_batch_size: maximum number of images in one forward pass, which may hold several units; None is
-                256.
-            show_progress: whether to show a progress bar over the units.
-            **options: as for :meth:`sweep`.
+        Forward passes may hold several units; earlier results are not stored. ``show_progress`` shows a progress bar.
         """
         settings = SweepSettings(values=values, **options)
         alive = self._link.alive
@@ -273,25 +245,18 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
             raise ValueError("neuron_selectors is empty; give at least one unit, or None for every live one.")
         with self._open(inputs, additional_forward_args, attribute_to_neuron_input, internal_batch_size) as loop:
             units = [column(selector, loop.shape, alive) for selector in selectors]
-            anchor, size = settings.anchor(loop), units_per_batch(loop, settings)
+            anchor = settings.anchor(loop)
+        frames = settings.steps if isinstance(values, str) else len(values)
+        size = max(1, loop.limit // max(1, len(loop.r) * frames))
         batches = [units[start:stop] for start, stop in chunks(len(units), size)]
-        return self._sweep_batches(loop, anchor, batches, settings, show_progress)
 
-    def _sweep_batches(
-        self, loop: Loop, anchor: RoundTrip, batches: list[list[int]], settings: SweepSettings, show_progress: bool
-    ) -> Iterator[UnitSweep]:
-        for units in progress(batches, "sweeps", show=show_progress):
-            with self._protect(loop.inputs.device):
-                results = sweep_units(loop, anchor, units, settings)
-            yield from results
+        def results() -> Iterator[UnitSweep]:  # arguments are checked by the call, not by the first unit
+            for batch in progress(batches, "sweeps", show=show_progress):
+                with self._protect(loop.inputs.device):
+                    sweeps = sweep_units(loop, anchor, batch, settings)
+                yield from sweeps
 
-    def _open(
-        self, inputs: Images, args: Any, at_input: bool | None, limit: int | None
-    ) -> AbstractContextManager[Loop]:
-        return open_loop(self._encoder, self._generator, self._link, inputs, args, at_input, limit)
-
-    def _protect(self, device: torch.device) -> AbstractContextManager[None]:
-        return protect_loop(self._encoder, self._generator, self._link, device)
+        return results()
 
     def counterfactual(
         self,
@@ -315,8 +280,8 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
                 classifier), "minimal" (the shortest shift for which a linear head predicts the target, with a proven
                 bound) or "linking_in_style" (the paper's update); or one of these with options, such as
                 :class:`xinc_captum.attributions.linking.counterfactuals.Ray` (top=10).
-            additional_forward_args: as for :meth:`attribute`.
-            attribute_to_neuron_input: as for :meth:`attribute`.
+            additional_forward_args: as for :meth:`attribute`, like the next.
+            attribute_to_neuron_input: see there.
             internal_batch_size: maximum number of images in one forward pass; None is 256.
             origin: the class to leave, or one per sample; None uses the prediction for each input (its second choice
                 if the prediction is the target).

@@ -1,29 +1,235 @@
-"""The round trip of one call: representation → link → generator → classifier."""
+"""Images to representations (Encoder), and the round trip of a call: representation → link → generator → classifier."""
 
+from __future__ import annotations
+
+import contextlib
 import copy
 import functools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ...batch import Batch, chunks, settle_arguments
+from ...batch import Batch, OutputFn, chunks, select_output, settle_arguments
 from ...generators.protocol import Generator, images_in_unit_range, modules_of
-from ...hooks import ForwardFunc, LayerError, exclusive, modules_behind
+from ...hooks import (
+    ForwardFunc,
+    LayerError,
+    capture,
+    check_preprocess,
+    exclusive,
+    find_layer,
+    layer_name,
+    modules_behind,
+    one_tensor,
+    protect,
+    unit_axis,
+)
 from ...images import check_images
 from ..base import as_called, attribution_context, differentiable
-from .encoder import Encoder, ForwardPass, check_image_size, is_same_layer, pool_units
 from .link import Link
 
+Pool = Literal["auto", "mean", "flatten", "cls"]
+Preprocess = Callable[[Tensor], Tensor]
 Images = Tensor | tuple[Tensor, ...]
-LIMIT = 256  # images in one forward pass, unless the caller says otherwise
+LIMIT = 256  # images in one forward pass, by default
+_BATCH_DEPENDENT = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
 
-@dataclass(frozen=True)
-class RoundTrip:
+def pool_units(activation: Tensor, pool: Pool = "auto", unit_axis: int | None = None) -> Tensor:
+    """Return one vector of units per sample, (n, units), from a layer's vectors, maps or tokens; differentiable.
+
+    ``pool`` is ``"mean"`` over positions or tokens, ``"flatten"``, ``"cls"`` (the first token), or ``"auto"``: vectors
+    (n, units) unchanged, maps (n, C, [D,] H, W) by mean, tokens (n, T, C) by the first. A ``unit_axis`` of None is the
+    last of three axes, and axis 1 otherwise.
+
+    Raises:
+        ValueError: an unknown ``pool``, ``"cls"`` without tokens, or no axis of units.
+
+    Example:
+        >>> [tuple(pool_units(torch.ones(2, 3, 4, 4), pool).shape) for pool in ("auto", "flatten")]
+        [(2, 3), (2, 48)]
+    """
+    if pool not in ("auto", "mean", "flatten", "cls"):
+        raise ValueError(f"pool is {pool!r}; expected 'auto', 'mean', 'flatten' or 'cls'.")
+    if activation.dim() < 2:
+        raise ValueError(f"the layer's activation has shape {tuple(activation.shape)}; expected (n, units, …).")
+    axis = (2 if activation.dim() == 3 else 1) if unit_axis is None else unit_axis % activation.dim()
+    tokens = activation.dim() == 3 and axis == 2
+    if pool == "cls" and not tokens:
+        raise ValueError(
+            f"pool='cls' uses the first token, but the layer has shape {tuple(activation.shape)}; expected "
+            "(n, tokens, C)."
+        )
+    if activation.dim() == 2 or pool == "flatten":
+        return activation.flatten(1)
+    if tokens:
+        return activation.mean(1) if pool == "mean" else activation[:, 0]
+    return activation.movedim(axis, 1).flatten(2).mean(2)
+
+
+class Encoded(NamedTuple):
+    """Representations of images, (n, units), and the model's output for them, (n, classes)."""
+
+    representations: Tensor
+    logits: Tensor
+
+
+class ForwardPass(NamedTuple):
+    """A layer's activation, (n, …), its axis of units (None where pooling needs none), and the scores, (n, …)."""
+
+    activation: Tensor
+    unit_axis: int | None
+    scores: Tensor
+
+
+class Encoder:
+    r"""Images to representations of a layer, with the classifier's state restored.
+
+    .. math:: r = \mathrm{pool}(h_l(\mathrm{preprocess}(x)))
+
+    Args:
+        forward_func: the model, or any function around it.
+        layer: a module or a dotted name.
+        attribute_to_neuron_input: whether the representation is the layer's *input* (the penultimate representation,
+            where ``layer`` is the last linear one) or its output.
+        device_ids: devices of a DataParallel model when ``forward_func`` is not the DataParallel object itself.
+        preprocess: the model's own normalisation, a differentiable function of images in [0, 1].
+        pool: how maps and tokens become one vector, see :func:`pool_units`.
+        output_fn: selects the scores from a dict or tuple output.
+        unit_axis: the axis of units of a layer with maps or tokens; None determines it from the layer's class, the
+            height and width of the images, and the modules in and around the layer.
+
+    Raises:
+        LayerError: the layer is not in the model; when called, it does not run once, does not return one tensor with an
+            entry per image, or the axis of its units cannot be determined.
+        ValueError: when called, images of another shape, or scores that are not (n, classes).
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5), torch.nn.Linear(5, 3))
+        >>> encoder = Encoder(model, "2")
+        >>> encoder(torch.rand(4, 3, 2, 2)).shape, encoder.encode(torch.rand(4, 3, 2, 2)).logits.shape
+        (torch.Size([4, 5]), torch.Size([4, 3]))
+    """
+
+    def __init__(
+        self,
+        forward_func: ForwardFunc,
+        layer: nn.Module | str,
+        *,
+        attribute_to_neuron_input: bool = True,
+        device_ids: list[int] | None = None,
+        preprocess: Preprocess | None = None,
+        pool: Pool = "auto",
+        output_fn: OutputFn | None = None,
+        unit_axis: int | None = None,
+    ) -> None:
+        check_preprocess(forward_func, preprocess)
+        self.forward_func, self.layer = forward_func, find_layer(forward_func, layer)
+        self.name = layer_name(forward_func, self.layer).strip("'")
+        self.attribute_to_neuron_input, self.device_ids = attribute_to_neuron_input, device_ids
+        self.preprocess, self.pool, self.output_fn, self.unit_axis = preprocess, pool, output_fn, unit_axis
+
+    def __call__(self, images: Tensor, *, batch_size: int = 64) -> Tensor:
+        """Return the representations of images, (n, units)."""
+        return self.encode(images, batch_size=batch_size).representations
+
+    def encode(self, images: Tensor, *, batch_size: int = 64) -> Encoded:
+        """Return representations and scores of images, (n, C, H, W) in [0, 1].
+
+        Differentiable if the images require gradients and gradients are enabled. All images then form one batch, and
+        the caller must protect the model (:func:`xinc_captum.untouched`) until the gradients are computed.
+        """
+        if images.dim() != 4 or not images.is_floating_point() or not len(images):
+            raise ValueError(
+                f"images are {images.dtype} of shape {tuple(images.shape)}; expected floats (n, C, H, W), n >= 1."
+            )
+        self._warn_if_training()
+        graph = torch.is_grad_enabled() and images.requires_grad
+        # Restoring buffers would spoil the graph that batch norms saved them for, so with gradients the caller protects
+        # the model around forward and backward pass.
+        protection = contextlib.nullcontext() if graph else protect(self.forward_func, self.layer)
+        with protection, torch.set_grad_enabled(graph):
+            size = len(images) if graph else batch_size
+            batches = [self._encode_batch(images[a:b], graph) for a, b in chunks(len(images), size)]
+        return Encoded(*(torch.cat(same) if len(same) > 1 else same[0] for same in zip(*batches, strict=True)))
+
+    def run(self, images: Tensor, *args: Any, call: ForwardFunc | None = None) -> ForwardPass:
+        """Run one forward pass on images (n, C, H, W) in [0, 1], with neither chunks nor protection.
+
+        ``call`` is called instead of ``forward_func``, which it wraps; ``args`` are its additional arguments.
+        """
+        inputs = images if self.preprocess is None else self.preprocess(images)
+        at_input = self.attribute_to_neuron_input
+        with capture(self.forward_func, self.layer, at_input=at_input) as captured:
+            output = (self.forward_func if call is None else call)(inputs, *args)
+        scores = select_output(output, Batch((inputs,), rows=len(inputs)), self.output_fn)
+        activation = one_tensor(captured[self.layer], lambda: repr(self.name), len(inputs), at_input=at_input)
+        axis = None
+        if activation.dim() > 2 and not (self.pool == "flatten" and self.unit_axis is None):
+            axis = unit_axis(
+                activation.shape,
+                self.layer,
+                self.forward_func,
+                entered=tuple(inputs.shape),
+                requested=self.unit_axis,
+                at_input=at_input,
+                loose=True,
+            )
+        return ForwardPass(activation, axis, scores)
+
+    def describe(self) -> dict[str, str | bool | int]:
+        """Return what a manifest records about the encoder."""
+        function = self.preprocess
+        text = "none" if function is None else getattr(function, "__qualname__", None) or repr(function)
+        axis = {} if self.unit_axis is None else {"unit_axis": self.unit_axis}
+        return {
+            "layer": self.name,
+            "attribute_to_neuron_input": self.attribute_to_neuron_input,
+            "pool": self.pool,
+            "preprocess": text,
+            **axis,
+        }
+
+    def check_pairs(self, manifest: Mapping[str, Any], units: int, encoded_units: int) -> None:
+        """Raise ValueError if pairs have another layer or side of it, or other units, than this encoder returns."""
+        layer, at_input = manifest.get("layer"), manifest.get("attribute_to_neuron_input")
+        other_layer = isinstance(layer, str) and not is_same_layer(layer, self.name)
+        other_side = at_input is not None and bool(at_input) is not self.attribute_to_neuron_input
+        if other_layer or other_side or encoded_units != units:
+            source = f", the {_side(at_input is not False)} of layer {layer!r}" if isinstance(layer, str) else ""
+            raise ValueError(
+                f"the encoder returns the {_side(self.attribute_to_neuron_input)} of layer {self.name!r}, "
+                f"{encoded_units} units; the pairs have {units}{source}. Give an encoder of the layer and side that "
+                "the pairs were made with."
+            )
+
+    def _encode_batch(self, images: Tensor, graph: bool) -> Encoded:
+        parameters = (p for root in modules_behind(self.forward_func) for p in root.parameters())
+        device = next((p.device for p in parameters), images.device)
+        result = self.run(images.to(device, copy=True))  # copied, because the model may write into its input
+        if result.scores.dim() != 2:
+            raise ValueError(
+                f"the model's output has shape {tuple(result.scores.shape)}; expected scores (n, classes). Select "
+                "them with output_fn=."
+            )
+        encoded = Encoded(pool_units(result.activation, self.pool, result.unit_axis), result.scores)
+        return encoded if graph else Encoded(*(t.detach() for t in encoded))
+
+    def _warn_if_training(self) -> None:
+        for root in modules_behind(self.forward_func):
+            if any(m.training and isinstance(m, _BATCH_DEPENDENT) for m in root.modules()):
+                warnings.warn(
+                    f"{type(root).__name__} is in training mode, so its output for an image depends on chance or on "
+                    "the other images of the batch; call model.eval() first if that is not intended.",
+                    stacklevel=3,
+                )
+
+
+class RoundTrip(NamedTuple):
     """Latents, their generated images, and the classifier's representations and scores of these; samples first."""
 
     latents: Tensor
@@ -32,20 +238,17 @@ class RoundTrip:
     scores: Tensor
 
     @classmethod
-    def cat(cls, trips: "Sequence[RoundTrip]") -> "RoundTrip":
+    def cat(cls, trips: Sequence[RoundTrip]) -> RoundTrip:
         """Concatenate along the samples."""
-        return trips[0] if len(trips) == 1 else cls(*(torch.cat([getattr(t, name) for t in trips]) for name in _FIELDS))
+        return trips[0] if len(trips) == 1 else cls(*(torch.cat(same) for same in zip(*trips, strict=True)))
 
-    def take(self, index: Tensor | slice) -> "RoundTrip":
+    def take(self, index: Tensor | slice) -> RoundTrip:
         """Return the samples of an index or a mask."""
-        return RoundTrip(*(getattr(self, name)[index] for name in _FIELDS))
+        return RoundTrip(*(tensor[index] for tensor in self))
 
-    def replace(self, index: Tensor, other: "RoundTrip") -> "RoundTrip":
+    def replace(self, index: Tensor, other: RoundTrip) -> RoundTrip:
         """Return a copy in which the samples ``index`` are those of ``other``."""
-        return RoundTrip(*(getattr(self, name).index_copy(0, index, getattr(other, name)) for name in _FIELDS))
-
-
-_FIELDS = ("latents", "images", "representations", "scores")
+        return RoundTrip(*(old.index_copy(0, index, new) for old, new in zip(self, other, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -54,13 +257,9 @@ class Loop:
 
     .. math:: r \mapsto w = \mathrm{link}(r) \mapsto x = G(w) \mapsto (r', f) = \mathrm{classifier}(x)
 
-    Samples are given by their position in the call, ``index`` (n,), which selects their arguments of the model and
-    their class.
+    ``index`` (n,) are positions of samples in the call, which select their arguments of the model and their class.
 
     Attributes:
-        link: a fitted link.
-        generator: latents to images.
-        encoder: images to representations and scores.
         call: the classifier as this call runs it (autocast, ordinary weights).
         batch: the inputs, (N, C, H, W), with the model's additional arguments.
         latent: a latent of the generator, for dtype and device.
@@ -68,7 +267,7 @@ class Loop:
         scores: scores of the inputs, (N, K).
         shape: of the layer's activation for one sample.
         classes: of the samples, (N,), if the link needs them.
-        limit: images in one forward pass.
+        limit: maximum number of images in one forward pass.
     """
 
     link: Link
@@ -108,10 +307,6 @@ class Loop:
     def classes_of(self, index: Tensor) -> Tensor | None:
         """Return the classes of samples, (n,), if the link needs them."""
         return None if self.classes is None else self.classes[index.to(self.classes.device)]
-
-    def with_classes(self, classes: Tensor) -> "Loop":
-        """Return a loop with other classes for the link; the same loop if the link needs none."""
-        return self if self.classes is None else replace(self, classes=classes)
 
     def generate(self, latents: Tensor) -> Tensor:
         """Return the images of latents, (n, latent_dim) → (n, C, H, W) in [0, 1]."""
@@ -155,15 +350,14 @@ def _pool(encoder: Encoder, result: ForwardPass, link: Link) -> Tensor:
     if r.shape[1] != len(link.r_sd):
         raise ValueError(
             f"layer {encoder.name!r} has {r.shape[1]} units (shape {tuple(result.activation.shape)} pooled by "
-            f"{encoder.pool!r}) at its {'input' if encoder.attribute_to_neuron_input else 'output'}, but the link has "
-            f"{len(link.r_sd)}. Give the layer, attribute_to_neuron_input= (True: its input, False: its output) and "
-            "pool= of the pairs that the link was fitted to, or fit it with manifest=pairs.manifest, which records all "
-            "three."
+            f"{encoder.pool!r}) at its {_side(encoder.attribute_to_neuron_input)}, but the link has {len(link.r_sd)}. "
+            "Give the layer, attribute_to_neuron_input= (True: its input, False: its output) and pool= of the pairs "
+            "that the link was fitted to, or fit it with manifest=pairs.manifest, which records all three."
         )
     return r
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_loop(
     encoder: Encoder,
     generator: Generator,
@@ -175,18 +369,7 @@ def open_loop(
 ) -> Iterator[Loop]:
     """Encode the inputs and yield the loop of a call; the state of all three is restored at the end.
 
-    Args:
-        encoder: pool "auto" and a unit axis of None are replaced by those of the link's manifest.
-        generator: latents to images.
-        link: a fitted link.
-        inputs: images in [0, 1].
-        args: additional arguments of the model.
-        at_input: whether the layer's input is linked; None takes the side from the link's manifest.
-        limit: images in one forward pass; None is 256.
-
-    Raises:
-        ValueError, TypeError: inputs that are not images in [0, 1], or encoder, generator and link do not match.
-        LayerError: the layer is not the linked one, never runs, or runs twice.
+    The encoder's pool "auto", unit axis None and ``at_input`` None are replaced by those of the link's manifest.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"internal_batch_size is {limit}; expected at least 1.")
@@ -235,7 +418,7 @@ def settle_batch(encoder: Encoder, call: ForwardFunc, batch: Batch) -> Batch:
     return settle_arguments(batch, run)
 
 
-@contextmanager
+@contextlib.contextmanager
 def protect_loop(encoder: Encoder, generator: Generator, link: nn.Module, device: torch.device) -> Iterator[None]:
     """Restore all three at the end; autocast is off, except in the classifier's own call."""
     modules = [*modules_of(generator), link]
@@ -260,7 +443,7 @@ def _encoder_of_link(encoder: Encoder, link: Link, at_input: bool | None) -> Enc
     linked_input = manifest.get("attribute_to_neuron_input")
     if None not in (at_input, linked_input) and bool(linked_input) is not at_input:
         raise LayerError(
-            f"the link was fitted to the {'input' if linked_input else 'output'} of layer {encoder.name!r}, but "
+            f"the link was fitted to the {_side(linked_input)} of layer {encoder.name!r}, but "
             f"attribute_to_neuron_input is {at_input}. Omit it, or give a link of the other side."
         )
     encoder = copy.copy(encoder)
@@ -281,3 +464,22 @@ def _sample_latent(generator: Generator, link: Link) -> Tensor:
             f"{tuple(latent.shape)}. Give the generator whose images the link was fitted to."
         )
     return latent
+
+
+def _side(at_input: object) -> str:
+    return "input" if at_input else "output"
+
+
+def is_same_layer(first: str, second: str) -> bool:
+    """Return whether two dotted names may be one layer: one ends with the other ("net.head", "head")."""
+    return f".{first}".endswith(f".{second}") or f".{second}".endswith(f".{first}")
+
+
+def check_image_size(images: Tensor, generated: Tensor, error: RuntimeError) -> None:
+    """Raise ValueError if images, (n, C, H, W), on which a model failed differ in shape from the generated ones."""
+    if images.shape[1:] != generated.shape[1:]:
+        raise ValueError(
+            f"the model fails on images of shape {tuple(images.shape[1:])} ({str(error).splitlines()[0]}); the link's "
+            f"generator generates {tuple(generated.shape[1:])}. Give images of that size and number of channels, or a "
+            "preprocess= that converts them."
+        ) from error

@@ -17,7 +17,7 @@ from ...hooks import ForwardFunc, protect
 from ...metrics.links import row_hashes
 from ...progress import progress
 from ...store import model_sha256
-from .encoder import Encoder, Pool, Preprocess
+from .loop import Encoder, Pool, Preprocess
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,17 +45,12 @@ class Pairs:
 
     def take(self, rows: Tensor) -> Pairs:
         """Return the pairs of an index or a mask."""
-        rows = rows.to(self.latents.device)
         fields = (self.representations, self.latents, self.classes, self.logits)
         r, w, c, logits = (t[rows.to(t.device)] for t in fields)
         return Pairs(r, w, c, logits, self.kept, self.manifest)
 
     def split(self, held_out: float = 0.2, *, seed: int = 0) -> tuple[Pairs, Pairs]:
-        """Return pairs to fit and held-out pairs, sampled class by class.
-
-        Args:
-            held_out: fraction of each class to hold out.
-            seed: random seed.
+        """Return pairs to fit and held-out pairs: a fraction of each class, sampled with ``seed``.
 
         Raises:
             ValueError: a fraction outside (0, 1), or so few pairs that one side is empty.
@@ -77,35 +72,22 @@ class Pairs:
 ANY = -1  # the class of a generator without classes
 
 
+@dataclass(eq=False)
 class PairSampler:
-    """The state of :func:`make_pairs`: pairs so far, and how many are missing.
+    """The state of :func:`make_pairs`: pairs so far, and how many of ``counts`` are missing of each class."""
 
-    Args:
-        encoder: images to representations and scores.
-        generator: latents to images.
-        counts: number of pairs of each class.
-        truncation: of the latents.
-        random: the random stream.
-        keep_class: whether to reject images whose prediction differs from the class they were generated for.
+    encoder: Encoder
+    generator: Generator
+    counts: dict[int, int]
+    truncation: float
+    random: torch.Generator
+    keep_class: bool
+    generated: int = 0
+    accepted: int = 0
 
-    Attributes:
-        missing: number of pairs missing of each class; complete classes are removed.
-        generated: number of images so far.
-    """
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        generator: Generator,
-        counts: dict[int, int],
-        truncation: float,
-        random: torch.Generator,
-        keep_class: bool,
-    ) -> None:
-        self.encoder, self.generator, self.truncation, self.random = encoder, generator, truncation, random
-        self.counts, self.missing = counts, {c: count for c, count in counts.items() if count}
-        self.checks_class = keep_class and ANY not in counts
-        self.generated = self.accepted = 0
+    def __post_init__(self) -> None:
+        self.missing = {c: count for c, count in self.counts.items() if count}  # complete classes are removed
+        self.checks_class = self.keep_class and ANY not in self.counts
         self._hashes: set[int] = set()
         self._chunks: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
@@ -192,12 +174,12 @@ def make_pairs(
     show_progress: bool = False,
     unit_axis: int | None = None,
 ) -> Pairs:
-    r"""Return ``n`` pairs of a generated image's representation and its latent.
+    r"""Return ``n`` pairs of a generated image's representation and its latent, in the order of acceptance.
 
     .. math:: r_i = h(G(w_i)), \qquad w_i \sim p(w \mid c_i), \quad \arg\max f(G(w_i)) = c_i
 
-    Every latent is new: one random stream is used for all retries, and no latent is used twice. (The released code
-    restarts the stream for each retry, which repeats images and may never end.)
+    Every latent is new: all retries use one random stream, and no latent is used twice. (The released code restarts the
+    stream for each retry, which repeats images and may never end.)
 
     Args:
         forward_func: the classifier.
@@ -207,8 +189,7 @@ def make_pairs(
         classes: the classes; None uses all of the generator. Generator and classifier must use the same numbers.
         truncation: as in ``generator.sample_latents``.
         rng: the random stream, or the seed of a new one.
-        keep_class: whether to reject images whose prediction differs from the class they were generated for; no effect
-            for a generator without classes.
+        keep_class: whether to reject images whose prediction differs from the class they were generated for.
         max_attempts: maximum number of generated images per pair.
         batch_size: number of images in one forward pass.
         attribute_to_neuron_input: as in :class:`Encoder`, like the next three.
@@ -218,12 +199,8 @@ def make_pairs(
         show_progress: whether to show a progress bar.
         unit_axis: as in :class:`Encoder`.
 
-    Returns:
-        a :class:`Pairs`, in the order of acceptance.
-
     Raises:
-        ValueError: invalid n, classes, latents or images; or too few pairs within ``max_attempts`` (the text says how
-            many of each class were made).
+        ValueError: invalid n, classes, latents or images; or too few pairs within ``max_attempts``.
 
     Example:
         >>> from xinc_captum.generators import EigenGenerator

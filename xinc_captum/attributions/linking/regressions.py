@@ -1,135 +1,50 @@
-"""The three kinds of map from representations to latents: linear, one per class, Fourier features."""
+"""The other kinds of map from representations to latents: one linear map per class, and Fourier features."""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from .moments import Moments, wide
-from .ridge import RankReport, Ridge, Solved, check_ridge, solve
+from .moments import LinearMap, Moments, RankReport, Ridge, Solved, group_by_prefix, solve, wide
 
 SAMPLE = 512  # samples from which the width of the kernel is estimated
 
 
-class LinearMap(nn.Module):
-    r"""One ridge regression.
+class PerClassMap(LinearMap):
+    """One ridge regression per class, w = B_c r + b_c, each with its own λ.
 
-    .. math:: \hat w = B r + b
-
-    Attributes:
-        weight: B, (latent_dim, units).
-        bias: b, (latent_dim,).
-        moments: of all pairs added.
-
-    Source: Wehrheim et al., "Linking in Style" (arXiv 2409.16865).
+    ``weight`` is (classes, latent_dim, units), ``bias`` is (classes, latent_dim), ``class_ids`` the class of each.
     """
 
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, r: Tensor, w: Tensor, ridge: Ridge) -> None:
-        super().__init__()
-        self.ridge = check_ridge(ridge)
-        self.moments = Moments(r.shape[1], w.shape[1], r.device)
-        self.solution: Solved | None = None
-        self.register_buffer("weight", torch.zeros_like(self.moments.rw.T))
-        self.register_buffer("bias", torch.zeros_like(self.moments.w_mean))
-
-    def add(self, r: Tensor, w: Tensor, classes: Tensor | None) -> None:
-        """Add a chunk of pairs."""
-        self.moments.add(r, w)
-
-    def merge(self, other: LinearMap) -> None:
-        """Add the pairs of another map."""
-        self.moments.merge(other.moments)
-
-    def solve(self) -> tuple[RankReport, dict[str, float]]:
-        """Set weight and bias; return how well the pairs determine them, and the λ used."""
-        self.solution = solve(self.moments, self.ridge)
-        self.weight, self.bias = self.solution.weight, self.solution.bias
-        return self.solution.path.report, {"all": self.solution.ridge}
-
-    def forward(self, r: Tensor, classes: Tensor | None = None) -> Tensor:
-        """Return the latents of representations, (n, units) → (n, latent_dim)."""
-        return nn.functional.linear(r, self.weight.to(r.dtype), self.bias.to(r.dtype))
-
-    def partial(self, units: Tensor, class_: int | None = None) -> Tensor:
-        """Return the change of w per unit change of one unit, all others fixed, (k, latent_dim)."""
-        return self.weight[:, units].T
-
-    def leave_one_out(self, r: Tensor, w: Tensor, classes: Tensor | None) -> Tensor:
-        """Return the prediction for each pair by the map of all others (PRESS)."""
-        return (self.solution or solve(self.moments, self.ridge)).leave_one_out(r, w)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors that a file stores."""
-        return self.moments.tensors()
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], ridge: Ridge) -> LinearMap:
-        """Return the map that :meth:`tensors` describes, not solved yet."""
-        moments = Moments.from_tensors(tensors)
-        new = cls(moments.r_mean[None], moments.w_mean[None], ridge)
-        new.moments = moments
-        return new
-
-
-class PerClassMap(nn.Module):
-    r"""One ridge regression per class, each with its own λ.
-
-    .. math:: \hat w = B_c r + b_c
-
-    Attributes:
-        weight: B_c, (classes, latent_dim, units).
-        bias: b_c, (classes, latent_dim).
-        class_ids: the class of each entry, (classes,).
-        moments: of all pairs added.
-        class_moments: class → moments of its pairs.
-    """
-
-    weight: Tensor
-    bias: Tensor
     class_ids: Tensor
 
     def __init__(self, r: Tensor, w: Tensor, ridge: Ridge) -> None:
-        super().__init__()
-        self.ridge = check_ridge(ridge)
-        self.moments = Moments(r.shape[1], w.shape[1], r.device)
+        super().__init__(r, w, ridge)
         self.class_moments: dict[int, Moments] = {}
         self.solutions: dict[int, Solved] = {}
-        for name in ("weight", "bias"):
-            self.register_buffer(name, torch.zeros(0, dtype=torch.float64, device=r.device))
         self.register_buffer("class_ids", torch.zeros(0, dtype=torch.long, device=r.device))
 
     def add(self, r: Tensor, w: Tensor, classes: Tensor | None) -> None:
-        """Add a chunk of pairs.
-
-        Raises:
-            ValueError: no classes.
-        """
+        """Add a chunk of pairs with classes."""
         classes = _require_classes(classes)
         self.moments.add(r, w)
         for c in classes.unique().tolist():
             rows = classes == c
             self._moments_of(int(c)).add(r[rows.to(r.device)], w[rows.to(w.device)])
 
-    def merge(self, other: PerClassMap) -> None:
+    def merge(self, other: Self) -> None:
         """Add the pairs of another map."""
-        self.moments.merge(other.moments)
+        super().merge(other)
         for c, moments in other.class_moments.items():
             self._moments_of(c).merge(moments)
 
     def solve(self) -> tuple[RankReport, dict[str, float]]:
-        """Set weights and biases; return the report of the class that is determined worst, and each λ.
-
-        Raises:
-            ValueError: a class with too few pairs, or whose units or latents do not vary.
-        """
+        """Set weights and biases; return the report of the class that is determined worst, and each λ."""
         self.solutions = {}
         for c, moments in sorted(self.class_moments.items()):
             try:
@@ -143,11 +58,7 @@ class PerClassMap(nn.Module):
         return worst.path.report, {str(c): s.ridge for c, s in self.solutions.items()}
 
     def forward(self, r: Tensor, classes: Tensor | None = None) -> Tensor:
-        """Return the latents of representations and their classes, (n, units) → (n, latent_dim).
-
-        Raises:
-            ValueError: no classes, or one that the pairs do not have.
-        """
+        """Return the latents of representations and their classes, (n, units) → (n, latent_dim)."""
         classes = _require_classes(classes).to(self.class_ids.device)
         latents = r.new_zeros(len(r), self.weight.shape[1])
         for c in classes.unique().tolist():
@@ -178,19 +89,16 @@ class PerClassMap(nn.Module):
         return each | {f"all.{k}": v for k, v in self.moments.tensors().items()}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], ridge: Ridge) -> PerClassMap:
+    def from_tensors(cls, tensors: Mapping[str, Tensor], ridge: Ridge) -> Self:
         """Return the map that :meth:`tensors` describes, not solved yet."""
-        groups = _group_by_prefix(tensors)
-        moments = Moments.from_tensors(groups.pop("all"))
-        new = cls(moments.r_mean[None], moments.w_mean[None], ridge)
-        new.moments = moments
+        groups = group_by_prefix(tensors)
+        new = super().from_tensors(groups.pop("all"), ridge)
         new.class_moments = {int(k.removeprefix("class")): Moments.from_tensors(v) for k, v in groups.items()}
         return new
 
     def _moments_of(self, c: int) -> Moments:
         if c not in self.class_moments:
-            m = self.moments
-            self.class_moments[c] = Moments(m.units, m.latent_dim, m.rr.device)
+            self.class_moments[c] = self.moments.blank()
         return self.class_moments[c]
 
     def _check_class(self, c: int) -> int:
@@ -202,7 +110,7 @@ class PerClassMap(nn.Module):
         return sorted(self.class_moments).index(self._check_class(c))
 
 
-class FourierMap(nn.Module):
+class FourierMap(LinearMap):
     r"""Kernel ridge regression with a Gaussian kernel, by random Fourier features.
 
     .. math:: \hat w = B \phi(r) + b, \qquad
@@ -213,28 +121,20 @@ class FourierMap(nn.Module):
     distance between its standardised samples. The first chunk fixes all of them, so it should be a fair sample. Streams
     that are merged later must start from the same features (:meth:`LatentLink.blank`).
 
-    Attributes:
-        weight: B, (latent_dim, D).
-        bias: b, (latent_dim,).
-        moments: of all pairs added.
-        feature_moments: of the pairs (φ(r), w).
-
     Source: Rahimi, Recht 2007, "Random features for large-scale kernel machines".
     """
 
-    weight: Tensor
-    bias: Tensor
     centre: Tensor
     frequencies: Tensor
     phases: Tensor
 
     def __init__(self, r: Tensor, w: Tensor, ridge: Ridge, *, features: int = 1024, seed: int = 0) -> None:
-        super().__init__()
         r = wide(r)
         if len(r) < 2:
             raise ValueError(
                 f"the first chunk has {len(r)} pair(s); Fourier features need at least 2, a fair sample of the pairs."
             )
+        super().__init__(r, w, ridge)
         generator = torch.Generator().manual_seed(seed)
         centre, spread = r.mean(0), r.std(0)
         inverse = torch.where((r == r[0]).all(0), 0.0, 1 / spread)  # the rounding of a constant is no spread
@@ -242,18 +142,11 @@ class FourierMap(nn.Module):
         width = float(nn.functional.pdist(rows).median()) or 1.0
         draws = torch.randn(features, r.shape[1], dtype=torch.float64, generator=generator).to(r.device)
         phases = torch.rand(features, dtype=torch.float64, generator=generator).to(r.device) * 2 * math.pi
-        self.ridge = check_ridge(ridge)
-        self.feature_moments = Moments(features, w.shape[1], r.device)
-        self.moments = Moments(r.shape[1], w.shape[1], r.device)
-        self.solution: Solved | None = None
-        for name, value in (
-            ("centre", centre),
-            ("frequencies", draws * inverse / width),
-            ("phases", phases),
-            ("weight", torch.zeros_like(self.feature_moments.rw.T)),
-            ("bias", torch.zeros_like(self.moments.w_mean)),
-        ):
-            self.register_buffer(name, value)
+        self.register_buffer("centre", centre)
+        self.register_buffer("frequencies", draws * inverse / width)
+        self.register_buffer("phases", phases)
+        self.feature_moments = Moments(features, w.shape[1], r.device)  # of the pairs (φ(r), w)
+        self.weight = torch.zeros_like(self.feature_moments.rw.T)
 
     def features(self, r: Tensor) -> Tensor:
         """Return φ(r), (n, units) → (n, features)."""
@@ -266,38 +159,25 @@ class FourierMap(nn.Module):
         self.moments.add(r, w)
         self.feature_moments.add(self.features(wide(r)), w)
 
-    def merge(self, other: FourierMap) -> None:
-        """Add the pairs of another map.
-
-        Raises:
-            ValueError: the other map has different features.
-        """
-        names = ("centre", "frequencies", "phases")
-        if not all(torch.equal(getattr(self, name).cpu(), getattr(other, name).cpu()) for name in names):
+    def merge(self, other: Self) -> None:
+        """Add the pairs of another map; raise ValueError if it has different features."""
+        if not all(torch.equal(getattr(self, name).cpu(), getattr(other, name).cpu()) for name in _FEATURES):
             raise ValueError(
                 "the links have different Fourier features, because the first chunk of each link fixes them; start "
                 "all of them from one link's blank()."
             )
-        self.moments.merge(other.moments)
+        super().merge(other)
         self.feature_moments.merge(other.feature_moments)
 
-    def blank(self) -> FourierMap:
+    def blank(self) -> Self:
         """Return a map with these features and no pairs."""
         new = copy.deepcopy(self)
-        m = self.moments
-        new.moments, new.solution = Moments(m.units, m.latent_dim, m.rr.device), None
-        new.feature_moments = Moments(len(self.phases), m.latent_dim, m.rr.device)
+        new.moments, new.feature_moments, new.solution = self.moments.blank(), self.feature_moments.blank(), None
         return new
-
-    def solve(self) -> tuple[RankReport, dict[str, float]]:
-        """Set weight and bias; return how well the pairs determine them (in features), and the λ used."""
-        self.solution = solve(self.feature_moments, self.ridge)
-        self.weight, self.bias = self.solution.weight, self.solution.bias
-        return self.solution.path.report, {"all": self.solution.ridge}
 
     def forward(self, r: Tensor, classes: Tensor | None = None) -> Tensor:
         """Return the latents of representations, (n, units) → (n, latent_dim)."""
-        return nn.functional.linear(self.features(r), self.weight.to(r.dtype), self.bias.to(r.dtype))
+        return super().forward(self.features(r))
 
     def partial(self, units: Tensor, class_: int | None = None) -> Tensor:
         """Raise ValueError: the map is not linear, so a unit has no single direction."""
@@ -308,33 +188,30 @@ class FourierMap(nn.Module):
 
     def leave_one_out(self, r: Tensor, w: Tensor, classes: Tensor | None) -> Tensor:
         """Return the prediction for each pair by the map of all others (PRESS); the features stay the same."""
-        return (self.solution or solve(self.feature_moments, self.ridge)).leave_one_out(self.features(wide(r)), w)
+        return super().leave_one_out(self.features(wide(r)), w, classes)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors that a file stores."""
-        features = {name: getattr(self, name) for name in ("centre", "frequencies", "phases")}
+        features = {name: getattr(self, name) for name in _FEATURES}
         pairs = {f"pairs.{k}": v for k, v in self.moments.tensors().items()}
         return features | pairs | {f"features.{k}": v for k, v in self.feature_moments.tensors().items()}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], ridge: Ridge) -> FourierMap:
+    def from_tensors(cls, tensors: Mapping[str, Tensor], ridge: Ridge) -> Self:
         """Return the map that :meth:`tensors` describes, not solved yet."""
-        groups = _group_by_prefix(tensors)
+        groups = group_by_prefix(tensors)
         moments = Moments.from_tensors(groups["pairs"])
         new = cls(moments.r_mean.expand(2, -1), moments.w_mean[None], ridge, features=len(tensors["phases"]))
         new.moments, new.feature_moments = moments, Moments.from_tensors(groups["features"])
-        new.centre, new.frequencies, new.phases = (tensors[k] for k in ("centre", "frequencies", "phases"))
+        for name in _FEATURES:
+            setattr(new, name, tensors[name])
         return new
 
+    def _regression_moments(self) -> Moments:
+        return self.feature_moments
 
-def _group_by_prefix(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Return {"a": {"b": …}} of {"a.b": …}; names without a dot are left out."""
-    groups: dict[str, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        group, _, rest = name.partition(".")
-        if rest:
-            groups.setdefault(group, {})[rest] = value
-    return groups
+
+_FEATURES = ("centre", "frequencies", "phases")
 
 
 def _require_classes(classes: Tensor | None) -> Tensor:
@@ -346,18 +223,11 @@ def _require_classes(classes: Tensor | None) -> Tensor:
 
 
 Variant = Literal["linear", "per_class", "fourier_features"]
-Map = LinearMap | PerClassMap | FourierMap
-KINDS: dict[str, type[LinearMap] | type[PerClassMap] | type[FourierMap]] = {
-    "linear": LinearMap,
-    "per_class": PerClassMap,
-    "fourier_features": FourierMap,
-}
+KINDS: dict[str, type[LinearMap]] = {"linear": LinearMap, "per_class": PerClassMap, "fourier_features": FourierMap}
 
 
-def new_map(variant: Variant, r: Tensor, w: Tensor, ridge: Ridge, *, features: int, seed: int) -> Map:
+def new_map(variant: Variant, r: Tensor, w: Tensor, ridge: Ridge, *, features: int, seed: int) -> LinearMap:
     """Return an empty map for pairs of this size; a Fourier map takes its features from them."""
-    if variant == "linear":
-        return LinearMap(r, w, ridge)
-    if variant == "per_class":
-        return PerClassMap(r, w, ridge)
-    return FourierMap(r, w, ridge, features=features, seed=seed)
+    if variant == "fourier_features":
+        return FourierMap(r, w, ridge, features=features, seed=seed)
+    return KINDS[variant](r, w, ridge)

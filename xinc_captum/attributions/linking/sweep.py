@@ -1,7 +1,7 @@
 """Sweeps of units: which columns and values, the latents, and the result UnitSweep."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
@@ -65,10 +65,10 @@ class UnitSweep:
 
     @property
     def trust(self) -> SweepTrust:
-        """Verdict (holds, weak or fails) and reason.
+        """Verdict (holds, weak or fails) and reason: that of :class:`Fidelity`.
 
-        It is the verdict of :class:`Fidelity`, but at most *weak* if linking alone changes the class of half of the
-        inputs or more, because the frames then no longer show the inputs.
+        It is at most *weak* if linking alone changes the class of half of the inputs or more, because the frames then
+        no longer show the inputs.
         """
         verdict, because = self.fidelity.verdict
         if self.agreement <= 0.5 and verdict != "fails":
@@ -77,10 +77,7 @@ class UnitSweep:
         return SweepTrust(verdict, because)
 
     def save(self, path: str | Path) -> Path:
-        """Write frames and numbers into a folder, atomically.
-
-        Args:
-            path: a folder that is new, empty, or an earlier result.
+        """Write frames and numbers, atomically, into a folder that is new, empty, or an earlier result.
 
         Raises:
             StoreError: the folder cannot be written, or has other content.
@@ -88,33 +85,28 @@ class UnitSweep:
         fidelity = self.fidelity
         note = {
             "unit": self.unit,
-            "trust": {"verdict": self.trust.verdict, "because": self.trust.because},
-            "fidelity": {
-                "rank": fidelity.rank, "alive": fidelity.alive, "rho": none_for_nan(fidelity.rho),
-                "gain": none_for_nan(fidelity.gain),
-                "flips": none_for_nan(fidelity.flips),
-            },
+            "trust": asdict(self.trust),
+            "fidelity": {"rank": fidelity.rank, "alive": fidelity.alive}
+            | {name: none_for_nan(getattr(fidelity, name)) for name in ("rho", "gain", "flips")},
             "agreement": self.agreement,
             "settings": self.settings,
-        }  # fmt: skip
-        tensors = {name: getattr(self, name) for name in _TENSORS} | {"ranks": fidelity.ranks, "moved": fidelity.moved}
-        with bundle(path, note) as folder:
-            write_tensors(folder / "sweep.safetensors", tensors, kind="sweep")
-            if self.images.shape[2] in (1, 3):
-                for row, frames in enumerate(self.images):
-                    strip(frames).save(folder / f"row{row}.png")
-        return Path(path)
+        }
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        tensors |= {"ranks": fidelity.ranks, "moved": fidelity.moved}
+        return save_frames(path, "sweep", note, tensors, self.images)
 
 
-_TENSORS = (
-    "values", "images", "representations", "latents", "scores", "base", "base_representations", "base_scores", "own",
-)  # fmt: skip
-
-
-def strip(frames: Tensor) -> Image.Image:
-    """Return frames (S, C, H, W) in [0, 1] side by side as one 8-bit image."""
-    row = torch.cat(list(frames.clamp(0, 1)), -1)
-    return Image.fromarray(np.round(to_hwc(row.expand(3, -1, -1)) * 255).astype(np.uint8))
+def save_frames(
+    path: str | Path, kind: str, note: dict[str, Any], tensors: dict[str, Tensor], rows: Iterable[Tensor]
+) -> Path:
+    """Write a folder of tensors and of one image per sample: its frames, (S, C, H, W) in [0, 1], side by side."""
+    with bundle(path, note) as folder:
+        write_tensors(folder / f"{kind}.safetensors", tensors, kind=kind)
+        for row, frames in enumerate(rows):
+            if frames.shape[1] in (1, 3):
+                strip = to_hwc(torch.cat(list(frames.clamp(0, 1)), -1).expand(3, -1, -1))
+                Image.fromarray(np.round(strip * 255).astype(np.uint8)).save(folder / f"row{row}.png")
+    return Path(path)
 
 
 def none_for_nan(number: float) -> float | None:
@@ -123,24 +115,10 @@ def none_for_nan(number: float) -> float | None:
 
 
 def columns(selector: Any, shape: tuple[int, ...], alive: Tensor) -> list[int]:
-    """Return the columns of the representation that a Captum selector names.
+    """Return the columns of the representation that a Captum selector names; all of them must be alive, (units,).
 
-    An int is a column. A tuple indexes the layer's dimensions after the samples if these were flattened, and the
-    columns otherwise.
-
-    Args:
-        selector: an int, or a tuple of ints and slices.
-        shape: of the layer's activation for one sample.
-        alive: which columns vary over the link's pairs, (units,).
-
-    Raises:
-        TypeError: another kind of selector.
-        IndexError: out of range, or a tuple of another length.
-        ValueError: a dead unit.
-
-    Example:
-        >>> columns((1, slice(0, 2)), (3, 4), torch.ones(12))
-        [4, 5]
+    An int is a column. A tuple of ints and slices indexes the layer's dimensions after the samples, ``shape``, if these
+    were flattened, and the columns otherwise.
     """
     selector, units = python_index(selector), len(alive)
     index = selector if isinstance(selector, tuple) else (selector,)
@@ -174,11 +152,7 @@ def columns(selector: Any, shape: tuple[int, ...], alive: Tensor) -> list[int]:
 
 
 def column(selector: Any, shape: tuple[int, ...], alive: Tensor) -> int:
-    """Return the column of a selector of a single unit, as :func:`columns`.
-
-    Raises:
-        ValueError: several units.
-    """
+    """Return the column of a selector of a single unit, as :func:`columns`."""
     selected = columns(selector, shape, alive)
     if len(selected) > 1:
         raise ValueError(
@@ -202,35 +176,22 @@ def unit_steps(
     direction: Direction = "marginal",
     classes: Tensor | None = None,
 ) -> Tensor:
-    r"""Return latents at which a unit should take each value, on a path from an anchor.
+    r"""Return latents at which a unit should take each value, on a path from an anchor: (n, S, latent_dim).
 
     .. math:: w_{ns} = a_n + (v_s - o_n)\, d_u, \qquad
         \text{partial: } w_{ns} = a_n + \mathrm{link}(r_n + (v_s - o_n) e_u) - \mathrm{link}(r_n)
 
-    Symbols: a the anchor, o the unit's value there, d_u the link's direction. The paper sets r_u := v and leaves the
-    other units unchanged: that is ``direction="partial"`` with a = link(r) and o = r_u. Images seldom follow it: they
-    have fewer degrees of freedom than there are units, and the unchanged units contradict the changed one. With the
-    marginal direction the other units change as they do in the generator's own images.
-
-    Args:
-        link: a fitted link.
-        r: representations, (n, units).
-        unit: u.
-        values: v, (S,).
-        anchor: a, latents, (n, latent_dim).
-        start: o, (n,).
-        direction: one of three, see :meth:`LatentLink.direction`.
-        classes: of the samples, (n,), if the link needs them.
-
-    Returns:
-        (n, S, latent_dim), in the anchor's dtype.
+    Symbols: r the representations (n, units), u the unit, v the values (S,), a the anchor's latents (n, latent_dim), o
+    = ``start`` the unit's value there (n,), d_u the link's direction (:meth:`LatentLink.direction`). A ``"per_class"``
+    link needs the classes (n,). The paper sets r_u := v and leaves the other units unchanged: that is
+    ``direction="partial"`` with a = link(r) and o = r_u. Images seldom follow it: they have fewer degrees of freedom
+    than there are units, and the unchanged units contradict the changed one.
 
     Example:
         >>> from xinc_captum import LatentLink
         >>> r = torch.rand(50, 3)
         >>> link = LatentLink(ridge=0.0).fit(r, r @ torch.rand(3, 2))
-        >>> w = link(r[:4])
-        >>> unit_steps(link, r[:4], 0, torch.tensor([0.0, 1.0]), anchor=w, start=r[:4, 0]).shape
+        >>> unit_steps(link, r[:4], 0, torch.tensor([0.0, 1.0]), anchor=link(r[:4]), start=r[:4, 0]).shape
         torch.Size([4, 2, 2])
 
     Source: Wehrheim et al., "Linking in Style" (arXiv 2409.16865), tuning of one unit.
@@ -247,13 +208,9 @@ def unit_steps(
 
 
 def unit_values(link: Link, unit: int, values: Values, steps: int = 5) -> Tensor:
-    """Return the values of a unit's sweep, (S,) float64: as given, or ``steps`` values over a span of the link.
+    """Return the values of a unit's sweep, (S,) float64: numbers as given, or ``steps`` values over a span of the link.
 
-    Args:
-        link: a fitted link.
-        unit: column of the representation.
-        values: numbers, or the span ``"quantile"``, ``"minmax"`` or ``"sd"`` (:meth:`LatentLink.bounds`).
-        steps: number of values over a span.
+    A span is ``"quantile"``, ``"minmax"`` or ``"sd"`` (:meth:`LatentLink.bounds`).
 
     Raises:
         ValueError: no values, values that are not finite, an unknown span, or fewer than two steps.
@@ -330,25 +287,14 @@ class SweepSettings:
 
     def plan(self, loop: Loop, anchor: RoundTrip, unit: int) -> "SweepPlan":
         """Return the values and latents of one unit's sweep."""
-        values = unit_values(loop.link, unit, self.values, self.steps)
-        start = loop.r[:, unit] if self.mode == "replace" else anchor.representations[:, unit].to(loop.r)
+        link, r, classes = loop.link, loop.r, loop.classes_of(loop.index)
+        values = unit_values(link, unit, self.values, self.steps)
+        start = r[:, unit] if self.mode == "replace" else anchor.representations[:, unit].to(r)
         with torch.no_grad():
             latents = unit_steps(
-                loop.link,
-                loop.r,
-                unit,
-                values,
-                anchor=anchor.latents,
-                start=start,
-                direction=self.direction,
-                classes=loop.classes_of(loop.index),
+                link, r, unit, values, anchor=anchor.latents, start=start, direction=self.direction, classes=classes
             )
         return SweepPlan(unit, values, start, latents)
-
-    def describe(self) -> dict[str, Any]:
-        """Return what a manifest records of the settings."""
-        span = self.values if isinstance(self.values, str) else "given"
-        return {"mode": self.mode, "direction": self.direction, "values": span, "anchors": self.latents is not None}
 
 
 class SweepPlan(NamedTuple):
@@ -365,28 +311,16 @@ def sweep_units(loop: Loop, anchor: RoundTrip, units: Sequence[int], settings: S
     plans = [settings.plan(loop, anchor, unit) for unit in units]
     latents = torch.cat([plan.latents.flatten(0, 1) for plan in plans])
     index = torch.cat([loop.index.repeat_interleave(len(plan.values)) for plan in plans])
-    frames = loop.run(latents, index)
-    sweeps, start = [], 0
-    for plan in plans:
-        stop = start + len(loop.r) * len(plan.values)
-        sweeps.append(_unit_sweep(loop, anchor, frames.take(slice(start, stop)), plan, settings))
-        start = stop
-    return sweeps
-
-
-def units_per_batch(loop: Loop, settings: SweepSettings) -> int:
-    """Return how many units fill a batch."""
-    frames = settings.steps if isinstance(settings.values, str) else len(settings.values)
-    return max(1, loop.limit // max(1, len(loop.r) * frames))
+    sizes = [len(loop.r) * len(plan.values) for plan in plans]
+    frames = map(RoundTrip, *(tensor.split(sizes) for tensor in loop.run(latents, index)))
+    return [_unit_sweep(loop, anchor, some, plan, settings) for plan, some in zip(plans, frames, strict=True)]
 
 
 def _unit_sweep(
     loop: Loop, anchor: RoundTrip, frames: RoundTrip, plan: SweepPlan, settings: SweepSettings
 ) -> UnitSweep:
     sizes = (len(loop.r), len(plan.values))
-    latents, images, representations, scores = (
-        t.unflatten(0, sizes) for t in (frames.latents, frames.images, frames.representations, frames.scores)
-    )
+    latents, images, representations, scores = (detach(tensor.unflatten(0, sizes)) for tensor in frames)
     scored = fidelity(
         representations,
         anchor.representations,
@@ -399,10 +333,10 @@ def _unit_sweep(
     )
     return UnitSweep(
         values=plan.values,
-        images=detach(images),
-        representations=detach(representations),
-        latents=detach(latents),
-        scores=detach(scores),
+        images=images,
+        representations=representations,
+        latents=latents,
+        scores=scores,
         fidelity=scored,
         unit=plan.unit,
         base=detach(anchor.images),
@@ -410,7 +344,12 @@ def _unit_sweep(
         base_scores=detach(anchor.scores),
         own=detach(plan.start),
         agreement=agreement(anchor.scores, loop.scores),
-        settings=settings.describe(),
+        settings={
+            "mode": settings.mode,
+            "direction": settings.direction,
+            "values": settings.values if isinstance(settings.values, str) else "given",
+            "anchors": settings.latents is not None,
+        },
     )
 
 

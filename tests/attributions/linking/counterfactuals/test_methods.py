@@ -15,17 +15,17 @@ from xinc_captum.attributions.linking.counterfactuals import (
     shift_losses,
     shortest_shift,
 )
-from xinc_captum.attributions.linking.counterfactuals.search import Task, reaches
+from xinc_captum.attributions.linking.counterfactuals.search import Task
 
 
 def test_the_flip_point_is_where_the_class_changes(plane, rows):
     task = plane(*rows)
     loop = task.loop
     result = Ray()(task)
-    assert result.reached.all() and reaches(result.trip.scores, task.target).all()
+    assert result.reached.all() and task.reaches(result.trip.scores).all()
     way = result.shift / result.flip[:, None]
     before = loop.run(loop.latents(loop.r + 0.98 * result.flip[:, None] * way, loop.index), loop.index)
-    assert not reaches(before.scores, task.target).any(), "a little less does not do"
+    assert not task.reaches(before.scores).any(), "a little less does not do"
     assert result.steps.max() <= len(Ray().grid) + Ray().halvings, "nobody was looked at more closely"
 
 
@@ -112,10 +112,10 @@ def test_latent_walk_bisects_back_to_the_flip_point(plane, rows):
     task = plane(*rows)
     loop = task.loop
     result = LatentWalk()(task)
-    assert result.reached.all() and reaches(result.trip.scores, task.target).all()
+    assert result.reached.all() and task.reaches(result.trip.scores).all()
     start = task.loop.linked.latents
     back = loop.run(start + 0.97 * (result.trip.latents - start), loop.index)
-    assert not reaches(back.scores, task.target).any(), "a little less does not do"
+    assert not task.reaches(back.scores).any(), "a little less does not do"
     torch.testing.assert_close(result.shift, result.trip.representations - task.loop.linked.representations)
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from xinc_captum.attributions.linking.counterfactuals import LinearHead, LinkingInStyle, MinimalShift
-from xinc_captum.attributions.linking.counterfactuals.search import lead, probability, reaches
+from xinc_captum.attributions.linking.counterfactuals.search import Task, lead, probability
 
 
 @pytest.mark.parametrize(("search", "name"), [(LinkingInStyle(), "linking_in_style"), (MinimalShift(), "minimal")])
@@ -24,12 +24,16 @@ def test_the_papers_update_stops_at_its_number_of_steps(plane, rows):
     task = plane(*rows)
     result = LinkingInStyle(steps=40)(task)
     assert (result.steps <= 40).all() and (result.steps[~result.reached] == 40).all()
-    assert reaches(result.trip.scores, task.target)[result.reached].all() and result.reached.any()
+    assert task.reaches(result.trip.scores)[result.reached].all() and result.reached.any()
     alone = LinkingInStyle(steps=40)(task)
     assert (alone.shift == result.shift).all(), "seeded"
 
 
 SCORES = torch.tensor([[1.0, 3.0, 2.0], [5.0, 0.0, 0.0]])
+
+
+def reaches(scores, target, confidence=0.0, kind="softmax"):
+    return Task(None, None, target, None, None, None, confidence, kind).reaches(scores)
 
 
 def test_by_hand():

@@ -1,4 +1,4 @@
-"""quantify: bases, steps and changes, by hand and against a loop."""
+"""quantify: bases, steps and changes, by hand and against a loop. screen: against quantify."""
 
 import pytest
 import torch
@@ -6,10 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xinc_captum.attributions.linking import LatentLink
-from xinc_captum.attributions.linking.unit_tables import quantify, shuffled_directions
+from xinc_captum.attributions.linking.unit_tables import quantify, screen, shuffled_directions
 from xinc_captum.attributions.linking.unit_tables.quantify import Bases, Steps, resolve_units
-from xinc_captum.generators import EigenGenerator, ImageParts, from_callable, images_in_unit_range, normal_latents
-from xinc_captum.metrics import MEASURES, Measure
+from xinc_captum.generators import (
+    EigenGenerator,
+    FeatureParts,
+    ImageParts,
+    ProjectionHead,
+    from_callable,
+    images_in_unit_range,
+    normal_latents,
+)
+from xinc_captum.metrics import MEASURES, Measure, spearman
 from xinc_captum.metrics.parts import Movement
 
 NAMES = ["luminance", "rgb"]
@@ -154,7 +162,7 @@ def drawn(latents=LATENTS, classes=None, parts=ROWS, measures=("luminance",), le
 
 def test_values_and_means_by_hand():
     bases = drawn(classes=torch.tensor([9, 4, 9]))
-    assert (bases.rows, bases.labels, bases.columns) == (3, (4, 9), ("luminance",))
+    assert (len(bases.latents), bases.labels, bases.columns) == (3, (4, 9), ("luminance",))
     assert bases.groups.tolist() == [1, 0, 1]
     assert bases.values[0][..., 0].tolist() == [[0.125, 0.75], [0.75, 0.0], [0.25, 0.25]]
     assert bases.present.all()
@@ -313,3 +321,91 @@ def test_steps_errors(planted):
         Steps(planted.link, units, 3, "minmax", "marginal")
     with pytest.raises(ValueError, match=r"null has shape \(30,\)"):
         Steps(planted.link, units, 3, 0.5, "marginal", null=torch.zeros(30))
+
+
+SMOOTH = ["area", "luminance", "rgb", "centroid", "ellipse", "smooth_entropy"]
+
+
+def test_small_steps_are_what_the_sweep_measures(planted):
+    """Every column, relative areas and turned axes too."""
+    generator = from_callable(lambda w: planted.generator.synthesize(w), normal_latents(30))
+    bases = planted.latents[:3].double()
+    settings = {"parts": planted.soft, "measures": [m for m in SMOOTH if m != "smooth_entropy"], "reach": 1e-4}
+    slow = quantify(generator, planted.link, bases, range(25, 35), **settings)
+    fast = screen(generator, planted.link, bases, range(25, 35), **settings)
+    assert fast.measures == slow.measures and fast.change.shape == slow.change.shape
+    scale = slow.change.abs().amax(0, keepdim=True)
+    assert ((fast.change - slow.change).abs() / scale).max() < 1e-3
+    torch.testing.assert_close(fast.base_value, slow.base_value)
+    assert torch.equal(fast.bases, slow.bases)
+
+
+def test_units_rank_as_in_the_sweep_at_half_a_deviation(planted):
+    settings = {"parts": planted.soft, "measures": SMOOTH}
+    slow = quantify(planted.generator, planted.link, planted.latents[:4], **settings)
+    fast = screen(planted.generator, planted.link, planted.latents[:4], **settings)
+    for part in slow.parts:
+        for measure in slow.measures:
+            columns = [t.column(part, measure).abs()[None] for t in (fast, slow)]
+            assert spearman(*columns).values.item() > 0.9, (part, measure)
+    assert set(fast.strongest("left", "luminance", 10).tolist()) <= set(
+        slow.strongest("left", "luminance", 35).tolist()
+    )
+
+
+def test_one_forward_pass_for_all_units(planted):
+    drawn = []
+
+    def counted(latents):
+        drawn.append(len(latents))
+        return planted.generator.synthesize(latents)
+
+    table = screen(from_callable(counted, normal_latents(30)), planted.link, planted.latents[:6], parts=planted.soft)
+    assert drawn == [6] and len(table.units) == 200
+
+
+def test_screening_with_classes_and_a_null(planted):
+    null = planted.link.direction([9, 8, 7])
+    table = screen(
+        planted.generator,
+        planted.link,
+        planted.latents[:6],
+        [7, 8, 9],
+        classes=planted.classes[:6],
+        measures=["luminance"],
+        null=null,
+    )
+    assert table.null.shape == (3, 2, 1, 1) and table.classes == (0, 1)
+    torch.testing.assert_close(table.null[1], table.change[1])
+
+
+def test_through_a_head_on_features():
+    net = torch.nn.Sequential(
+        torch.nn.Unflatten(1, (2, 3, 3)), torch.nn.ConvTranspose2d(2, 3, 2, 2), torch.nn.Sigmoid()
+    )
+    generator = from_callable(net, normal_latents(18))
+    from xinc_captum.attributions.linking import LatentLink
+
+    latents = torch.randn(60, 18, generator=torch.Generator().manual_seed(0))
+    link = LatentLink().fit(latents, latents)
+    parts = FeatureParts(ProjectionHead([2, 3], 2), ["back", "front"], ["0", "1"])
+    settings = {"parts": parts, "measures": ["area", "luminance"], "reach": 0.01}
+    slow, fast = (f(generator, link, latents[:4], **settings) for f in (quantify, screen))
+    assert (fast.change - slow.change).abs().max() < 0.02 * slow.change.abs().max()
+    assert all(p.grad is None for p in (*net.parameters(), *parts.head.parameters()))
+
+
+def test_measures_without_gradient_raise(planted):
+    ask = (planted.generator, planted.link, planted.latents[:2])
+    with pytest.raises(ValueError, match="entropy cannot be screened, because it has no gradient"):
+        screen(*ask, measures=["entropy"])
+    with pytest.raises(ValueError, match="down, right, speed cannot be screened"):
+        screen(*ask, measures=["motion"])
+    with pytest.raises(ValueError, match="area of part 0 has no gradient .* Give soft masks"):
+        screen(*ask, parts=planted.parts, measures=["area"])
+    stuck = from_callable(planted.generator.synthesize, normal_latents(30), differentiable=False)
+    with pytest.raises(ValueError, match="the generator is not differentiable"):
+        screen(stuck, *ask[1:])
+    cut = from_callable(lambda w: planted.generator.synthesize(w.detach()), normal_latents(30))
+    with pytest.raises(ValueError, match="luminance of part 0 has no gradient"):
+        screen(cut, *ask[1:], parts=ImageParts(planted.masks, ["a", "b", "c"]), measures=["luminance"])

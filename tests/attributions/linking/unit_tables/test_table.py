@@ -8,7 +8,7 @@ import torch
 
 from xinc_captum.attributions.linking import LatentLink
 from xinc_captum.attributions.linking.unit_tables import UnitTable, quantify, screen, shuffled_directions
-from xinc_captum.attributions.linking.unit_tables.table import Discoveries, discover
+from xinc_captum.attributions.linking.unit_tables.table import Discoveries
 
 NAN = float("nan")
 
@@ -123,33 +123,109 @@ def test_where_does_not_return_shuffled_units(planted):
     assert sum(any_found) / 20 <= 0.4, "where nothing is true, a rate of .2 is the chance of any discovery"
 
 
+def two_parts(change, null):
+    change, null = change[:, None, :, None], null[:, None, :, None]
+    blank = torch.zeros_like(change)
+    return UnitTable(
+        torch.arange(len(change)), (None,), ("one", "other"), ("m",), change, blank, blank.int(), blank[0], null
+    )
+
+
 def test_by_hand():
     null = torch.tensor([[1.0, 0.1], [-1.0, 0.1], [1.0, -0.1], [-1.0, -0.1]])
-    change = torch.tensor([[3.0, 0.0], [-2.0, 0.01], [3.0, 0.9], [0.5, 0.0]])
-    settings = {"part": 0, "leak": 0.5, "fdr": 0.5}
-    result = discover(torch.arange(4), change, null, other_parts=[1], sign="either", **settings)
+    table = two_parts(torch.tensor([[3.0, 0.0], [-2.0, 0.01], [3.0, 0.9], [0.5, 0.0]]), null)
+    result = table.where("one", "m", only=True, fdr=0.5)
     assert result.units.tolist() == [0, 1, 3], "no unit of the null leaves the other part alone; unit 2 neither"
     assert result.strength.tolist() == [3, 2, 0.5]
     assert result.p.tolist() == [0.2] * 3 and result.q.tolist() == pytest.approx([4 * 0.2 / 3] * 3)
-    assert discover(torch.arange(4), change, null, other_parts=[], sign="either", **settings).units.tolist() == [
-        0,
-        2,
-        1,
-    ]
-    assert discover(torch.arange(4), change, null, other_parts=[], sign="up", **settings).units.tolist() == [0, 2]
-    wide = {**settings, "fdr": 1.0}
-    assert discover(torch.arange(4), change, null, other_parts=[], sign="down", **wide).units.tolist() == [1]
+    assert table.where("one", "m", fdr=0.5).units.tolist() == [0, 2, 1]
+    assert table.where("one", "m", sign="up", fdr=0.5).units.tolist() == [0, 2]
+    assert table.where("one", "m", sign="down", fdr=1.0).units.tolist() == [1]
 
 
 def test_invalid_arguments_raise():
-    one = torch.ones(2, 1)
+    one = torch.ones(2, 2)
     with pytest.raises(ValueError, match="sign is 'left', leak 0.5 and fdr 0.05"):
-        discover(torch.arange(2), one, one, 0, [], leak=0.5, sign="left", fdr=0.05)
+        two_parts(one, one).where("one", "m", sign="left")
     with pytest.raises(ValueError, match="the null does not change this measure"):
-        discover(torch.arange(2), one, one * 0, 0, [], leak=0.5, sign="up", fdr=0.05)
+        two_parts(one, one * 0).where("one", "m", sign="up")
 
 
 def test_repr_of_discoveries():
     of = lambda n: Discoveries(torch.arange(n) + 3, *(torch.zeros(n) for _ in range(4)), asked=99)
     assert [repr(of(n)) for n in (0, 2)] == ["Discoveries(none of 99 units)", "Discoveries(2 of 99 units: 3, 4)"]
     assert repr(of(40)) == "Discoveries(40 of 99 units: 3, 4, 5, 6, 7, 8, 9, 10, …)"
+
+
+def pairs(n=300):
+    g = torch.Generator().manual_seed(0)
+    classes = torch.randint(0, 3, (n,), generator=g)
+    w = torch.randn(n, 4, generator=g).double() + 5 * classes[:, None]
+    r = w @ torch.randn(4, 6, generator=g).double()
+    return r, w, classes
+
+
+def test_each_direction_is_that_of_a_link_fitted_to_permuted_pairs():
+    """Few pairs, so that the exchange can be found again among all."""
+    from itertools import permutations
+
+    r, w, _ = pairs(5)
+    (result,) = shuffled_directions(r, w, [2], generator=torch.Generator().manual_seed(3))
+    candidates = [LatentLink(ridge=1.0).fit(r, w[list(order)]).direction([2])[0] for order in permutations(range(5))]
+    assert min((c - result).norm() for c in candidates) < 1e-9
+
+
+def test_directions_within_classes_exclude_differences_of_classes():
+    r, w, classes = pairs()
+    g = torch.Generator().manual_seed(1)
+    within = shuffled_directions(r, w, range(6), classes=classes, repeats=200, generator=g)
+    assert within.shape == (1200, 4)
+    residual_w = w - torch.stack([w[classes == c].mean(0) for c in range(3)])[classes]
+    residual_r = r - torch.stack([r[classes == c].mean(0) for c in range(3)])[classes]
+    square = residual_r.square().sum(0)
+    for u in range(6):
+        own = within.view(200, 6, 4)[:, u]
+        expected = (
+            sum(
+                residual_r[classes == c, u].square().sum()
+                * residual_w[classes == c].square().sum(0)
+                / (int((classes == c).sum()) - 1)
+                for c in range(3)
+            )
+            / square[u] ** 2
+        )
+        assert own.mean(0).abs().max() < 4 * (expected / 200).sqrt().max()
+        torch.testing.assert_close(own.var(0), expected, rtol=0.45, atol=0)
+
+
+def test_correlated_units_get_independent_directions():
+    r, w, _ = pairs()
+    twins = r[:, :1].expand(-1, 40)
+    result = shuffled_directions(twins, w, range(40), generator=torch.Generator().manual_seed(2))
+    others = torch.corrcoef(result[:, :2].T)
+    assert others.shape == (2, 2) and torch.linalg.matrix_rank(result) == 4
+    assert len(result.unique(dim=0)) == 40
+
+
+def test_pairs_that_do_not_match_raise():
+    r, w, classes = pairs(20)
+    g = torch.Generator()
+    with pytest.raises(ValueError, match="with 0 repeats"):
+        shuffled_directions(r, w, [0], repeats=0, generator=g)
+    with pytest.raises(ValueError, match=r"expected \(n, units\) and \(n, latent_dim\) of the same pairs"):
+        shuffled_directions(r[:3], w, [0], generator=g)
+    with pytest.raises(ValueError, match=r"classes have shape \(3,\) for 20 pairs"):
+        shuffled_directions(r, w, [0], classes=classes[:3], generator=g)
+    with pytest.raises(ValueError, match="unit 1 does not vary"):
+        shuffled_directions(r * torch.tensor([1.0, 0, 1, 1, 1, 1]), w, [0, 1], generator=g)
+
+
+def test_constant_units_raise():
+    r, w, classes = pairs()
+    for value in (0.1, -7.7, 1e6 / 3):
+        r[:, 2] = value
+        for labels in (None, classes):
+            with pytest.raises(ValueError, match="unit 2 does not vary within classes; leave it out"):
+                shuffled_directions(r, w, [1, 2], classes=labels, generator=torch.Generator())
+    r[:, 2] = 1e-9 * r[:, 1] + 1  # small beside its mean, but no rounding
+    shuffled_directions(r, w, [2], generator=torch.Generator())

@@ -1,6 +1,7 @@
 """Class Counterfactual, and the search for counterfactuals of one call."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,9 +10,8 @@ from torch import Tensor, nn
 
 from ....hooks import modules_behind
 from ....metrics import Probability, probability_kind
-from ....store import bundle, write_tensors
 from ..loop import Loop
-from ..sweep import SweepTrust, detach, strip
+from ..sweep import SweepTrust, agreement, detach, save_frames
 from .methods import LatentWalk, LinkingInStyle, MinimalShift, Ray
 from .search import LinearHead, Search, SearchResult, Task, probability
 
@@ -107,12 +107,9 @@ class Counterfactual:
         return SweepTrust("weak" if self.success < 0.9 else "holds", count)
 
     def save(self, path: str | Path) -> Path:
-        """Write images and numbers into a folder, atomically.
+        """Write images and numbers, atomically, into a folder that is new, empty, or an earlier result.
 
         There is one image per sample: input, linked image and counterfactual side by side if their sizes are equal.
-
-        Args:
-            path: a folder that is new, empty, or an earlier result.
 
         Raises:
             StoreError: the folder cannot be written, or has other content.
@@ -121,18 +118,13 @@ class Counterfactual:
             "method": self.method,
             "success": None if bool(self.already.all()) else self.success,
             "agreement": self.agreement,
-            "trust": {"verdict": self.trust.verdict, "because": self.trust.because},
+            "trust": asdict(self.trust),
         }
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        with bundle(path, note) as folder:
-            write_tensors(folder / "counterfactual.safetensors", tensors, kind="counterfactual")
-            if self.images.shape[1] in (1, 3):
-                for row in range(len(self.images)):
-                    frames = [self.linked[row], self.images[row]]
-                    if self.inputs.shape == self.images.shape:
-                        frames.insert(0, self.inputs[row].to(self.images))
-                    strip(torch.stack(frames)).save(folder / f"row{row}.png")
-        return Path(path)
+        frames = [self.linked, self.images]
+        if self.inputs.shape == self.images.shape:
+            frames.insert(0, self.inputs.to(self.images))
+        return save_frames(path, "counterfactual", note, tensors, torch.stack(frames, 1))
 
 
 def sparsity(shift: Tensor, sd: Tensor) -> Tensor:
@@ -140,16 +132,7 @@ def sparsity(shift: Tensor, sd: Tensor) -> Tensor:
 
     .. math:: \Bigl(\sum_u z_u^2\Bigr)^2 \Big/ \sum_u z_u^4, \qquad z_u = s_u / \sigma_u
 
-    Args:
-        shift: s, (n, units).
-        sd: σ, (units,); units with σ = 0 are left out.
-
-    Returns:
-        (n,), 1 to the number of units; 0 for a shift of 0.
-
-    Example:
-        >>> sparsity(torch.tensor([[3.0, 0.0], [1.0, 1.0]]), torch.ones(2))
-        tensor([1., 2.])
+    The result, (n,), is 1 to the number of units, and 0 for a shift of 0; units with σ = 0 do not count.
     """
     scale = sd.to(shift)
     square = torch.where(scale > 0, shift / scale.where(scale > 0, 1), 0).square()
@@ -158,7 +141,7 @@ def sparsity(shift: Tensor, sd: Tensor) -> Tensor:
 
 
 Method = Literal["ray", "linking_in_style", "latent", "minimal"]
-METHODS: dict[str, type[Search]] = {
+METHODS: dict[str, Callable[[], Search]] = {
     "ray": Ray,
     "linking_in_style": LinkingInStyle,
     "latent": LatentWalk,
@@ -198,7 +181,7 @@ def find_counterfactuals(
         raise ValueError("probability is 'none'; a counterfactual needs class scores: 'softmax', or another kind.")
     targets = _one_per_sample(target, "target", loop)
     origins = _origins(origin, targets, loop)
-    loop = loop.with_classes(origins)
+    loop = loop if loop.classes is None else replace(loop, classes=origins)
     slope, gap = loop.score_gradient(origins, targets)
     task = Task(loop, origins, targets, slope, gap, linear_head(loop), confidence, kind)
     return _counterfactual(task, search(task), search)
@@ -207,12 +190,13 @@ def find_counterfactuals(
 def _one_per_sample(labels: Any, name: str, loop: Loop) -> Tensor:
     """Return one class per sample, (N,)."""
     classes = loop.scores.shape[1]
+    problem = f"{name} is {labels!r}; expected a class, an integer, or one per sample."
     try:
         rows = torch.as_tensor(labels, device=loop.scores.device)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} is {labels!r}; expected a class, an integer, or one per sample.") from error
+        raise ValueError(problem) from error
     if rows.is_floating_point() or rows.dtype == torch.bool or rows.dim() > 1:
-        raise ValueError(f"{name} is {labels!r}; expected a class, an integer, or one per sample.")
+        raise ValueError(problem)
     if rows.dim() == 1 and len(rows) not in (1, len(loop.r)):
         raise ValueError(f"{name} has {len(rows)} classes for {len(loop.r)} samples; expected one, or one per sample.")
     outside = (rows < 0) | (rows >= classes)
@@ -266,16 +250,16 @@ def _counterfactual(task: Task, result: SearchResult, search: Search) -> Counter
         scores=detach(trip.scores),
         confidence=detach(probability(trip.scores, task.target, task.probability)),
         representations=detach(trip.representations),
-        flip=detach(result.flip),
+        flip=torch.full_like(task.gap, torch.nan) if result.flip is None else detach(result.flip),
         length=detach(shift.norm(dim=1)),
         sparsity=detach(sparsity(shift, loop.link.r_sd)),
         bound=None if result.bound is None else detach(result.bound),
         head=head,
-        agreement=float((loop.linked.scores.argmax(1) == loop.scores.argmax(1)).double().mean()),
-        method=_describe(search, task.confidence, task.probability),
+        agreement=agreement(loop.linked.scores, loop.scores),
+        method={
+            "name": type(search).__name__,
+            "confidence": task.confidence,
+            "probability": task.probability,
+            **{k: v for k, v in vars(search).items() if isinstance(v, int | float | str | tuple | None)},
+        },
     )
-
-
-def _describe(search: Search, confidence: float, kind: str) -> dict[str, Any]:
-    options = {k: v for k, v in vars(search).items() if isinstance(v, int | float | str | tuple | None)}
-    return {"name": type(search).__name__, "confidence": confidence, "probability": kind, **options}

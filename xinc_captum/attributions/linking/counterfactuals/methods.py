@@ -16,22 +16,21 @@ _BETAS, _EPS = (0.9, 0.999), 1e-8
 
 @dataclass(frozen=True)
 class LatentWalk:
-    r"""Optimize the latent until the image reaches the target, then bisect the segment back to the flip point.
+    r"""Optimize the latent by Adam until the image reaches the target, then bisect the segment back to the flip point.
 
     .. math:: L(w) = \bigl[m - \bigl(f_t - \max_{k \ne t} f_k\bigr)\bigr]_+ + \mu \lVert (w - w_0) / \sigma \rVert^2
 
-    by Adam. Symbols: w_0 the linked latent, σ the standard deviation of the link's latents. Then the segment from w_0
-    to the optimized w is halved towards the point where the class changes.
+    Symbols: w_0 the linked latent, σ the standard deviation of the link's latents.
 
     Args:
         lr: learning rate of Adam, in σ.
         pull: μ.
         margin: m, in scores; the optimization ends as soon as the image reaches the target.
         steps: maximum number of steps.
-        halvings: of the segment.
+        halvings: of the segment from w_0 to the optimized w, towards the point where the class changes.
 
     Raises:
-        ValueError: no steps, or numbers out of range; a generator without gradients.
+        ValueError: numbers out of range; when called, a generator without gradients.
 
     Source: latent optimization as in Abdal et al. 2019, "Image2StyleGAN"; Adam as in Kingma & Ba 2015.
     """
@@ -54,30 +53,30 @@ class LatentWalk:
         loop = task.loop
         if not getattr(loop.generator, "differentiable", True):
             raise ValueError("method 'latent' needs a differentiable generator; use method='ray' instead.")
-        start, scale = loop.linked.latents, self._scale(task)
+        start, moments = loop.linked.latents, loop.link.moments
+        sd = (moments.ww / max(moments.n - 1, 1)).sqrt().to(start)
+        least = sd.max().clamp_min(torch.finfo(sd.dtype).tiny)
+        scale = torch.where(~moments.latent_constant.to(sd.device), sd, least)  # σ, (latent_dim,)
         u = torch.zeros_like(start)  # (w − w_0) / σ
         first, second = torch.zeros_like(u), torch.zeros_like(u)
         best = Best(task)
-        for step in range(1, self.steps + 1):
-            index = best.unreached
-            if not len(index):
-                break
+        for step, index in best.rounds(range(1, self.steps + 1)):
             gradient, trip = self._gradient(task, start[index], scale, u[index], index)
             best.update(index, trip)
             first[index] = _BETAS[0] * first[index] + (1 - _BETAS[0]) * gradient
             second[index] = _BETAS[1] * second[index] + (1 - _BETAS[1]) * gradient.square()
             size = self.lr / (1 - _BETAS[0] ** step)
             u[index] -= size * first[index] / ((second[index] / (1 - _BETAS[1] ** step)).sqrt() + _EPS)
-        flip = self._bisect(task, best)
-        return SearchResult(
-            best.trip, best.trip.representations - loop.linked.representations, best.steps, best.reached, flip
-        )
+        end = best.trip.latents
+        moved = best.reached & (end != start).any(1)
+        below, above = torch.zeros_like(end[:, 0]), torch.where(best.reached, moved.to(end), torch.nan)
 
-    def _scale(self, task: Task) -> Tensor:
-        """σ of each latent over the link's pairs, (latent_dim,)."""
-        moments = task.loop.link.moments
-        sd = (moments.ww / max(moments.n - 1, 1)).sqrt().to(task.loop.linked.latents)
-        return torch.where(~moments.latent_constant.to(sd.device), sd, sd.max().clamp_min(torch.finfo(sd.dtype).tiny))
+        def evaluate(fraction: Tensor, index: Tensor) -> RoundTrip:
+            return loop.run(start[index] + fraction[:, None] * (end[index] - start[index]), index)
+
+        best.bisect(below, above, self.halvings, evaluate)
+        shift = best.trip.representations - loop.linked.representations
+        return SearchResult(best.trip, shift, best.steps, best.reached, above)
 
     def _gradient(self, task: Task, start: Tensor, scale: Tensor, u: Tensor, index: Tensor) -> tuple[Tensor, RoundTrip]:
         gradients, trips, loop = [], [], task.loop
@@ -93,18 +92,6 @@ class LatentWalk:
             trips.append(RoundTrip(*(t.detach() for t in (latents, images, representations, scores))))
         return torch.cat(gradients), RoundTrip.cat(trips)
 
-    def _bisect(self, task: Task, best: Best) -> Tensor:
-        """Return the flip point on the segment from the linked latent to the optimized one, as a fraction of it."""
-        start, end = task.loop.linked.latents, best.trip.latents
-        moved = best.reached & (end != start).any(1)
-        below, above = torch.zeros_like(end[:, 0]), torch.where(best.reached, moved.to(end), torch.nan)
-
-        def evaluate(fraction: Tensor, index: Tensor) -> RoundTrip:
-            return task.loop.run(start[index] + fraction[:, None] * (end[index] - start[index]), index)
-
-        best.bisect(below, above, self.halvings, evaluate)
-        return above
-
 
 _ITERATIONS, _CHECK_EVERY = 4000, 25
 _GAP = 1e-3  # relative distance of shift and bound at which the iteration ends
@@ -112,7 +99,7 @@ _BEYOND = 1e-4  # fraction by which the shift goes beyond the boundary, so that 
 
 
 class Shortest(NamedTuple):
-    """The shift, (n, units), its length, (n,), and a lower bound of the length of every such shift, (n,)."""
+    """The shift, (n, units), its length, (n,), and a lower bound of the length of every such shift, (n,); float64."""
 
     shift: Tensor
     length: Tensor
@@ -120,25 +107,18 @@ class Shortest(NamedTuple):
 
 
 def shortest_shift(head: LinearHead, r: Tensor, target: Tensor, confidence: float = 0.0) -> Shortest:
-    r"""Project a representation onto the region where a linear head predicts the target.
+    r"""Project representations, (n, units), onto the region where a linear head predicts the targets, (n,).
 
     .. math:: \min_\delta \tfrac12 \lVert\delta\rVert^2 \;\text{ s.t. }\;
               (W_t - W_k)^\top \delta \ge m - (f_t - f_k) \;\;\forall k \ne t
 
+    Symbols: f = W r + b the head, t the target. For a ``confidence`` p of the softmax, the shift uses m = log(p (K−1) /
+    (1−p)), which is sufficient, and the bound log(p / (1−p)), which is necessary; m >= 0.
+
     The dual, with one multiplier per class, is maximised by accelerated projected gradient. Each of its values bounds
-    every such shift from below (weak duality), whether the iteration has converged or not. With one competing class
-    both are the distance to a hyperplane.
-
-    Args:
-        head: f = W r + b.
-        r: (n, units).
-        target: t, (n,).
-        confidence: p, of the softmax: the shift uses m = log(p (K−1) / (1−p)), which is sufficient; the bound uses
-            log(p / (1−p)), which is necessary. m >= 0.
-
-    Returns:
-        float64; zeros for samples whose target leads by m already. If no shift exists (the target's weights are a
-        mean of other classes') or none was found, the shift is zero and its length infinite; the bound remains proven.
+    every such shift from below (weak duality), whether the iteration has converged or not. If the target leads by m
+    already, the shift is zero. If no shift exists (the target's weights are a mean of other classes') or none was
+    found, it is zero and its length infinite; the bound remains proven.
 
     Example:
         >>> head = LinearHead(torch.eye(2), torch.zeros(2))
@@ -150,8 +130,9 @@ def shortest_shift(head: LinearHead, r: Tensor, target: Tensor, confidence: floa
     """
     weight, scores = head.weight.double(), head(r.double())
     classes = scores.shape[1]
-    sufficient = max(0.0, _logit(confidence) + math.log(classes - 1)) if confidence and classes > 1 else 0.0
-    necessary = max(0.0, _logit(confidence)) if confidence else 0.0
+    logit = math.log(confidence / (1 - confidence)) if confidence else -math.inf
+    sufficient = max(0.0, logit + math.log(classes - 1)) if classes > 1 else 0.0
+    necessary = max(0.0, logit)
     other = torch.arange(classes, device=r.device) != target[:, None]
     short = torch.where(other, scores - scores.gather(1, target[:, None]), -torch.inf)
     shift, bound = _maximize_dual(weight, target, short + sufficient, other)
@@ -162,24 +143,19 @@ def shortest_shift(head: LinearHead, r: Tensor, target: Tensor, confidence: floa
     return Shortest(shift, length, torch.minimum(bound, length))
 
 
-def _logit(p: float) -> float:
-    return math.log(p / (1 - p))
-
-
-def _gain(weight: Tensor, target: Tensor, shift: Tensor) -> Tensor:
-    """(W_t − W_k)ᵀ δ, (n, K)."""
-    change = shift @ weight.T
+def _gain(change: Tensor, target: Tensor) -> Tensor:
+    """Return by how much more the target's score changes than each other, (n, K), from the changes of all scores."""
     return change.gather(1, target[:, None]) - change
 
 
 def _maximize_dual(weight: Tensor, target: Tensor, margin: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """δ of the best multipliers, (n, units), and the bound √(2 dual), (n,)."""
+    """Return δ of the best multipliers, (n, units), and the bound √(2 dual), (n,)."""
     margin = torch.where(other, margin, 0.0)
-    gram = weight @ weight.T
+    gram, tiny = weight @ weight.T, torch.finfo(weight.dtype).tiny
     step = torch.empty_like(margin[:, 0])
     for t in target.unique():
         differences = gram[t, t] - gram[t][None] - gram[t][:, None] + gram
-        step[target == t] = 1 / torch.linalg.eigvalsh(differences)[-1].clamp_min(_tiny(gram))
+        step[target == t] = 1 / torch.linalg.eigvalsh(differences)[-1].clamp_min(tiny)
     goal = torch.where(other, margin + _BEYOND * margin.amax(1, keepdim=True).clamp_min(0), 0.0)
     multipliers = torch.zeros_like(margin)
     ahead, momentum = multipliers, torch.ones_like(step)
@@ -195,7 +171,7 @@ def _maximize_dual(weight: Tensor, target: Tensor, margin: Tensor, other: Tensor
             gain = _dual_gain(gram, target, multipliers)
             length = (multipliers * gain).sum(1).clamp_min(0).sqrt()
             total = (multipliers * margin).sum(1)
-            best = torch.maximum(best, total / length.clamp_min(_tiny(gram)))  # at the best scale of λ
+            best = torch.maximum(best, total / length.clamp_min(tiny))  # at the best scale of λ
             if bool((((gain >= margin) | ~other).all(1) & (length <= best * (1 + _GAP))).all()):
                 break
     shift = multipliers.sum(1)[:, None] * weight[target] - multipliers @ weight
@@ -203,24 +179,18 @@ def _maximize_dual(weight: Tensor, target: Tensor, margin: Tensor, other: Tensor
 
 
 def _dual_gain(gram: Tensor, target: Tensor, multipliers: Tensor) -> Tensor:
-    """(W_t − W_k)ᵀ Σ_j λ_j (W_t − W_j), (n, K), from W Wᵀ alone."""
-    change = multipliers.sum(1)[:, None] * gram[target] - multipliers @ gram
-    gain: Tensor = change.gather(1, target[:, None]) - change
-    return gain
+    """Return (W_t − W_k)ᵀ Σ_j λ_j (W_t − W_j), (n, K), from W Wᵀ alone."""
+    return _gain(multipliers.sum(1)[:, None] * gram[target] - multipliers @ gram, target)
 
 
 def _make_feasible(weight: Tensor, target: Tensor, shift: Tensor, margin: Tensor) -> tuple[Tensor, Tensor]:
     """Stretch shifts until every class is behind the target; return them (else zero) and whether that is possible."""
-    gain = _gain(weight, target, shift)
+    gain = _gain(shift @ weight.T, target)
     short = margin > 0
     stretch = (margin / gain.where(gain > 0, 1)).where(short, 1.0).amax(1).clamp_min(1)
     shift = shift * torch.where(short.any(1), stretch, 0)[:, None]
-    possible = ((_gain(weight, target, shift) >= margin) | (margin == -torch.inf)).all(1)
+    possible = ((_gain(shift @ weight.T, target) >= margin) | (margin == -torch.inf)).all(1)
     return torch.where(possible[:, None], shift, 0.0), possible
-
-
-def _tiny(like: Tensor) -> float:
-    return torch.finfo(like.dtype).tiny
 
 
 @dataclass(frozen=True)
@@ -231,10 +201,10 @@ class MinimalShift:
     cannot show every representation.
 
     Args:
-        beyond: multiple of the shortest shift.
+        beyond: multiple of the shortest shift, at least 1.
 
     Raises:
-        ValueError: ``beyond`` below 1; a layer that is not followed by a linear head.
+        ValueError: ``beyond`` below 1; when called, a layer that is not followed by a linear head.
 
     Source: :func:`shortest_shift`.
     """
@@ -258,9 +228,7 @@ class MinimalShift:
         with torch.no_grad():
             latents = loop.latents(loop.r.double() + shift, loop.index)
         trip = loop.run(latents, loop.index)
-        no_flip = torch.full_like(task.gap, torch.nan)
-        steps = torch.ones_like(task.target)
-        return SearchResult(trip, shift, steps, task.reaches(trip.scores), no_flip, shortest.bound)
+        return SearchResult(trip, shift, torch.ones_like(task.target), task.reaches(trip.scores), bound=shortest.bound)
 
 
 WEIGHTS = (1.0, 0.6, 10.0)
@@ -276,22 +244,12 @@ def shift_losses(
     weights: tuple[float, float, float] = WEIGHTS,
     classes: Tensor | None = None,
 ) -> Tensor:
-    r"""Return the loss of the paper's update for each sample.
+    r"""Return the loss of the paper's update for each sample, (n,).
 
     .. math:: L(s) = -a f_t(r - s) + b f_o(r - s) - c \cos\bigl(w(r), w(r - s)\bigr)
 
-    Args:
-        link: w.
-        head: f.
-        r: (n, units).
-        shift: s, (n, units).
-        origin: o, (n,).
-        target: t, (n,).
-        weights: a, b, c.
-        classes: of the samples, (n,), if the link needs them.
-
-    Returns:
-        (n,).
+    Symbols: w the link, f the head, r and s = ``shift`` (n, units), o = ``origin`` and t = ``target`` (n,), and a, b, c
+    the weights. ``classes``, (n,), are those of the samples, if the link needs them.
 
     Source: the released code of Wehrheim et al., "Linking in Style" (arXiv 2409.16865).
     """
@@ -319,7 +277,7 @@ class LinkingInStyle:
         start: the initial s instead, (n, units).
 
     Raises:
-        ValueError: no steps or no learning rate; a layer that is not followed by a linear head.
+        ValueError: numbers out of range; when called, a layer that is not followed by a linear head.
 
     Source: as :func:`shift_losses`.
     """
@@ -340,17 +298,19 @@ class LinkingInStyle:
         r = loop.r.to(loop.link.r_sd)
         shift = self._initial_shift(r, loop.index)
         best, best_shift = Best(task, from_linked=False), torch.zeros_like(shift)
-        for _ in range(self.steps):
-            index = best.unreached
-            if not len(index):
-                break
-            shift[index] = self._step(task, head, r[index], shift[index], index)
+        for _, index in best.rounds(range(self.steps)):
+            with torch.enable_grad():
+                leaf, classes = shift[index].requires_grad_(), loop.classes_of(index)
+                origin, target = task.origin[index], task.target[index]
+                loss = shift_losses(loop.link, head, r[index], leaf, origin, target, self.weights, classes)
+                (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+            shift[index] -= self.lr * gradient
             with torch.no_grad():
                 latents = loop.latents((r[index] - shift[index]).clamp_min(0), index)
             _, better = best.update(index, loop.run(latents, index))
             best_shift[index[better]] = shift[index[better]]
         change = torch.where(torch.isfinite(best.lead)[:, None], (r - best_shift).clamp_min(0) - r, 0.0)
-        return SearchResult(best.trip, change, best.steps, best.reached, torch.full_like(task.gap, torch.nan))
+        return SearchResult(best.trip, change, best.steps, best.reached)
 
     def _initial_shift(self, r: Tensor, index: Tensor) -> Tensor:
         if self.start is not None:
@@ -362,15 +322,6 @@ class LinkingInStyle:
         # One random stream per sample, so that results do not depend on the other samples.
         streams = [torch.Generator().manual_seed(self.seed * 1_000_003 + i) for i in index.tolist()]
         return torch.stack([torch.rand(r.shape[1], generator=g) for g in streams]).to(r)
-
-    def _step(self, task: Task, head: LinearHead, r: Tensor, shift: Tensor, index: Tensor) -> Tensor:
-        with torch.enable_grad():
-            leaf = shift.detach().requires_grad_()
-            classes = task.loop.classes_of(index)
-            link, weights = task.loop.link, self.weights
-            loss = shift_losses(link, head, r, leaf, task.origin[index], task.target[index], weights, classes)
-            (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-        return shift - self.lr * gradient
 
 
 GRID = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
@@ -385,11 +336,11 @@ class Ray:
         g = \partial (f_t - f_o) / \partial r
 
     Symbols: Σ the covariance of the representations, f_o and f_t the scores of the class to leave and of the target. Of
-    all shifts that make the scores equal to first order (α = 1), δ is the likeliest under N(0, Σ).
+    all shifts that make the scores equal to first order (α = 1), δ is the likeliest under N(0, Σ). The generator needs
+    no gradient.
 
     The smallest α of ``grid`` whose *image* reaches the target is bisected towards the flip point. If none does, the
-    values around the nearest miss are searched, because a class may lie between two values of the grid. The generator
-    needs no gradient; a linear head needs none at all.
+    values around the nearest miss are searched, because a class may lie between two values of the grid.
 
     Args:
         grid: values of α, ascending.
@@ -397,7 +348,7 @@ class Ray:
         top: number of units of Σ g to use, the largest in standard deviations; None uses all.
 
     Raises:
-        ValueError: a grid that does not ascend from above 0, negative halvings, top below 1.
+        ValueError: numbers out of range, or a grid that does not ascend.
 
     Source: the linking card's comparison of searches; Wehrheim et al. (arXiv 2409.16865) for the task.
     """
@@ -423,37 +374,31 @@ class Ray:
                 latents = task.loop.latents(task.loop.r[index].to(ray) + position[:, None] * ray[index], index)
             return task.loop.run(latents, index)
 
-        for a in self.grid:
-            index = best.unreached
-            if not len(index):
-                break
-            hit, better = best.update(index, evaluate(alpha.new_full((len(index),), a), index))
-            alpha[index[better]] = a
-            above[index[hit]] = a
-            below[index[~hit]] = a
-        width = self._spacing(alpha)
+        def probe(position: Tensor, index: Tensor) -> Tensor:
+            """Encode the images at these positions, track the best, and return which reach the target."""
+            hit, better = best.update(index, evaluate(position, index))
+            alpha[index[better]], above[index[hit]] = position[better], position[hit]
+            return hit
+
+        for a, index in best.rounds(self.grid):
+            below[index[~probe(alpha.new_full((len(index),), a), index)]] = a
+        grid = alpha.new_tensor((0.0, *self.grid))
+        gaps = torch.cat([grid[1:2], grid.diff()])
+        width = (
+            gaps[torch.searchsorted(grid, alpha).clamp_max(len(grid) - 1)] / 2
+        )  # half the distance to the next smaller value of the grid
         for _ in range(REFINEMENTS):
-            for side in (-1, 1):
-                index = best.unreached
-                if not len(index):
-                    break
+            for side, index in best.rounds((-1, 1)):
                 near = (alpha[index] + side * width[index]).clamp_min(0)
-                hit, better = best.update(index, evaluate(near, index))
-                alpha[index[better]] = near[better]
-                above[index[hit]], below[index[hit]] = near[hit], (near - width[index])[hit]
+                hit = probe(near, index)
+                below[index[hit]] = (near - width[index])[hit]
             width = width / 2
         best.bisect(below, above, self.halvings, evaluate)
         alpha = torch.where(best.reached, above, alpha)
         return SearchResult(best.trip, alpha[:, None] * ray, best.steps, best.reached, above)
 
-    def _spacing(self, alpha: Tensor) -> Tensor:
-        """Half the distance from each α to the next smaller one of the grid."""
-        grid = alpha.new_tensor((0.0, *self.grid))
-        gaps = torch.cat([grid[1:2], grid.diff()])
-        return gaps[torch.searchsorted(grid, alpha).clamp_max(len(grid) - 1)] / 2
-
     def _ray(self, task: Task) -> Tensor:
-        """δ for α = 1, (n, units)."""
+        """Return δ for α = 1, (n, units)."""
         slope = task.slope.double()
         covariance = task.loop.link.covariance.to(slope)
         ray = slope @ covariance

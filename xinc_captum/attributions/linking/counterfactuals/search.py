@@ -1,14 +1,16 @@
 """What the counterfactual methods share: task, result, linear head, and the best round trip so far."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ....metrics.statistics import Probability, as_probabilities
 from ..loop import Loop, RoundTrip
+
+Step = TypeVar("Step")
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,11 @@ class LinearHead:
 
 @dataclass(frozen=True)
 class Task:
-    """Samples to move to another class.
+    """Samples to move from the classes ``origin`` to the classes ``target``, (n,).
 
     Attributes:
-        loop: link, generator and classifier, with the encoded inputs.
-        origin: classes to leave, (n,).
-        target: classes to reach, (n,).
         slope: ∂(f_target − f_origin)/∂r at the inputs, (n, units).
         gap: f_target − f_origin there, (n,).
-        head: the linear layer between representation and scores, or None.
         confidence: probability that the target must reach, in [0, 1).
         probability: what the scores are, see :func:`xinc_captum.metrics.probabilities`.
     """
@@ -58,21 +56,17 @@ class Task:
     target: Tensor
     slope: Tensor
     gap: Tensor
-    head: LinearHead | None
+    head: LinearHead | None  # between representation and scores
     confidence: float
     probability: Probability = "softmax"
 
     def reaches(self, scores: Tensor, index: Tensor | None = None) -> Tensor:
         """Return whether scores of the samples ``index`` (all: None) reach the target with the confidence, (n,)."""
         target = self.target if index is None else self.target[index]
-        return reaches(scores, target, self.confidence, self.probability)
+        return (scores.argmax(1) == target) & (probability(scores, target, self.probability) >= self.confidence)
 
     def require_head(self, method: str) -> LinearHead:
-        """Return the head, for methods that need one.
-
-        Raises:
-            ValueError: the scores are not linear in the representation.
-        """
+        """Return the head; raise ValueError if there is none, because the scores are not linear."""
         if self.head is None:
             raise ValueError(
                 f"method {method!r} needs class scores that are linear in the linked representation, and these are "
@@ -83,14 +77,13 @@ class Task:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Result of a search.
+    """Result of a search: the best round trip of each sample.
 
     Attributes:
-        trip: the best latents, their images and what the classifier computes from these.
         shift: what was added to r, (n, units).
         steps: images encoded for each sample, or updates made, (n,).
         reached: whether the classifier predicts the target for the image, (n,).
-        flip: position on the sample's path where the class changes, (n,); nan if not searched or not reached.
+        flip: position on the sample's path where the class changes, (n,); None if not searched, nan if not reached.
         bound: no shorter shift changes the head's prediction to the target, (n,); None if not computed.
     """
 
@@ -98,27 +91,19 @@ class SearchResult:
     shift: Tensor
     steps: Tensor
     reached: Tensor
-    flip: Tensor
+    flip: Tensor | None = None
     bound: Tensor | None = None
 
 
-class Search(Protocol):
-    """A counterfactual method with its options."""
-
-    def __call__(self, task: Task) -> SearchResult:
-        """Search for all samples at once, in a bounded number of steps."""
-        ...
+Search = Callable[[Task], SearchResult]  # a method with its options: it searches for all samples at once
 
 
 class Best:
     """The best round trip of each sample so far: one that reaches the target, or else the one nearest to it.
 
-    Args:
-        task: the samples.
-        from_linked: start with the linked images; False accepts any first round trip instead.
+    It starts with the linked images; ``from_linked=False`` accepts any first round trip instead.
 
     Attributes:
-        trip: of all samples.
         lead: of the target's score in ``trip``, (n,); −inf before the first round trip.
         steps: images encoded for each sample, (n,).
         reached: whether ``trip`` reaches the target, (n,).
@@ -131,16 +116,18 @@ class Best:
             self.lead, self.reached = torch.full_like(self.lead, -torch.inf), torch.zeros_like(self.reached)
         self.steps = torch.zeros_like(task.target)
 
-    @property
-    def unreached(self) -> Tensor:
-        """Index of the samples that have not reached the target."""
-        return (~self.reached).nonzero()[:, 0]
+    def rounds(self, steps: Iterable[Step]) -> Iterator[tuple[Step, Tensor]]:
+        """Yield each step with the index of the samples that have not reached the target, until none is left."""
+        for step in steps:
+            index = (~self.reached).nonzero()[:, 0]
+            if not len(index):
+                return
+            yield step, index
 
     def update(self, index: Tensor, trip: RoundTrip) -> tuple[Tensor, Tensor]:
         """Count one step and store the round trips of the samples ``index`` that are better.
 
-        Returns:
-            two masks over ``index``: which reach the target, and which were stored.
+        Return two masks over ``index``: which reach the target, and which were stored.
         """
         hit = self.task.reaches(trip.scores, index)
         leads = lead(trip.scores, self.task.target[index])
@@ -156,11 +143,8 @@ class Best:
     ) -> None:
         """Halve the intervals in which the class changes, in place; store the round trips that reach the target.
 
-        Args:
-            below: position on each sample's path that does not reach the target, (n,).
-            above: position that does, (n,); samples with nan or 0 are skipped.
-            halvings: number of steps.
-            evaluate: positions and the index of their samples to round trips.
+        ``below`` and ``above``, (n,), are positions on each sample's path that do not and do reach the target; samples
+        with nan or 0 above are skipped. ``evaluate`` maps positions and the index of their samples to round trips.
         """
         for _ in range(halvings):
             index = (above > 0).nonzero()[:, 0]
@@ -172,22 +156,6 @@ class Best:
             self.trip = self.trip.replace(index[hit], trip.take(hit))
             self.steps[index] += 1
             above[index[hit]], below[index[~hit]] = middle[hit], middle[~hit]
-
-
-def reaches(scores: Tensor, target: Tensor, confidence: float = 0.0, kind: Probability = "softmax") -> Tensor:
-    """Return whether the target has the highest score and at least this probability, (n,) bool.
-
-    Args:
-        scores: (n, K).
-        target: (n,).
-        confidence: in [0, 1).
-        kind: what the scores are, see :func:`xinc_captum.metrics.probabilities`; not "auto".
-
-    Example:
-        >>> reaches(torch.tensor([[0.0, 1.0]]), torch.tensor([1]), 0.7)
-        tensor([True])
-    """
-    return (scores.argmax(1) == target) & (probability(scores, target, kind) >= confidence)
 
 
 def probability(scores: Tensor, target: Tensor, kind: Probability = "softmax") -> Tensor:

@@ -1,8 +1,7 @@
 """Tables of what linked units change, by class, part and measure: measured, or screened by gradients."""
 
-from .quantify import quantify
-from .screening import screen, shuffled_directions
-from .table import Discoveries, UnitTable
+from .quantify import quantify, screen
+from .table import Discoveries, UnitTable, shuffled_directions
 
 __all__ = [
     "Discoveries",
