@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from rounding import assert_equal_but_for_rounding
 from torch import nn
 
 from xinc_captum.hooks import exchange, layer_name, snapshot
@@ -80,7 +81,8 @@ def test_the_same_objects_come_back_under_every_name(found, also, fault):
         assert before.differences(model) == []
         handle.remove()
     else:
-        assert torch.equal(frozen(x), expected)
+        # a product may round by the address of its operands, and the copy's weights have other addresses
+        assert_equal_but_for_rounding(frozen(x), expected, terms=4 * 3 * 5)
         assert before.differences(model) == []
     assert all(a is b for a, b in zip(second, model.rnn._flat_weights, strict=True))
 

@@ -169,7 +169,9 @@ def to_host(tensor: Tensor) -> Tensor:
     tensor = tensor.detach()
     if tensor.device.type != "cuda":
         return tensor.to("cpu", copy=True)
-    side = _side_streams.setdefault(tensor.device, torch.cuda.Stream(tensor.device))
+    if tensor.device not in _side_streams:
+        _side_streams[tensor.device] = torch.cuda.Stream(tensor.device)
+    side = _side_streams[tensor.device]
     snapshot = tensor.clone()
     pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     side.wait_stream(torch.cuda.current_stream(tensor.device))
