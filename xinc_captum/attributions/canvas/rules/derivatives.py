@@ -19,10 +19,9 @@ from ....selectors import (
     replace_unit,
     select,
 )
-from .chain import Chain, Slope, chain
+from .chain import Chain, Slope, Trace, chain, trace_layers
 from .secant_tensor import SecantTensor
 from .tail import GradModes, Tail
-from .trace import Trace, trace_layers
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ....batch import Batch, chunks, select_output
 from ....hooks import LayerError, modules_behind, of_this_thread
 from ....selectors import Selector, select
+from .chain import CONV_ARGUMENTS, Step, Trace, as_pair, trace
 from .kernels import (
     WEIGHTED,
     DirectSite,
@@ -23,8 +24,8 @@ from .kernels import (
     layer_input,
     resolve_pairs,
 )
+from .secant_tensor import POINTWISE
 from .tail import Tail
-from .trace import POINTWISE, Step, Trace, as_pair, trace
 
 _SAME = {"contiguous", "clone", "dropout", "dropout2d", "batch_norm"}  # norms are ignored, as in the released code
 _RESAMPLED = {"interpolate", "upsample", "avg_pool2d", "adaptive_avg_pool2d", "pad"}
@@ -132,7 +133,7 @@ def _stage(step: Step, name: str, before_shuffle: bool) -> Stage | None:
 
 
 def _box(step: Step) -> Box:
-    arguments: dict[str, Any] = step.arguments("weight bias stride padding dilation groups")
+    arguments: dict[str, Any] = step.arguments(CONV_ARGUMENTS)
     kernel = (int(arguments["weight"].shape[-2]), int(arguments["weight"].shape[-1]))
     dilation, padding = as_pair(arguments.get("dilation", 1)), arguments.get("padding", 0)
     if isinstance(padding, str):
