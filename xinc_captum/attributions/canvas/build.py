@@ -42,16 +42,16 @@ def assess(
     if total is not None and isinstance(canvas, FrameCanvas):
         gap = _frame_gap(canvas, rows[0][0], total, g)
     elif total is not None:
-        gap = _row_gap(canvas, rows, total)
+        sums = torch.cat([canvas._shares(*run, None).sum(1) for run in rows])
+        output = torch.cat([total(*run) for run in rows]).reshape(sums.shape)
+        gap = _relative_gap(sums - output, output)
     return judge_canvas(agreement=ablation_agreement(*samples), gap=gap)
 
 
 def assess_ablation(canvas: Canvas, output: Callable[[int, int], Tensor]) -> CanvasTrust:
     """Judge a canvas of ablations, which are exact by definition, by whether a sample of it exceeds rounding.
 
-    Args:
-        canvas: any canvas.
-        output: maps first and last row to the output, whose rounding is the smallest meaningful contribution.
+    ``output`` maps first and last row to the output, whose rounding is the smallest meaningful contribution.
     """
     g = torch.Generator().manual_seed(0)
     (sample,), rows = _sample([canvas], _random_subset(canvas.units, UNITS, g), g)
@@ -71,10 +71,8 @@ def _sample(
     """Return the same units and pixels of each canvas, (units, channels, pixels), and the sampled rows."""
     first = canvases[0]
     if isinstance(first, FrameCanvas):
-        frame, pixels = (
-            _random_subset(first.frames, 1, generator)[0],
-            _random_subset(first.pixels, FRAME_PIXELS, generator),
-        )
+        (frame,) = _random_subset(first.frames, 1, generator)
+        pixels = _random_subset(first.pixels, FRAME_PIXELS, generator)
         keys = [first._grid.key_at(unit) for unit in units]
         return [_sample_frame(canvas, frame, keys, pixels) for canvas in canvases], [(frame, frame + 1)]
     runs = chunks(first.pixels, RUN)
@@ -90,12 +88,6 @@ def _random_subset(count: int, most: int, generator: torch.Generator) -> list[in
 def _sample_frame(canvas: Canvas, frame: int, keys: list[Any], pixels: list[int]) -> Tensor:
     """Return (units, channels, pixels), computed one map at a time because frames may be large."""
     return torch.cat([canvas._shares(frame, frame + 1, [key])[0, ..., pixels].detach() for key in keys])
-
-
-def _row_gap(canvas: Canvas, runs: list[tuple[int, int]], total: Callable[[int, int], Tensor]) -> float:
-    sums = torch.cat([canvas._shares(*run, None).sum(1) for run in runs])
-    output = torch.cat([total(*run) for run in runs]).reshape(sums.shape)
-    return _relative_gap(sums - output, output)
 
 
 def _frame_gap(
@@ -115,11 +107,7 @@ def _relative_gap(gap: Tensor, scale: Tensor) -> float:
 
 
 def check_finite(batch: Batch, contributions: Tensor, layer: nn.Module) -> None:
-    """Raise if inputs, weights or contributions are not finite.
-
-    Raises:
-        ValueError: inputs, weights or contributions contain NaN or infinity.
-    """
+    """Raise a ValueError if inputs, weights or contributions contain NaN or infinity."""
     for i, tensor in enumerate(batch.inputs):
         bad = int((~torch.isfinite(tensor)).sum()) if tensor.is_floating_point() else 0
         if bad:
@@ -140,11 +128,9 @@ _CACHED_BYTES = 16 << 20  # bytes of maps that fit the CPU cache
 
 
 class SiteCache:
-    """Cache of the most recent sites: repeated queries of a frame need no forward pass.
+    """Cache of the ``max_sites`` most recent sites: repeated queries of a frame need no forward pass.
 
-    Args:
-        open_site: maps first and last frame to a site.
-        max_sites: number of cached sites.
+    ``open_site`` maps first and last frame to a site; an old site is freed before that.
     """
 
     def __init__(self, open_site: Callable[[int, int], Site], max_sites: int) -> None:
@@ -163,12 +149,7 @@ class SiteCache:
 
 
 def are_frames(output_shape: tuple[int, ...], size: tuple[int, ...], rows: int) -> bool:
-    """Return whether each row of the output is an image of ``size`` rather than a pixel of one.
-
-    Example:
-        >>> are_frames((3, 8, 8), (8, 8), 64), are_frames((3,), (8, 8), 64)
-        (True, False)
-    """
+    """Return whether each row of the output is an image of ``size`` rather than a pixel of one."""
     ends = len(output_shape) >= len(size) and output_shape[len(output_shape) - len(size) :] == size
     return ends and not (len(output_shape) == 1 and rows == math.prod(size))
 
@@ -178,16 +159,11 @@ class CanvasSpec:
     """Everything that a lazy canvas is computed from.
 
     Attributes:
-        rule: as the user gave it.
-        tail: of a snapshot of the model.
-        batch: all rows.
+        rule, tail, batch: the user's rule, the tail of a snapshot of the model, and all rows.
         size: of the image whose pixels the rows are, or of the images that they are.
         pairs: kernels instead of units.
         surroundings: the context in which queries run.
-        layer: the layer's name.
-        memory_budget: bytes of working memory of each query.
-        per_eval: units in one forward pass.
-        show_progress: whether queries show a progress bar.
+        memory_budget, per_eval: bytes of working memory of each query, and units in one forward pass.
     """
 
     rule: Rule
@@ -203,7 +179,7 @@ class CanvasSpec:
 
 
 def build_canvas(spec: CanvasSpec) -> Canvas:
-    """Build a canvas; call this inside ``spec.surroundings()``. Its queries enter this context again.
+    """Build a canvas; call this inside ``spec.surroundings()``, which its queries enter again.
 
     Raises:
         ValueError: rows that do not match ``size``, pairs of pixels, or values that are not finite.
@@ -262,12 +238,8 @@ def _frame_canvas(spec: CanvasSpec, chunk_plan: ChunkPlan) -> tuple[FrameCanvas,
         return maps.reshape(*maps.shape[:2], -1, math.prod(size))
 
     def sum_maps(first: int, last: int, weights: Tensor) -> Tensor | None:
-        output_shape = footprint.output.shape[1:]
         with torch.enable_grad():
-            site = sites(first, last)
-            if not site.has_adjoint:
-                return None
-            return site.sums(weights.to(footprint.output).reshape(*weights.shape[:2], *output_shape))
+            return sites(first, last).sums(weights)
 
     sample = contributions(0, 1, [(0, 0) if pairs else 0])
     canvas = FrameCanvas(

@@ -16,7 +16,7 @@ from ...batch import chunks
 from ...progress import progress
 from ...selectors import python_index
 from ..base import plain
-from .canvas import Canvas, Query, Regions, Top, TopUnits, check_masks, smallest_index
+from .canvas import Canvas, Query, Regions, Top, TopUnits, check_index, check_masks, smallest_index
 from .writer import CanvasBlock, Dtype, check_dtype, plan_units, write
 
 
@@ -25,8 +25,7 @@ class UnitGrid:
     """The order in which units are computed and the layout of the unit axis.
 
     Attributes:
-        units: number of units, without a remainder.
-        remainders: 1 if a remainder follows (for pairs: one more input), else 0.
+        units, remainders: number of units, and 1 if a remainder follows (for pairs: one more input), else 0.
         pairs: (in, out), or None.
     """
 
@@ -53,8 +52,7 @@ class UnitGrid:
         """Return a unit without negative indices.
 
         Raises:
-            TypeError: a number where a pair is expected, or vice versa.
-            IndexError: the unit is out of range.
+            TypeError, IndexError: a number where a pair is expected, or vice versa; a unit that is out of range.
         """
         unit = python_index(unit)
         if self.pairs is None:
@@ -88,10 +86,6 @@ class UnitGrid:
     def index(self, keys: list[Any]) -> tuple[list[int], ...]:
         """Return the indices of these units in a result."""
         return (keys,) if self.pairs is None else ([i for i, _ in keys], [o for _, o in keys])
-
-    def visible_units(self, contributions: Tensor, start: int, query: Query) -> Tensor:
-        """Return the units of a chunk (k, ...) that a query uses: rankings do not use the remainder."""
-        return contributions[: max(0, self.units - start)] if isinstance(query, Top) else contributions
 
     def without_remainder(self, values: Tensor) -> Tensor:
         """Return (frames, *shape, channels) as (frames, units, channels)."""
@@ -164,16 +158,15 @@ class FrameCanvas(Canvas):
             frame: a frame, or None for all.
 
         Raises:
-            IndexError: the unit, channel or frame is out of range.
-            TypeError: a number where a pair is expected, or vice versa.
+            IndexError, TypeError: an index that is out of range; a number where a pair is expected, or vice versa.
         """
         key = self._grid.key(unit)
-        self._check(channel, self.channels, "channel")
-        self._check(frame, self.frames, "frame")
+        check_index(channel, self.channels, "channel")
+        check_index(frame, self.frames, "frame")
         chosen = range(self.frames) if frame is None else [frame % self.frames]
         with self._surroundings():
             chunks_of_maps = [contributions[:, 0] for _, _, contributions in self._iterate_chunks([key], chosen)]
-        maps = self._as_images(torch.cat(chunks_of_maps))
+        maps: Tensor = torch.cat(chunks_of_maps).unflatten(-1, self.size)
         maps = maps if channel is None else maps[:, channel].clone()
         return maps if frame is None else maps[0]
 
@@ -197,20 +190,14 @@ class FrameCanvas(Canvas):
                 f"({self.frames}, regions, {sizes}) with masks for each frame."
             )
         frame_masks = check_masks(masks) if per_frame else check_masks(masks).expand(self.frames, *masks.shape)
-        has_adjoint = self._sum_signed(frame_masks.flatten(2)) if signed else None
-        if has_adjoint is not None:
-            return has_adjoint
-        result: Tensor = self._stream(lambda frame: [Regions(frame_masks[frame], signed=signed)])[0]
+        result = self._sum_signed(frame_masks.flatten(2)) if signed else None
+        if result is None:
+            result = self._stream(lambda frame: [Regions(frame_masks[frame], signed=signed)])[0]
         return result
 
     def top_units(self, k: int, pixel: tuple[int, ...] | None = None) -> TopUnits:
-        """Return the strongest units by Σ_channel |c|, without a remainder: see :meth:`Canvas.top_units`.
-
-        Returns:
-            values and indices, (frames, k, *size) each, or (frames, k) for one pixel.
-        """
-        if not 1 <= k <= self.units:
-            raise ValueError(f"k is {k}; expected between 1 and the {self.units} units of this canvas.")
+        """Return :meth:`Canvas.top_units` of each frame: (frames, k, *size) each, or (frames, k) for one pixel."""
+        self._check_k(k)
         if pixel is None:
             ranking: TopUnits = self._stream(lambda _frame: [Top(k, self.units, self.pixels)])[0]
             return ranking
@@ -231,10 +218,8 @@ class FrameCanvas(Canvas):
                 result[at] = contributions
         if result is None:
             raise RuntimeError("this canvas has no frames; make it from at least one input row.")
-        return self._as_images(result)
-
-    def _as_images(self, flat: Tensor) -> Tensor:
-        return flat.reshape(*flat.shape[:-1], *self.size)
+        images: Tensor = result.unflatten(-1, self.size)
+        return images
 
     def save(self, path: str | Path, *, dtype: Dtype = "float32") -> Path:
         """Write the canvas to disk, some units of a frame at a time: see :meth:`Canvas.save`.
@@ -294,14 +279,11 @@ class FrameCanvas(Canvas):
                         if frame not in states:
                             states[frame] = [(query, []) for query in make(frame)]
                         for query, results in states[frame]:
-                            fresh = copy.copy(query)
-                            visible = grid.visible_units(frame_contributions, start, query)
-                            if len(visible):
-                                fresh.add(0, visible.movedim(-1, 0))
+                            # Rankings do not use the remainder.
+                            end = max(0, grid.units - start) if isinstance(query, Top) else None
+                            used, fresh = frame_contributions[:end], copy.copy(query)
+                            if len(used):
+                                fresh.add(0, used.movedim(-1, 0))
                                 grid.merge(results, fresh, fresh.result(self.size), start)
         joined = [[grid.join(query, results) for query, results in queries] for queries in states.values()]
         return tuple(tree_map(lambda *frames: torch.stack(frames), *queries) for queries in zip(*joined, strict=True))
-
-    def _check(self, index: int | None, count: int, what: str) -> None:
-        if index is not None and not -count <= index < count:
-            raise IndexError(f"{what} {index} is out of range: this canvas has {count} {what}s.")

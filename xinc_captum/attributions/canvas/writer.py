@@ -1,7 +1,6 @@
 """Layout of a stored canvas (zarr) and its resumable writer."""
 
 import errno
-import hashlib
 import json
 import math
 import shutil
@@ -17,6 +16,7 @@ from torch import Tensor
 from ... import store
 from ..._optional import require
 from ...batch import chunks
+from ...fingerprint import sha256_of_bytes
 from ...progress import progress
 
 FORMAT = "xinc-captum-canvas"
@@ -25,12 +25,18 @@ ARRAY = "contribution"
 JOURNAL = "journal.json"  # of an unfinished canvas: hashes of the blocks so far
 PART = ".part"  # suffix of an unfinished canvas
 CHUNK_BYTES = 4 << 20
+CANVAS_FIELDS = ("size", "units", "slots", "channels", "rule", "layer")  # which a layout has in common with its canvas
 Dtype = Literal["float32", "float16"]
 DTYPES: dict[Dtype, int] = {"float32": 4, "float16": 2}  # bytes each
 
 
 class CanvasStoreError(ValueError):
     """A folder that is not a canvas of xinc_captum, belongs to another canvas, or is damaged."""
+
+
+def damaged(path: Path, why: str) -> CanvasStoreError:
+    """Return the error for a store of which a file is missing or cannot be read."""
+    return CanvasStoreError(f"{path} is damaged: {why}; save the canvas again.")
 
 
 class CanvasBlock(NamedTuple):
@@ -48,18 +54,13 @@ class Layout:
     """Sizes, precision and chunks of a stored canvas; saving resumes an unfinished canvas only if they are equal.
 
     Attributes:
-        size: (H, W), (L,) or (D, H, W).
-        units: number of units, without the remainder.
-        slots: 1 if a remainder follows the units (for pairs: one more input), else 0.
-        channels: outputs of a pixel.
+        size, units, slots, channels, rule, layer: those of the :class:`Canvas` (for pairs a remainder is one more
+            input).
         frames: number of images, or 0 for one image whose pixels are rows.
         pairs: (in, out) if units are pairs, else None.
         dtype: "float32" or "float16".
         band: rows of the first spatial axis that are written together.
-        units_a_block: units that are written together.
-        units_a_chunk: units in one chunk.
-        rule: the rule as text.
-        layer: the layer's name.
+        units_a_block, units_a_chunk: units that are written together, and units in one chunk.
     """
 
     size: tuple[int, ...]
@@ -112,11 +113,7 @@ class Layout:
 
     @classmethod
     def from_attributes(cls, attributes: Any, path: Path) -> "Layout":
-        """Return the layout from the attributes of a store.
-
-        Raises:
-            CanvasStoreError: the store is not a canvas, or has another version.
-        """
+        """Return the layout from the attributes of a store, or raise a CanvasStoreError."""
         if attributes.get("format") != FORMAT:
             raise CanvasStoreError(
                 f"{path} is a zarr store, but not a canvas (its format is {attributes.get('format')!r}); open it "
@@ -130,20 +127,13 @@ class Layout:
         try:
             known: dict[str, Any] = {name: attributes[name] for name in cls.__dataclass_fields__}
         except KeyError as missing:
-            raise CanvasStoreError(
-                f"{path} is damaged: its attributes lack {missing}; save the canvas again."
-            ) from None
+            raise damaged(path, f"its attributes lack {missing}") from None
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
         return cls(**values)
 
 
 def plan_bands(size: tuple[int, ...], pixels: int, channels: int, unit_axis: int, dtype: Dtype) -> dict[str, int]:
-    """Return block sizes for rows that are pixels, ``pixels`` of them in one pass: bands with all units.
-
-    Example:
-        >>> plan_bands((100, 50), 1000, channels=3, unit_axis=64, dtype="float32")
-        {'band': 20, 'units_a_block': 64, 'units_a_chunk': 64}
-    """
+    """Return block sizes for rows that are pixels, ``pixels`` of them in one pass: bands with all units."""
     row_length = math.prod(size[1:])
     band = min(size[0], max(1, pixels // row_length))
     units = max(1, CHUNK_BYTES // (channels * band * row_length * DTYPES[dtype]))
@@ -151,27 +141,17 @@ def plan_bands(size: tuple[int, ...], pixels: int, channels: int, unit_axis: int
 
 
 def plan_units(size: tuple[int, ...], maps: int, channels: int, unit_axis: int, dtype: Dtype) -> dict[str, int]:
-    """Return block sizes for rows that are frames, ``maps`` of them in one pass: complete maps of some units.
-
-    Example:
-        >>> plan_units((128, 256), 32, channels=3, unit_axis=64, dtype="float32")
-        {'band': 128, 'units_a_block': 30, 'units_a_chunk': 10}
-    """
+    """Return block sizes for rows that are frames, ``maps`` of them in one pass: complete maps of some units."""
     max_maps = max(1, min(unit_axis, maps))
     units = max(1, min(max_maps, CHUNK_BYTES // (channels * math.prod(size) * DTYPES[dtype])))
     return {"band": size[0], "units_a_block": max_maps // units * units, "units_a_chunk": units}
 
 
-def check_dtype(dtype: str) -> Dtype:
-    """Return ``dtype`` if it is supported.
-
-    Raises:
-        ValueError: the dtype is not supported.
-    """
-    for known in DTYPES:
-        if dtype == known:
-            return known
-    raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float16'.")
+def check_dtype(dtype: Dtype) -> Dtype:
+    """Return ``dtype``, or raise a ValueError if it is not supported."""
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float16'.")
+    return dtype
 
 
 Compute = Callable[[CanvasBlock], Tensor]
@@ -189,13 +169,9 @@ def write(path: str | Path, layout: Layout, compute: Compute, show_progress: boo
         compute: maps a block to (units, channels, rows, …).
         show_progress: a progress bar over the blocks.
 
-    Returns:
-        the path.
-
     Raises:
-        CanvasStoreError: ``path`` exists, or the unfinished canvas beside it is a different one.
-        OverflowError: values do not fit into float16.
-        OSError: the disk is full or not writable; the unfinished canvas stays and can be resumed.
+        CanvasStoreError, OverflowError, OSError: as in :meth:`Canvas.save`; after an OSError the unfinished canvas
+            stays and can be resumed.
     """
     path = Path(path).resolve()
     part = path.with_name(path.name + PART)
@@ -214,7 +190,7 @@ def write(path: str | Path, layout: Layout, compute: Compute, show_progress: boo
             digests.append(_write_block(array, layout, compute(block), block))
             _write_journal(part, digests)
         root = zarr.open_group(part, mode="r+")
-        root.attrs["checksum"] = hashlib.sha256("".join(digests).encode()).hexdigest()
+        root.attrs["checksum"] = sha256_of_bytes("".join(digests).encode())
         (part / JOURNAL).unlink()
         part.rename(path)
     except OSError as error:
@@ -254,11 +230,7 @@ def _create_store(zarr: Any, part: Path, layout: Layout) -> Any:
 
 
 def _resume_store(zarr: Any, part: Path, layout: Layout, compute: Compute) -> tuple[Any, list[str]]:
-    """Return the unfinished array and the digests of its blocks.
-
-    Raises:
-        CanvasStoreError: the unfinished canvas is a different one.
-    """
+    """Return the unfinished array and the digests of its blocks; raise a CanvasStoreError if the canvas differs."""
     try:
         root = zarr.open_group(part, mode="r+")
         digests: list[str] = json.loads((part / JOURNAL).read_text())["blocks"]
@@ -274,7 +246,7 @@ def _resume_store(zarr: Any, part: Path, layout: Layout, compute: Compute) -> tu
             f"{part} is an unfinished canvas of another kind ({name.replace('_', ' ')}: {there!r} there, {here!r} "
             "here). Save to another path, or delete it."
         )
-    if digests and _digest(_to_array(layout, compute(layout.blocks[0]))) != digests[0]:
+    if digests and sha256_of_bytes(_to_array(layout, compute(layout.blocks[0])).data) != digests[0]:
         raise CanvasStoreError(
             f"{part} is an unfinished canvas of other weights or inputs, or of another machine or number of threads: "
             "its first block differs. Save to another path, or delete it."
@@ -286,15 +258,11 @@ def _write_block(array: Any, layout: Layout, values: Tensor, block: CanvasBlock)
     block_values = _to_array(layout, values)
     units, rows = slice(block.first_unit, block.last_unit), slice(block.first, block.last)
     array[(0, units, slice(None), rows, ..., block.frame)] = block_values
-    return _digest(block_values)
+    return sha256_of_bytes(block_values.data)
 
 
 def _to_array(layout: Layout, values: Tensor) -> Any:
-    """Return the values as an array of the layout's dtype.
-
-    Raises:
-        OverflowError: values do not fit into float16, or are not finite.
-    """
+    """Return the values in the layout's dtype; raise an OverflowError if they do not fit or are not finite."""
     converted = values.detach().to(getattr(torch, layout.dtype)).cpu()
     if not bool(torch.isfinite(converted).all()):
         largest = float(values.abs().max())
@@ -304,10 +272,6 @@ def _to_array(layout: Layout, values: Tensor) -> Any:
             else f"contributions must be finite to be saved; the largest is {largest:.4g}."
         )
     return np.ascontiguousarray(converted.numpy())
-
-
-def _digest(values: Any) -> str:
-    return hashlib.sha256(values.data).hexdigest()
 
 
 def _write_journal(part: Path, digests: list[str]) -> None:

@@ -13,12 +13,7 @@ from torch.autograd import forward_ad
 from ....batch import Batch, chunks
 from ....hooks import LayerError
 from ....hooks.gradients import JacobianVectorProduct, UnsupportedError
-from ....selectors import (
-    Selector,
-    list_units,
-    replace_unit,
-    select,
-)
+from ....selectors import Selector, list_units, replace_unit, select
 from .chain import Chain, Slope, Trace, chain, trace_layers
 from .secant_tensor import SecantTensor
 from .tail import GradModes, Tail
@@ -26,7 +21,7 @@ from .tail import GradModes, Tail
 
 @dataclass(frozen=True)
 class Derivative:
-    """The derivative that a rule uses: tangent or secant.
+    """The derivative that a rule uses.
 
     Attributes:
         slope: its name.
@@ -84,21 +79,20 @@ def no_gradient_error(tail: Tail) -> LayerError:
 
 def backward_contributions(tail: Tail, activation: Tensor, output: Tensor, selector: Selector) -> Tensor:
     """Return c_u by one backward pass for every output: (rows, k, *output)."""
-    flat = output.flatten(1) if output.dim() > 1 else output[:, None]
-    selected = select(activation.detach(), selector)
-    contributions = selected.new_empty((*selected.shape, flat.shape[1]))
-    for o, gradient in enumerate(gradients(tail, activation, flat, keep=tail.shared_pass is not None)):
-        contributions[..., o] = select(activation.detach() * gradient, selector)
+    a = activation.detach()
+    selected = select(a, selector)
+    contributions = selected.new_empty((*selected.shape, output[0].numel()))
+    for o, gradient in enumerate(gradients(tail, activation, output, keep=tail.shared_pass is not None)):
+        contributions[..., o] = select(a * gradient, selector)
     return contributions.reshape(*selected.shape, *output.shape[1:])
 
 
-def gradients(tail: Tail, activation: Tensor, flat: Tensor, keep: bool = False) -> Iterator[Tensor]:
-    """Yield ∂y_o/∂a for every column o of (rows, outputs); the graph is freed at the end unless ``keep`` is set."""
-    last = flat.shape[1] - 1
+def gradients(tail: Tail, activation: Tensor, output: Tensor, keep: bool = False) -> Iterator[Tensor]:
+    """Yield ∂y_o/∂a for every output o of (rows, *output); the graph is freed at the end unless ``keep`` is set."""
+    flat = output.flatten(1) if output.dim() > 1 else output[:, None]
     for o in range(flat.shape[1]):
-        (gradient,) = torch.autograd.grad(
-            flat[:, o].sum(), activation, retain_graph=keep or o < last, allow_unused=True
-        )
+        keeps_graph = keep or o < flat.shape[1] - 1
+        (gradient,) = torch.autograd.grad(flat[:, o].sum(), activation, retain_graph=keeps_graph, allow_unused=True)
         if gradient is None:
             raise no_gradient_error(tail)
         yield gradient
@@ -126,12 +120,6 @@ class JVP:
 
     It is computed by double backward. If the backward pass is not differentiable, rows are repeated and run in forward
     mode. If an operation has no forward-mode derivative either, one backward pass for every output is used.
-
-    Args:
-        tail: the model after the layer.
-        batch: the rows.
-        derivative: tangent or secant.
-        tail_run: the forward pass of these rows.
     """
 
     def __init__(self, tail: Tail, batch: Batch, derivative: Derivative, tail_run: Run) -> None:
@@ -149,11 +137,7 @@ class JVP:
             return self._backward(tangents)
 
     def forward_only(self, tangents: Tensor) -> Tensor:
-        """Return the product without backward passes for single outputs.
-
-        Raises:
-            NoForwardModeError: the tail supports neither double backward nor forward mode.
-        """
+        """Return the product without backward passes for single outputs, or raise a NoForwardModeError."""
         if self._forward is not None:
             try:
                 return self._forward(tangents)
@@ -181,9 +165,8 @@ class JVP:
 
     def _backward(self, tangents: Tensor) -> Tensor:
         output = self._run.output
-        flat = output.flatten(1) if output.dim() > 1 else output[:, None]
-        result = tangents.new_empty(*tangents.shape[:2], flat.shape[1])
-        for o, gradient in enumerate(gradients(self._tail, self._run.activation, flat, keep=True)):
+        result = tangents.new_empty(*tangents.shape[:2], output[0].numel())
+        for o, gradient in enumerate(gradients(self._tail, self._run.activation, output, keep=True)):
             result[..., o] = (tangents * gradient).flatten(2).sum(2)
         return result.reshape(*tangents.shape[:2], *output.shape[1:])
 
@@ -198,11 +181,10 @@ def unit_contributions(
     """
     tail_run = run(tail, batch, derivative)
     contributions = _contributions_of_run(tail, batch, selector, derivative, per_eval, tail_run)
+    remainder = tail_run.remainder
     if tail.shared_pass is not None and derivative.slope == "secant" and selector is None:
-        return contributions, tail_run.output.detach() - contributions.sum(
-            1
-        )  # a shared pass has the first layer's remainder only
-    return contributions, tail_run.remainder
+        remainder = tail_run.output.detach() - contributions.sum(1)  # the pass has the first layer's remainder only
+    return contributions, remainder
 
 
 def _contributions_of_run(
@@ -235,15 +217,12 @@ class LinearizedTail:
     """A tail linearized at some rows, for many products with its Jacobian.
 
     Args:
-        tail: the model after the layer's output (or from its input on).
-        batch: the rows.
-        derivative: tangent or secant.
+        tail, batch, derivative: the model after the layer, the rows, and tangent or secant.
         remainder: the part of the layer's activation that belongs to no unit.
         per_eval: number of maps in one JVP.
 
     Attributes:
-        activation: at the layer, (rows, units, ...).
-        output: (rows, *output).
+        activation, output: at the layer, (rows, units, ...), and (rows, *output).
         remainder: the part of the output that belongs to no unit, (rows, *output); None under the tangent.
     """
 
@@ -259,11 +238,8 @@ class LinearizedTail:
         self._per_eval = max(1, per_eval or 1)
         self._chain: Chain | None = chain(tail, batch, derivative.slope, remainder)
         source = self._graph if self._chain is None else self._chain
-        self.activation, self.output, self.remainder = (
-            source.activation.detach(),
-            source.output.detach(),
-            source.remainder,
-        )
+        self.activation, self.output = source.activation.detach(), source.output.detach()
+        self.remainder = source.remainder
 
     @cached_property
     def _graph(self) -> Run:
@@ -278,6 +254,10 @@ class LinearizedTail:
     def output_shape(self) -> tuple[int, ...]:
         """Shape of one row of the output."""
         return tuple(self.output.shape[1:])
+
+    def like_output(self, weights: Tensor) -> Tensor:
+        """Return weights (n, rows, ...) as (n, rows, *output), with the output's dtype and device."""
+        return weights.to(self.output).reshape(*weights.shape[:2], *self.output_shape)
 
     def jvp(self, maps: Tensor, channel: int) -> Tensor:
         """Return the JVP of maps in one channel of the layer: (rows, k, *space) → (rows, k, *output)."""
@@ -300,21 +280,13 @@ class LinearizedTail:
 
     def vjp(self, weights: Tensor) -> Tensor:
         """Return the gradients of Σ weights · output at the layer: (n, rows, *output) → (n, rows, *activation)."""
-        graph = self._graph
-        return torch.stack(
-            [
-                torch.autograd.grad(graph.output, graph.activation, w, retain_graph=True, materialize_grads=True)[0]
-                for w in weights
-            ]
-        )
+        y, a = self._graph.output, self._graph.activation
+        options = {"retain_graph": True, "materialize_grads": True}
+        return torch.stack([torch.autograd.grad(y, a, weight, **options)[0] for weight in weights])
 
 
 class SharedPass:
-    """The last forward pass of one model, shared by several layers.
-
-    Args:
-        tails: one for each layer, all of one model and run on the same chunks of rows.
-    """
+    """The last forward pass of one model, shared by several layers; ``tails`` run on the same chunks of rows."""
 
     def __init__(self, tails: Sequence[Tail]) -> None:
         self._tails = list(tails)

@@ -24,8 +24,7 @@ class Tail:
 
     Attributes:
         forward_func: the whole model, called with inputs and additional arguments.
-        layer: the layer at which the tail begins.
-        at_input: the tail begins at the layer's input, not at its output.
+        layer, at_input: the layer, and whether the tail begins at its input instead of its output.
         output_fn: selects the output tensor of what the model returns.
         shared_pass: the forward pass that this tail shares with those of other layers, if any.
         unit_axis: which axis of the activation holds the units; None determines it (:func:`unit_axis` of hooks).
@@ -57,16 +56,16 @@ class Tail:
         """Return the activation (rows, units, ...) and the output (rows, *output) computed from it."""
         with capture(self.forward_func, self.layer, at_input=self.at_input) as captured:
             output = self.output(batch)
-        return self.per_row(self.single(captured[self.layer]), batch), output
+        return self.per_row(captured[self.layer], batch), output
 
-    def per_row(self, activation: Tensor, batch: Batch) -> Tensor:
-        """Return the activation with its units on axis 1, (rows, units, ...).
+    def per_row(self, value: Tensor | tuple[Tensor, ...], batch: Batch) -> Tensor:
+        """Return the layer's activation as one tensor with its units on axis 1, (rows, units, ...).
 
         Raises:
-            LayerError: rows are folded together or do not come first, or the unit axis cannot be determined.
+            LayerError: several tensors, rows that are folded together or not first, or no known unit axis.
         """
-        rows = one_tensor(activation, lambda: self.name, batch.rows, at_input=self.at_input)
-        return self._units_second(rows, tuple(batch.inputs[0].shape))
+        activation = one_tensor(value, lambda: self.name, batch.rows, at_input=self.at_input)
+        return self._units_second(activation, tuple(batch.inputs[0].shape))
 
     def to_layer_axes(self, activation: Tensor) -> Tensor:
         """Return an activation of :meth:`per_row` with the axes of the layer's own activation."""
@@ -81,12 +80,7 @@ class Tail:
         return baselines.reshape(*[1] * (like.dim() - baselines.dim()), *baselines.shape).movedim(axis, 1)
 
     def move_selector(self, selector: Selector, like: Tensor) -> Selector:
-        """Return a Captum selector of the layer's activation as one of :meth:`per_row`'s result.
-
-        Args:
-            selector: ints are units; tuples and functions refer to the layer's own axes.
-            like: an activation of :meth:`per_row`.
-        """
+        """Return a Captum selector of the layer's activation as one of ``like``, a result of :meth:`per_row`."""
         axis = self._axes.get(self.at_input, 1)
         if axis == 1 or selector is None:
             return selector
@@ -119,13 +113,9 @@ class Tail:
         """Make the layer return ``edit(activation)`` while the block runs the model once."""
 
         def edit_value(value: Any) -> Tensor:
-            return self.to_layer_axes(edit(self.per_row(self.single(value), batch)))
+            return self.to_layer_axes(edit(self.per_row(value, batch)))
 
         return patch(self.forward_func, self.layer, edit_value, at_input=self.at_input)
-
-    def single(self, value: Tensor | tuple[Tensor, ...]) -> Tensor:
-        """Return the activation as one float tensor, or raise an error that names the layer."""
-        return one_tensor(value, lambda: self.name, at_input=self.at_input)
 
 
 def _move_axis(one: OneUnit, axis: int, layer_activation: Tensor) -> OneUnit:
@@ -144,19 +134,18 @@ _OFF: ContextVar[bool] = ContextVar("gradients are off in a no_grad block of the
 
 
 def in_no_grad_block() -> bool:
-    """Return whether the model is in a ``no_grad`` block of its own.
+    """Return whether the model is in a ``no_grad`` block of its own; valid only inside :class:`GradModes`.
 
     False in the forward pass of a custom autograd Function: gradients are off there too, but its result has a
-    derivative. Valid only inside :class:`GradModes`.
+    derivative.
     """
     return _OFF.get()
 
 
 class GradModes(TorchFunctionMode):
-    """Tracks whether a model that runs inside turns gradients off or on.
+    """Tracks whether a model that runs inside turns gradients off or on (``toggled``).
 
-    Attributes:
-        toggled: whether it did. Forward-mode differentiation ignores such blocks, backward passes do not.
+    Forward-mode differentiation ignores such blocks, backward passes do not.
     """
 
     def __init__(self) -> None:
@@ -193,8 +182,7 @@ class Footprint:
     """Memory that a forward pass needs, measured with a few rows.
 
     Attributes:
-        activation: of those rows at the layer, (few, units, ...).
-        output: of those rows, (few, *output).
+        activation, output: of those rows, at the layer (few, units, ...), and (few, *output).
         upper_bound: bytes of the graph for each row, including a share of the memory that does not grow with rows.
         measure_again: returns the bytes without that share, by another forward pass.
     """
@@ -210,15 +198,9 @@ class Footprint:
         return self.measure_again()
 
     def max_rows(self, units: int, budget: int | None, enough: int | None = None) -> int:
-        """Return the number of rows that fit the budget.
+        """Return the number of rows with this many units each that fit the budget in bytes (None is 256 MiB).
 
-        Args:
-            units: number of units in each row of the result.
-            budget: bytes of working memory; None is 256 MiB.
-            enough: do not measure again if at least this many rows fit.
-
-        Raises:
-            ValueError: the budget is not positive.
+        Nothing is measured again if at least ``enough`` rows fit. A budget that is not positive raises a ValueError.
         """
         if budget is not None and budget <= 0:
             raise ValueError(f"memory_budget is {budget}; expected a positive number of bytes, or None for 256 MiB.")
@@ -230,13 +212,7 @@ class Footprint:
         return max(1, (budget or DEFAULT_BUDGET) // max(2 * self.bytes_per_row + result_bytes, 1))
 
     def max_units(self, units: int, rows: int, budget: int | None) -> int:
-        """Return the number of units that are computed in one pass of a chunk.
-
-        Args:
-            units: number of all units.
-            rows: number of rows of a chunk.
-            budget: as in :meth:`max_rows`.
-        """
+        """Return the number of units, of all ``units``, that are computed in one pass of a chunk of ``rows``."""
         max_rows = self.max_rows(1 if self.output[0].numel() > 2 * units else units, budget, enough=units * rows)
         return max(1, min(units, max_rows // rows))
 
@@ -283,18 +259,11 @@ Renderer = Callable[..., Tensor]
 def compose_renderer(field: ForwardFunc, render: Renderer) -> Callable[..., Tensor]:
     """Return a function from samples to pixels: ``field`` at all samples, then ``render`` of its outputs.
 
-    Args:
-        field: maps (rays · samples, ...) to tensors with as many rows.
-        render: maps these outputs as (rays, samples, ...), followed by the inputs, to (rays,) or (rays, channels).
+    The field maps (rays · samples, ...) to tensors with as many rows. The renderer maps these outputs as (rays,
+    samples, ...), followed by the inputs, to (rays,) or (rays, channels).
 
     Raises:
-        ValueError: the inputs have no samples, the field returns another number of rows, or the renderer does not
-            reduce the samples.
-
-    Example:
-        >>> mean = compose_renderer(torch.nn.Linear(3, 1), lambda outputs, points: outputs.mean(1))
-        >>> mean(torch.rand(5, 7, 3)).shape
-        torch.Size([5, 1])
+        ValueError: no samples, another number of rows, or a renderer that does not reduce the samples.
     """
 
     def pixels(*values: Any) -> Tensor:
@@ -335,12 +304,13 @@ class RayTail(Tail):
     The contribution of a unit to a pixel is the sum over the ray's samples, as over the positions of a convolution.
     """
 
-    def per_row(self, activation: Tensor, batch: Batch) -> Tensor:
-        """See :meth:`Tail.per_row`.
+    def per_row(self, value: Tensor | tuple[Tensor, ...], batch: Batch) -> Tensor:
+        """Return the activation with its units on axis 1 and the samples last.
 
         Raises:
             LayerError: the layer's rows are not the samples of the rays.
         """
+        activation = one_tensor(value, lambda: self.name, at_input=self.at_input)
         samples = batch.inputs[0].shape[1]
         if activation.dim() < 2 or activation.shape[0] != batch.rows * samples:
             raise LayerError(
@@ -358,9 +328,9 @@ class RayTail(Tail):
         return super().to_layer_axes(samples)
 
     def move_baselines(self, baselines: Tensor, like: Tensor) -> Tensor:
-        """See :meth:`Tail.move_baselines`: baselines have the axes (rays, units, ..., samples)."""
+        """Return baselines unchanged: they have the axes (rays, units, ..., samples)."""
         return baselines
 
     def move_selector(self, selector: Selector, like: Tensor) -> Selector:
-        """See :meth:`Tail.move_selector`: tuples and functions refer to (rays, units, ..., samples)."""
+        """Return the selector unchanged: tuples and functions refer to (rays, units, ..., samples)."""
         return selector

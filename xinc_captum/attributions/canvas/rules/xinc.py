@@ -96,10 +96,6 @@ Stage = Box | Nearest | PlacePhase | Pointwise | Resample
 def stages(trace: Trace | None, name: str) -> list[Stage]:
     """Return the stages that the released code applies between an inner convolution and the last one.
 
-    Args:
-        trace: of the tail after the convolution.
-        name: the layer's name, for error messages.
-
     Raises:
         LayerError: the released code has no substitute for an operation.
     """
@@ -109,27 +105,21 @@ def stages(trace: Trace | None, name: str) -> list[Stage]:
     result: list[Stage] = []
     before_shuffle = True
     for step in trace.steps[: last + 1]:
-        stage = _stage(step, name, before_shuffle)
+        if step.name == "conv2d":
+            result.append(_box(step))
+        elif step.name == "pixel_shuffle":
+            factor = int(step.arguments("upscale_factor")["upscale_factor"])
+            result.append(PlacePhase(factor) if before_shuffle else Nearest(factor))
+        elif step.name in POINTWISE and not step.has_tensors:
+            with torch.no_grad():
+                moved = step.apply(torch.zeros(1)).numpy().any()  # on the CPU, without waiting for another device
+            result.append(Pointwise(step.apply, zero_stays=not moved))
+        elif step.name in _RESAMPLED:
+            result.append(Resample(step))
+        elif step.name not in _SAME:
+            raise _layer_error(name, f"met {step.name!r}")
         before_shuffle = before_shuffle and step.name not in {"conv2d", "pixel_shuffle"}
-        result += [] if stage is None else [stage]
     return result
-
-
-def _stage(step: Step, name: str, before_shuffle: bool) -> Stage | None:
-    if step.name == "conv2d":
-        return _box(step)
-    if step.name == "pixel_shuffle":
-        factor = int(step.arguments("upscale_factor")["upscale_factor"])
-        return PlacePhase(factor) if before_shuffle else Nearest(factor)
-    if step.name in POINTWISE and not step.has_tensors:
-        with torch.no_grad():
-            zero_stays = not step.apply(torch.zeros(1)).numpy().any()  # on the CPU, without waiting for another device
-        return Pointwise(step.apply, zero_stays)
-    if step.name in _RESAMPLED:
-        return Resample(step)
-    if step.name in _SAME:
-        return None
-    raise _layer_error(name, f"met {step.name!r}")
 
 
 def _box(step: Step) -> Box:
@@ -155,9 +145,6 @@ class Expansion:
 
     Box filters, nearest upsampling and phase placement act on each axis alone. All of them between two activations are
     one matrix for the rows and one for the columns. An activation is moved before stages that only copy values.
-
-    Attributes:
-        stages: applied to each map in order.
     """
 
     stages: tuple[Stage, ...]
@@ -171,12 +158,6 @@ class Expansion:
         """Return the expansion for the output channels of one phase."""
         placed = [replace(s, phase=divmod(phase, s.factor)) if isinstance(s, PlacePhase) else s for s in self.stages]
         return Expansion(tuple(placed))
-
-    def size(self, low: tuple[int, int]) -> tuple[int, int]:
-        """Return the height and width of full maps."""
-        empty = torch.zeros(1, *low)
-        height, width = self(empty, None)[0].shape
-        return int(height), int(width)
 
     def __call__(self, low: Tensor, into: Sequence[Tensor] | None) -> Tensor:
         """Expand (n, h, w); the result is written into n tensors (H, W), or into a new (n, H, W) without ``into``."""
@@ -232,18 +213,10 @@ _WORKING_BYTES = 16 << 20  # bytes of full maps that are computed together
 
 @dataclass(frozen=True)
 class KernelMaps:
-    r"""The maps of all kernels of one inner block at some rows, stored before expansion.
+    """The maps of all kernels of one inner block at some rows, stored before expansion.
 
-    .. math:: k_{io} = W_{oi} * x_i + b_o / n
-
-    Symbols: x_i the input of the convolution, n its number of inputs. The core k determines everything: a full map is
-    k expanded, with ``phases`` output channels for each pixel.
-
-    Attributes:
-        kernels: the convolution.
-        x: (rows, in, h, w).
-        expansion: maps k to a full map.
-        size: of a full map, (H, W).
+    The core k_io = W_oi * x_i + b_o / n, with x_i the convolution's input (rows, in, h, w) and n its number of inputs,
+    determines everything: a full map of ``size`` (H, W) is k expanded, with ``phases`` output channels for each pixel.
     """
 
     kernels: Kernels
@@ -251,15 +224,14 @@ class KernelMaps:
     expansion: Expansion
     size: tuple[int, int]
 
-    has_adjoint = False
-
     @classmethod
     def of(cls, tail: Tail, batch: Batch) -> "KernelMaps":
         """Run the rows up to the layer, and one row through the operations after it."""
         kernels, x = kernels_of(tail), layer_input(tail, batch)
         expansion = Expansion(tuple(stages(trace(after_layer(tail), batch.cut(0, 1)), tail.name)))
-        low = kernels.outputs(x[:1, :, :], slice(0, 1)).shape[-2:]
-        return cls(kernels, x, expansion, expansion.size((int(low[0]), int(low[1]))))
+        low = kernels.outputs(x[:1], slice(0, 1)).shape[-2:]
+        height, width = expansion(torch.zeros(1, *low), None).shape[1:]
+        return cls(kernels, x, expansion, (height, width))
 
     def core(self, outs: slice) -> Tensor:
         """Return the core k of some output channels, (rows, in, outs, h, w)."""
@@ -276,11 +248,8 @@ class KernelMaps:
             self.expansion.at(o % self.expansion.phases)(low.flatten(0, 1), into)
         return self.x[:, :0] if result is None else result
 
-    def sums(self, weights: Tensor) -> Tensor:
-        """Raise, because activations act on each map alone and sums need all maps."""
-        raise NotImplementedError(
-            "the 'xinc' rule cannot compute weighted sums directly; call maps() and sum the result."
-        )
+    def sums(self, weights: Tensor) -> None:
+        """Return None, because activations act on each map alone and sums need all maps."""
 
     def all_maps(self) -> Tensor:
         """Return full maps of every kernel: (rows, in, out, H, W)."""
@@ -314,8 +283,8 @@ class Xinc:
 
     Symbols: x_i the input of the Linear or convolution (the paper's neuron is an *input* of the layer, so
     ``attribute_to_layer_input=True`` is required), n its number of inputs, σ the decoder's activations, place the
-    kernel's phase of the PixelShuffle, box a mean filter in place of each later convolution, near nearest upsampling
-    in place of each later PixelShuffle. The last layer's maps sum to its output exactly; operations after it,
+    kernel's phase of the PixelShuffle, box a mean filter in place of each later convolution, near nearest upsampling in
+    place of each later PixelShuffle. The last layer's maps sum to its output exactly; operations after it,
     ``output_fn`` included, are ignored. Earlier maps do not depend on the output: MLP units with Σ_j W_ji < 0 are zero,
     and an inner block of a decoder has maps of kernels only (``unit="pair"``, (frames, in, out, H, W)). Use this rule
     to reproduce the paper, and Tangent or Secant to explain a network.
@@ -358,16 +327,16 @@ class Xinc:
 
     def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
         """Return (rows, k, *output) at the last layer, (rows, k) at an earlier Linear."""
-        if kernels_of(tail).is_conv:
+        kernels = kernels_of(tail)
+        if kernels.is_conv:
             return self._channels(tail, batch, selector)
-        layer: nn.Linear = tail.layer  # type: ignore[assignment]
-        x, weight, bias = layer_input(tail, batch), layer.weight.detach(), kernels_of(tail).bias
-        n = layer.in_features
+        x, weight, bias, (n, _) = layer_input(tail, batch), kernels.weight, kernels.bias, kernels.shape
         if not self._is_last:
             return select(_relu_of_sum(x, weight, bias / n), selector)
         # One output channel at a time: a target that selects one channel does not compute the others.
         if isinstance(batch.target, int) and not isinstance(batch.target, bool):
-            _check_target(batch.target, len(bias))
+            if not -len(bias) <= batch.target < len(bias):
+                raise ValueError(f"target {batch.target} does not fit the output's {len(bias)} channels.")
             return select(torch.addcmul(bias[batch.target] / n, x, weight[batch.target]), selector)
         maps = torch.stack(
             [select(torch.addcmul(b / n, x, w), selector) for w, b in zip(weight, bias, strict=True)], -1
@@ -385,12 +354,13 @@ class Xinc:
             ins = maps.shape[1]
             flat = select_output(maps.transpose(0, 1).flatten(0, 1), batch.repeat(ins), None)
             maps = flat.reshape(ins, batch.rows, *flat.shape[1:]).transpose(0, 1)
-        if selector is None or maps.dim() == 2:
-            return maps if selector is None else select(maps, selector)
+        if selector is None:
+            return maps
+        if maps.dim() == 2:
+            return select(maps, selector)
         positions = select(maps.flatten(2).transpose(1, 2).flatten(0, 1), selector)  # every position is a row of units
-        return (
-            positions.reshape(len(maps), -1, positions.shape[1]).transpose(1, 2).reshape(len(maps), -1, *maps.shape[2:])
-        )
+        by_row = positions.reshape(len(maps), -1, positions.shape[1])
+        return by_row.transpose(1, 2).reshape(len(maps), -1, *maps.shape[2:])
 
     def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
         """Return W_ji x_i + b_j / n before any activation, (rows, in, out), or kernels' maps, (rows, in, out, H, W)."""
@@ -406,8 +376,8 @@ class Xinc:
         share = kernels.bias / kernels.shape[0]
         if selected is None:
             return torch.addcmul(share, x[:, :, None], weight.T.contiguous())
-        i, j = [i for i, _ in selected], [j for _, j in selected]
-        return torch.addcmul(share[j], x[:, i], weight[j, i])
+        i, o = [i for i, _ in selected], [o for _, o in selected]
+        return torch.addcmul(share[o], x[:, i], weight[o, i])
 
     def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
         """Return the contributions at these rows; the core of an inner block is stored for repeated queries."""
@@ -416,11 +386,7 @@ class Xinc:
         return DirectSite(self, tail, batch, per_eval, pairs)
 
     def total(self, tail: Tail, batch: Batch) -> Tensor:
-        """Return the output, to which the last layer's maps sum.
-
-        Raises:
-            ValueError: the layer is an earlier one, whose maps have no such sum.
-        """
+        """Return the output, to which the last layer's maps sum; raise a ValueError at earlier layers."""
         if not self._is_last:
             raise ValueError(
                 f"rule 'xinc' has no convergence delta at layer {tail.name}: the paper's maps before the last "
@@ -460,11 +426,6 @@ def _execution_order(tail: Tail, batch: Batch) -> list[nn.Module]:
         for handle in handles:
             handle.remove()
     return order
-
-
-def _check_target(target: int, size: int) -> None:
-    if not -size <= target < size:
-        raise ValueError(f"target {target} does not fit the output's {size} channels.")
 
 
 def _apply_target(maps: Tensor, batch: Batch) -> Tensor:
