@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -178,114 +178,74 @@ class OneChannel:
 
 
 Maps = OneChannel | Tensor
+LinearStep = Callable[[Maps, int], Maps]  # of the maps and the number of rows that stacked maps belong to
 
 
-class LinearStep(Protocol):
-    """One linear operation of a chain; ``rows`` is the number of rows that the stacked maps belong to."""
-
-    def __call__(self, maps: Maps, rows: int) -> Maps:
-        """Return the maps after this operation."""
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Elementwise multiplication by ``slope``, which broadcasts to (rows, channels, *space)."""
-
-    slope: Tensor
-
-    def __call__(self, maps: Maps, rows: int) -> Maps:
-        """Return maps times slope."""
-        if isinstance(maps, Tensor):
-            if self.slope.shape[0] == 1:
-                return maps * self.slope
-            return (maps.reshape(rows, -1, *maps.shape[1:]) * self.slope[:, None]).flatten(0, 1)
-        slope = self.slope[:, maps.channel if self.slope.shape[1] > 1 else 0]
-        if maps.factor > 1:
-            s, (y, x) = maps.factor, maps.phase
-            slope = slope[..., y::s, :] if slope.shape[-2] > 1 else slope
-            slope = slope[..., x::s] if slope.shape[-1] > 1 else slope
-        return replace(maps, maps=maps.maps * slope[:, None])
+def scale(slope: Tensor, maps: Maps, rows: int) -> Maps:
+    """Multiply elementwise by ``slope``, which broadcasts to (rows, channels, *space)."""
+    if isinstance(maps, Tensor):
+        if slope.shape[0] == 1:
+            return maps * slope
+        return (maps.reshape(rows, -1, *maps.shape[1:]) * slope[:, None]).flatten(0, 1)
+    slope = slope[:, maps.channel if slope.shape[1] > 1 else 0]
+    if maps.factor > 1:
+        s, (y, x) = maps.factor, maps.phase
+        slope = slope[..., y::s, :] if slope.shape[-2] > 1 else slope
+        slope = slope[..., x::s] if slope.shape[-1] > 1 else slope
+    return replace(maps, maps=maps.maps * slope[:, None])
 
 
-@dataclass(frozen=True)
-class Shuffle:
-    """PixelShuffle: one input channel fills one phase of one output channel."""
-
-    factor: int
-
-    def __call__(self, maps: Maps, rows: int) -> Maps:
-        """Return the maps on the finer grid."""
-        if isinstance(maps, Tensor):
-            return F.pixel_shuffle(maps, self.factor)
-        s, grid = self.factor, maps.on_grid()
-        phase = (grid.channel % s**2 // s, grid.channel % s)
-        return OneChannel(grid.maps, grid.channel // s**2, grid.channels // s**2, s, phase)
+def shuffle(factor: int, maps: Maps, rows: int) -> Maps:
+    """Shuffle pixels to a finer grid: one input channel fills one phase of one output channel."""
+    if isinstance(maps, Tensor):
+        return F.pixel_shuffle(maps, factor)
+    grid = maps.on_grid()
+    channel, phase = divmod(grid.channel, factor**2)
+    return OneChannel(grid.maps, channel, grid.channels // factor**2, factor, divmod(phase, factor))
 
 
-@dataclass(frozen=True)
-class PerChannel:
-    """Pooling, interpolation or padding: the same linear operation on each channel."""
-
-    step: Step
-
-    def __call__(self, maps: Maps, rows: int) -> Maps:
-        """Return the resampled maps."""
-        if isinstance(maps, Tensor):
-            return self.step.apply(maps)
-        grid = maps.on_grid()
-        new = self.step.apply(grid.stack_maps())[:, 0].unflatten(0, grid.maps.shape[:2])
-        return replace(grid, maps=new)
+def _each_channel(step: Step, maps: Maps, rows: int) -> Maps:
+    """Apply pooling, interpolation or padding: the same linear operation on each channel."""
+    if isinstance(maps, Tensor):
+        return step.apply(maps)
+    grid = maps.on_grid()
+    return replace(grid, maps=step.apply(grid.stack_maps())[:, 0].unflatten(0, grid.maps.shape[:2]))
 
 
-@dataclass(frozen=True)
-class Index:
-    """Indexing of the dimensions after the rows, as by a target."""
-
-    step: Step
-
-    def __call__(self, maps: Maps, rows: int) -> Maps:
-        """Return the indexed elements."""
-        return self.step.apply(maps if isinstance(maps, Tensor) else maps.all_channels())
+def _index(step: Step, maps: Maps, rows: int) -> Maps:
+    """Index the dimensions after the rows, as a target does."""
+    return step.apply(maps if isinstance(maps, Tensor) else maps.all_channels())
 
 
-@dataclass(frozen=True)
-class Conv:
-    """A convolution of any kind, without its bias."""
+def _convolve(step: Step, weight: Tensor, options: dict[str, Any], maps: Maps, rows: int) -> Tensor:
+    """Apply a convolution of any kind without its bias; one input channel uses its slice of the weight only."""
+    if isinstance(maps, Tensor):
+        x = maps
+    elif options.get("groups", 1) != 1:
+        x = maps.all_channels()
+    elif step.name.startswith("conv_transpose"):
+        x, weight = maps.stack_maps(), weight[maps.channel : maps.channel + 1]
+    else:
+        weight = weight[:, maps.channel : maps.channel + 1]
+        padding = options.get("padding", 0)
+        plain = all(as_pair(options.get(name, 1)) == (1, 1) for name in ("stride", "dilation"))
+        if maps.factor > 1 and step.name == "conv2d" and plain and not isinstance(padding, str):
+            return _convolve_phase(maps, weight, as_pair(padding))
+        x = maps.stack_maps()
+    y: Tensor = step.func(x, weight, None, **options)
+    return y
 
-    step: Step
-    weight: Tensor
-    options: dict[str, object]
 
-    def __call__(self, maps: Maps, rows: int) -> Maps:
-        """Return all output channels; one input channel uses its slice of the weight only."""
-        if isinstance(maps, Tensor):
-            return self._conv(maps, self.weight)
-        if self.options.get("groups", 1) != 1:
-            return self._conv(maps.all_channels(), self.weight)
-        if self.step.name.startswith("conv_transpose"):
-            return self._conv(maps.stack_maps(), self.weight[maps.channel : maps.channel + 1])
-        weight = self.weight[:, maps.channel : maps.channel + 1]
-        sparse = self._from_phase(maps, weight) if maps.factor > 1 else None
-        return self._conv(maps.stack_maps(), weight) if sparse is None else sparse
-
-    def _conv(self, x: Tensor, weight: Tensor) -> Tensor:
-        y: Tensor = self.step.func(x, weight, None, **self.options)
-        return y
-
-    def _from_phase(self, maps: OneChannel, weight: Tensor) -> Tensor | None:
-        """Return the result without computing the zeros in between: a transposed convolution, factor² times cheaper."""
-        plain = all(as_pair(self.options.get(name, 1)) == (1, 1) for name in ("stride", "dilation"))
-        padding = self.options.get("padding", 0)
-        if self.step.name != "conv2d" or not plain or isinstance(padding, str):
-            return None
-        low = maps.maps.flatten(0, 1)[:, None]
-        full = F.conv_transpose2d(low, weight.flip(-1, -2).transpose(0, 1), stride=maps.factor)
-        margins: list[int] = []
-        sizes = zip(low.shape[-2:], full.shape[-2:], weight.shape[-2:], as_pair(padding), maps.phase, strict=True)
-        for coarse, have, kernel, pad, phase in sizes:
-            before = phase + pad - kernel + 1
-            margins = [before, coarse * maps.factor + 2 * pad - kernel + 1 - have - before, *margins]
-        return F.pad(full, margins)
+def _convolve_phase(maps: OneChannel, weight: Tensor, padding: tuple[int, int]) -> Tensor:
+    """Return a convolution without computing the zeros in between: a transposed one, factor² times cheaper."""
+    low = maps.maps.flatten(0, 1)[:, None]
+    full = F.conv_transpose2d(low, weight.flip(-1, -2).transpose(0, 1), stride=maps.factor)
+    margins: list[int] = []
+    sizes = zip(low.shape[-2:], full.shape[-2:], weight.shape[-2:], padding, maps.phase, strict=True)
+    for coarse, have, kernel, pad, phase in sizes:
+        before = phase + pad - kernel + 1
+        margins = [before, coarse * maps.factor + 2 * pad - kernel + 1 - have - before, *margins]
+    return F.pad(full, margins)
 
 
 Slope = Literal["tangent", "secant"]
@@ -350,11 +310,11 @@ def _linearize(steps: Sequence[Step], slope: Slope, remainder: Tensor) -> tuple[
                 return None
             remainder = step.apply(remainder) if slope == "secant" else remainder
         elif slope == "tangent":
-            linear = Scale(tangent_slope(step.apply, step.input))
+            linear = partial(scale, tangent_slope(step.apply, step.input))
         else:
             rise = difference(step.name, step.args, step.kwargs)
             _, steep, at_zero = secant_slope(step.apply, step.input, step.has_tensors, rise)
-            linear, remainder = Scale(steep), steep * remainder + at_zero
+            linear, remainder = partial(scale, steep), steep * remainder + at_zero
         linear_steps.append(linear)
     return linear_steps, remainder
 
@@ -387,27 +347,25 @@ def _affine(step: Step) -> LinearStep | None:
         arguments = step.arguments(_TRANSPOSED_ARGUMENTS if name.startswith("conv_transpose") else CONV_ARGUMENTS)
         weight = arguments.pop("weight").detach()
         arguments.pop("bias", None)
-        return Conv(step, weight, arguments)
+        return partial(_convolve, step, weight, arguments)
     if name == "pixel_shuffle":
-        return Shuffle(step.arguments("upscale_factor")["upscale_factor"])
+        return partial(shuffle, step.arguments("upscale_factor")["upscale_factor"])
     if name in _EACH or (name == "pad" and not step.arguments("pad mode value").get("value")):
-        return PerChannel(step)
+        return partial(_each_channel, step)
     if name in _ELEMENTWISE:
         return _elementwise_scale(step)
-    return Index(step) if name == "getitem" and _keeps_rows(step.args[0]) else None
+    return partial(_index, step) if name == "getitem" and _keeps_rows(step.args[0]) else None
 
 
-def _elementwise_scale(step: Step) -> Scale | None:
-    is_norm = step.name == "batch_norm"
-    if step.arguments("other").get("rounding_mode") or (
-        is_norm and step.arguments("running_mean running_var weight bias training").get("training", False)
-    ):
+def _elementwise_scale(step: Step) -> LinearStep | None:
+    is_norm, like = step.name == "batch_norm", step.input
+    is_training = step.arguments("running_mean running_var weight bias training").get("training", False)
+    if step.arguments("other").get("rounding_mode") or (is_norm and is_training):
         return None
-    like = step.input
     if is_norm or not step.has_tensors:  # one number for each channel is enough
         like = like[:1].flatten(2)[..., :1].reshape(1, -1, *[1] * (like.dim() - 2))
-    scale = step.apply(torch.ones_like(like)) - step.apply(torch.zeros_like(like))
-    return Scale(scale) if scale.shape == like.shape else None
+    slope = step.apply(torch.ones_like(like)) - step.apply(torch.zeros_like(like))
+    return partial(scale, slope) if slope.shape == like.shape else None
 
 
 def _keeps_rows(index: Any) -> bool:

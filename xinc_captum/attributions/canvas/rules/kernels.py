@@ -281,7 +281,8 @@ class Site(Protocol):
     def sums(self, weights: Tensor) -> Tensor | None:
         """Return Σ_output weights · c for every unit without computing maps, or None if the rule needs maps for them.
 
-        Shapes: weights (n, rows, *output), where *output may be flattened; the result (n, rows, units) or (n, rows, in, out), a remainder last.
+        Shapes: weights (n, rows, *output), also flattened; the result (n, rows, units) or (n, rows, in, out), a
+        remainder last.
         """
 
 
