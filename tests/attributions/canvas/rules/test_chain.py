@@ -118,15 +118,15 @@ MAPS = OneChannel(torch.tensor([[[[1.0, 2.0]]]]), channel=6, channels=8)
 
 
 def test_a_shuffle_puts_one_channel_on_one_phase():
-    fine = shuffle(2, MAPS, 1)  # 6 = channel 1, phase (1, 0)
+    fine = shuffle(2, MAPS)  # 6 = channel 1, phase (1, 0)
     assert (fine.channel, fine.channels, fine.factor, fine.phase) == (1, 2, 2, (1, 0))
     assert fine.on_grid().maps.tolist() == [[[[0, 0, 0, 0], [1, 0, 2, 0]]]]
     assert torch.equal(fine.all_channels(), torch.pixel_shuffle(MAPS.all_channels(), 2))
-    assert torch.equal(shuffle(2, MAPS.all_channels(), 1), fine.all_channels())
+    assert torch.equal(shuffle(2, MAPS.all_channels()), fine.all_channels())
 
 
 def test_a_scale_reads_its_channel_and_phase():
     slope = torch.arange(16.0).reshape(1, 2, 2, 4)
-    fine = scale(slope, shuffle(2, MAPS, 1), 1)
+    fine = scale(slope, shuffle(2, MAPS))
     assert fine.maps.tolist() == [[[[12.0, 28.0]]]]
-    assert torch.equal(fine.all_channels(), scale(slope, shuffle(2, MAPS, 1).all_channels(), 1))
+    assert torch.equal(fine.all_channels(), scale(slope, shuffle(2, MAPS).all_channels()))

@@ -178,15 +178,15 @@ class OneChannel:
 
 
 Maps = OneChannel | Tensor
-LinearStep = Callable[[Maps, int], Maps]  # of the maps and the number of rows that stacked maps belong to
+LinearStep = Callable[[Maps], Maps]
 
 
-def scale(slope: Tensor, maps: Maps, rows: int) -> Maps:
+def scale(slope: Tensor, maps: Maps) -> Maps:
     """Multiply elementwise by ``slope``, which broadcasts to (rows, channels, *space)."""
     if isinstance(maps, Tensor):
         if slope.shape[0] == 1:
             return maps * slope
-        return (maps.reshape(rows, -1, *maps.shape[1:]) * slope[:, None]).flatten(0, 1)
+        return (maps.reshape(len(slope), -1, *maps.shape[1:]) * slope[:, None]).flatten(0, 1)
     slope = slope[:, maps.channel if slope.shape[1] > 1 else 0]
     if maps.factor > 1:
         s, (y, x) = maps.factor, maps.phase
@@ -195,7 +195,7 @@ def scale(slope: Tensor, maps: Maps, rows: int) -> Maps:
     return replace(maps, maps=maps.maps * slope[:, None])
 
 
-def shuffle(factor: int, maps: Maps, rows: int) -> Maps:
+def shuffle(factor: int, maps: Maps) -> Maps:
     """Shuffle pixels to a finer grid: one input channel fills one phase of one output channel."""
     if isinstance(maps, Tensor):
         return F.pixel_shuffle(maps, factor)
@@ -204,7 +204,7 @@ def shuffle(factor: int, maps: Maps, rows: int) -> Maps:
     return OneChannel(grid.maps, channel, grid.channels // factor**2, factor, divmod(phase, factor))
 
 
-def _each_channel(step: Step, maps: Maps, rows: int) -> Maps:
+def _each_channel(step: Step, maps: Maps) -> Maps:
     """Apply pooling, interpolation or padding: the same linear operation on each channel."""
     if isinstance(maps, Tensor):
         return step.apply(maps)
@@ -212,12 +212,12 @@ def _each_channel(step: Step, maps: Maps, rows: int) -> Maps:
     return replace(grid, maps=step.apply(grid.stack_maps())[:, 0].unflatten(0, grid.maps.shape[:2]))
 
 
-def _index(step: Step, maps: Maps, rows: int) -> Maps:
+def _index(step: Step, maps: Maps) -> Maps:
     """Index the dimensions after the rows, as a target does."""
     return step.apply(maps if isinstance(maps, Tensor) else maps.all_channels())
 
 
-def _convolve(step: Step, weight: Tensor, options: dict[str, Any], maps: Maps, rows: int) -> Tensor:
+def _convolve(step: Step, weight: Tensor, options: dict[str, Any], maps: Maps) -> Tensor:
     """Apply a convolution of any kind without its bias; one input channel uses its slice of the weight only."""
     if isinstance(maps, Tensor):
         x = maps
@@ -279,21 +279,20 @@ class Chain:
 
     def jvp(self, maps: Tensor, channel: int) -> Tensor:
         """Return the JVP of maps in one channel of the layer: (rows, k, *space) → (rows, k, *output)."""
-        rows, k = maps.shape[:2]
-        result = self._run_steps(OneChannel(maps, channel, self.activation.shape[1]), rows)
+        result = self._run_steps(OneChannel(maps, channel, self.activation.shape[1]))
         result = result if isinstance(result, Tensor) else result.all_channels()
-        return result.reshape(rows, k, *self.output.shape[1:])
+        return result.reshape(*maps.shape[:2], *self.output.shape[1:])
 
     def jvp_all(self, maps: Tensor) -> Tensor:
         """Return the JVP of maps in every channel of the layer: (rows, channels, *space) → (rows, *output)."""
-        result = self._run_steps(maps, len(maps))
+        result = self._run_steps(maps)
         assert isinstance(result, Tensor)  # noqa: S101 - dense maps stay dense
         return result
 
     @torch.no_grad()
-    def _run_steps(self, maps: Maps, rows: int) -> Maps:
+    def _run_steps(self, maps: Maps) -> Maps:
         for step in self.steps:
-            maps = step(maps, rows)
+            maps = step(maps)
         return maps
 
 
