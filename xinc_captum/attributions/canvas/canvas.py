@@ -1,12 +1,13 @@
 """Class Canvas, a lazy image of contributions, and its streaming queries."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from ...hooks import exclusive
 from ...metrics import as_masks, grid_cells
 from ...metrics.trust import CanvasTrust
 from ...progress import progress
-from .writer import CANVAS_FIELDS, CanvasBlock, Dtype, Layout, check_dtype, plan_bands, write
+from .writer import CanvasBlock, Dtype, Layout, check_dtype, plan_bands, write
 
 
 class Query(Protocol):
@@ -176,9 +177,6 @@ def check_index(index: int | None, count: int, what: str) -> None:
         raise IndexError(f"{what} {index} is out of range: this canvas has {count} {what}s.")
 
 
-ComputeContributions = Callable[[int, int, Any], Tensor]
-
-
 def _alone(_canvas: "Canvas") -> CanvasTrust:
     return CanvasTrust("weak", "no network is at hand to compare it with")
 
@@ -204,7 +202,7 @@ class Canvas:
     units: int
     channels: int
     slots: int
-    _shares: ComputeContributions = field(repr=False)
+    _shares: Callable[[int, int, Any], Tensor] = field(repr=False)
     _rows_at_once: int = field(repr=False)
     _surroundings: Callable[[], AbstractContextManager[None]] = field(repr=False)
     _show_progress: bool = field(default=False, repr=False)
@@ -251,7 +249,7 @@ class Canvas:
 
     def ask(self, *queries: Query) -> tuple[Any, ...]:
         """Compute several queries (of ``xinc_captum.attributions.canvas.canvas``) in one pass over the pixels."""
-        self._pass(None, *queries)
+        self._pass(queries)
         return tuple(query.result(self.size) for query in queries)
 
     def map(self, unit: int, channel: int | None = None) -> Tensor:
@@ -271,9 +269,9 @@ class Canvas:
         unit %= count
         query = Maps(self.pixels)
         if unit < self.units:
-            self._pass([unit], query)
+            self._pass([query], [unit])
         else:  # the remainder is computed with all units only
-            self._pass(None, query, used=slice(-1, None))
+            self._pass([query], used=slice(-1, None))
         result = query.result(self.size)[0]
         return result if channel is None else result[channel].clone()
 
@@ -299,8 +297,7 @@ class Canvas:
             return self.ask(Top(k, self.units, self.pixels))[0]  # type: ignore[no-any-return]
         row = self._row(pixel)
         query = Top(k, self.units, 1)
-        with self._surroundings():
-            query.add(0, self._shares(row, row + 1, None))
+        self._pass([query], rows=(row, row + 1))
         values, indices = query.result((1,))
         return TopUnits(values[:, 0], indices[:, 0])
 
@@ -378,39 +375,37 @@ class Canvas:
             OverflowError: contributions do not fit into float16, or are not finite.
             OSError: the disk is full.
         """
-        kind, count = check_dtype(dtype), self.units + self.slots
-        chunking = plan_bands(self.size, self._rows_at_once, self.channels, count, kind)
-        return write(path, self._layout(kind, chunking), self._block, self._show_progress)
+        return write(path, self._layout(check_dtype(dtype)), self._block, self._show_progress)
 
-    def _layout(self, dtype: Dtype, chunking: dict[str, int], frames: int = 0, pairs: Any = None) -> Layout:
-        fields: dict[str, Any] = {name: getattr(self, name) for name in CANVAS_FIELDS} | chunking
-        return Layout(**fields, frames=frames, pairs=pairs, dtype=dtype)
+    def _layout(self, dtype: Dtype) -> Layout:
+        bands = plan_bands(self.size, self._rows_at_once, self.channels, self.units + self.slots, dtype)
+        return Layout.of(self, dtype, bands)
 
     def _block(self, block: CanvasBlock) -> Tensor:
         """Return all units of some rows, (units, channels, rows, …)."""
         row_length = math.prod(self.size[1:])
         query = Maps((block.last - block.first) * row_length)
-        with self._surroundings(), torch.no_grad():
-            for start in range(block.first * row_length, block.last * row_length, self._rows_at_once):
-                stop = min(block.last * row_length, start + self._rows_at_once)
-                query.add(start - block.first * row_length, self._shares(start, stop, None))
-        result: Tensor = query.result((block.last - block.first, *self.size[1:]))
-        return result
+        self._pass([query], rows=(block.first * row_length, block.last * row_length))
+        return query.result((block.last - block.first, *self.size[1:]))
 
     def _row(self, pixel: tuple[int, ...]) -> int:
         inside = len(pixel) == len(self.size) and all(-s <= p < s for p, s in zip(pixel, self.size, strict=True))
         if not inside:
             raise IndexError(f"pixel {pixel} is outside the image of size {self.size}.")
-        row = 0
-        for p, s in zip(pixel, self.size, strict=True):
-            row = row * s + p % s
-        return row
+        return int(np.ravel_multi_index(pixel, self.size, mode="wrap"))
 
-    def _pass(self, selector: Any, *queries: Query, used: slice = slice(None)) -> None:
-        """Add the ``used`` units of the selected ones to queries, chunk by chunk."""
+    def _pass(
+        self,
+        queries: Iterable[Query],
+        selector: Any = None,
+        used: slice = slice(None),
+        rows: tuple[int, int] | None = None,
+    ) -> None:
+        """Add the ``used`` units of the selected ones to queries, chunk by chunk; None is all rows, with progress."""
+        start, stop = rows or (0, self.pixels)
+        pieces = chunks(stop - start, self._rows_at_once)
         with self._surroundings(), torch.no_grad():
-            row_chunks = chunks(self.pixels, self._rows_at_once)
-            for first, last in progress(row_chunks, "canvas", show=self._show_progress):
-                contributions = self._shares(first, last, selector)
+            for first, last in progress(pieces, "canvas", show=self._show_progress and rows is None):
+                contributions = self._shares(start + first, start + last, selector)
                 for query in queries:
                     query.add(first, contributions[:, used])

@@ -5,7 +5,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from ...progress import progress
 from ...selectors import python_index
 from ..base import plain
 from .canvas import Canvas, Query, Regions, Top, TopUnits, check_index, check_masks, smallest_index
-from .writer import CanvasBlock, Dtype, check_dtype, plan_units, write
+from .writer import CanvasBlock, Dtype, Layout, plan_units
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,9 @@ class UnitGrid:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the unit axes of a result, a remainder included."""
-        return (
-            (self.units + self.remainders,) if self.pairs is None else (self.pairs[0] + self.remainders, self.pairs[1])
-        )
+        if self.pairs is None:
+            return (self.units + self.remainders,)
+        return (self.pairs[0] + self.remainders, self.pairs[1])
 
     @property
     def keys(self) -> list[Any]:
@@ -128,7 +127,8 @@ class FrameCanvas(Canvas):
     (frames, units, channels), ``regions`` (frames, regions, units, channels), ``top_units`` (frames, k, H, W),
     ``share`` (frames, regions, units), ``pooled`` (frames, units, *grid), ``to_tensor`` (frames, units, channels, H,
     W). With ``unit="pair"`` a unit is a tuple (in, out) and there are two unit axes, (in, out). A remainder is one more
-    input; ``top_units``, ``share`` and ``pooled`` number pairs as in · outs + out.
+    input; ``top_units``, ``share`` and ``pooled`` number pairs as in · outs + out, and ``save`` stores them as out ·
+    ins + in, followed by their remainders.
 
     Attributes:
         frames: number of frames.
@@ -221,14 +221,9 @@ class FrameCanvas(Canvas):
         images: Tensor = result.unflatten(-1, self.size)
         return images
 
-    def save(self, path: str | Path, *, dtype: Dtype = "float32") -> Path:
-        """Write the canvas to disk, some units of a frame at a time: see :meth:`Canvas.save`.
-
-        Pairs are stored along the unit axis output by output, out · ins + in, followed by their remainders.
-        """
-        kind, count = check_dtype(dtype), math.prod(self._grid.shape)
-        chunking = plan_units(self.size, self._maps_at_once, self.channels, count, kind)
-        return write(path, self._layout(kind, chunking, self.frames, self.pairs), self._block, self._show_progress)
+    def _layout(self, dtype: Dtype) -> Layout:
+        units = plan_units(self.size, self._maps_at_once, self.channels, math.prod(self._grid.shape), dtype)
+        return Layout.of(self, dtype, units)
 
     def _block(self, block: CanvasBlock) -> Tensor:
         keys = self._grid.keys[block.first_unit : block.last_unit]

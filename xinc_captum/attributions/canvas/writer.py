@@ -107,6 +107,13 @@ class Layout:
         """Size before compression, in bytes."""
         return math.prod(self.shape) * DTYPES[self.dtype]
 
+    @classmethod
+    def of(cls, canvas: Any, dtype: Dtype, chunking: dict[str, int]) -> "Layout":
+        """Return the layout of a canvas; ``chunking`` are the last three sizes."""
+        fields: dict[str, Any] = {name: getattr(canvas, name) for name in CANVAS_FIELDS} | chunking
+        frames, pairs = getattr(canvas, "frames", 0), getattr(canvas, "pairs", None)
+        return cls(**fields, frames=frames, pairs=pairs, dtype=dtype)
+
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the store, in types of JSON."""
         return json.loads(json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}))  # type: ignore[no-any-return]

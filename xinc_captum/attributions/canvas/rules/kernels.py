@@ -252,19 +252,26 @@ def _sum_positions(values: Tensor, unit_axis: int) -> Tensor:
     return values.flatten(first).sum(first) if values.dim() > first else values
 
 
+def _sum_pairs(kernels: Kernels, x: Tensor, gradient: Tensor, remainder: Tensor | None) -> Tensor:
+    """Return Σ gradient · k_io, (rows, in, out); a remainder (rows,) is split as one more input."""
+    table = kernels.sum_over_positions(x, gradient)
+    if remainder is None:
+        return table
+    bias_term = kernels.bias * _sum_positions(gradient, 1)
+    rest = (remainder - bias_term.sum(1)) / kernels.shape[1]
+    return torch.cat([table, (bias_term + rest[:, None])[:, None]], 1)
+
+
 def _pairs_by_backward(tail: Tail, kernels: Kernels, x: Tensor, tail_run: Run, selected: list[Pair] | None) -> Tensor:
     """Return the contributions of pairs by one backward pass for every output, for few outputs."""
-    remainder = tail_run.remainder
+    remainder = None if tail_run.remainder is None else tail_run.remainder.detach().reshape(len(x), -1)
     contributions: list[Tensor] = []
     for o, gradient in enumerate(gradients(tail, tail_run.activation, tail_run.output)):
-        table = kernels.sum_over_positions(x, gradient)
         if selected is not None:
-            table = table[:, [i for i, _ in selected], [j for _, j in selected]]
-        elif remainder is not None:
-            bias_term = kernels.bias * _sum_positions(gradient, 1)
-            rest = (remainder.detach().reshape(len(x), -1)[:, o] - bias_term.sum(1)) / kernels.shape[1]
-            table = torch.cat([table, (bias_term + rest[:, None])[:, None]], 1)
-        contributions.append(table)
+            table = kernels.sum_over_positions(x, gradient)
+            contributions.append(table[:, [i for i, _ in selected], [j for _, j in selected]])
+        else:
+            contributions.append(_sum_pairs(kernels, x, gradient, None if remainder is None else remainder[:, o]))
     result = torch.stack(contributions, -1)
     return result.reshape(*result.shape[:-1], *tail_run.output.shape[1:])
 
@@ -335,18 +342,12 @@ class PairSite:
 
     def sums(self, weights: Tensor) -> Tensor:
         """See :class:`Site`; costs one backward pass and one gradient of the weight for each of n."""
-        linearized, (ins, outs) = self._linearized, self._kernels.shape
-        remainder = linearized.remainder
-        weights = linearized.like_output(weights)
-        result = self._x.new_empty(*weights.shape[:2], ins + (remainder is not None), outs)
-        for at, weight in enumerate(weights):
-            gradient = linearized.vjp(weight[None])[0]
-            result[at, :, :ins] = self._kernels.sum_over_positions(self._x, gradient)
-            if remainder is not None:
-                bias_term = self._kernels.bias * _sum_positions(gradient, 1)
-                rest = (weight * remainder).flatten(1).sum(1) - bias_term.sum(1)
-                result[at, :, ins] = bias_term + rest[:, None] / outs
-        return result
+        remainder, sums = self._linearized.remainder, []
+        for weight in self._linearized.like_output(weights):
+            (gradient,) = self._linearized.vjp(weight[None])
+            rest = None if remainder is None else (weight * remainder).flatten(1).sum(1)
+            sums.append(_sum_pairs(self._kernels, self._x, gradient, rest))
+        return torch.stack(sums)
 
 
 class DirectSite:

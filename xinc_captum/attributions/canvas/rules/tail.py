@@ -228,17 +228,6 @@ def measure(tail: Tail, batch: Batch) -> Footprint:
     return Footprint(activation.detach(), output.detach(), -(-nbytes // few.rows), measure_again)
 
 
-def _forward(tail: Tail, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return the activation and the output, without a graph if the model was made under inference mode."""
-    try:
-        return tail.run(batch)
-    except RuntimeError as error:
-        if "nference tensor" not in str(error):
-            raise
-    with torch.no_grad():
-        return tail.run(batch)
-
-
 def _graph_bytes(tail: Tail, batch: Batch) -> tuple[int, Tensor, Tensor]:
     """Return the bytes that autograd saves for one forward pass, and the pass's activation and output."""
     sizes: dict[int, int] = {}
@@ -249,7 +238,13 @@ def _graph_bytes(tail: Tail, batch: Batch) -> tuple[int, Tensor, Tensor]:
         return tensor.detach()  # an operation that saves its own output would never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        activation, output = _forward(tail, batch)
+        try:
+            activation, output = tail.run(batch)
+        except RuntimeError as error:
+            if "nference tensor" not in str(error):
+                raise
+            with torch.no_grad():  # the model was made under inference mode and cannot have a graph
+                activation, output = tail.run(batch)
     return sum(sizes.values()) + activation.nbytes + output.nbytes, activation, output
 
 
