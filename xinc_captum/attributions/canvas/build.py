@@ -156,25 +156,17 @@ def are_frames(output_shape: tuple[int, ...], size: tuple[int, ...], rows: int) 
 
 @dataclass(frozen=True)
 class CanvasSpec:
-    """Everything that a lazy canvas is computed from.
+    """Everything that a lazy canvas is computed from."""
 
-    Attributes:
-        rule, tail, batch: the user's rule, the tail of a snapshot of the model, and all rows.
-        size: of the image whose pixels the rows are, or of the images that they are.
-        pairs: kernels instead of units.
-        surroundings: the context in which queries run.
-        memory_budget, per_eval: bytes of working memory of each query, and units in one forward pass.
-    """
-
-    rule: Rule
-    tail: Tail
-    batch: Batch
-    size: tuple[int, ...]
-    pairs: bool
+    rule: Rule  # as the user gave it
+    tail: Tail  # of a snapshot of the model
+    batch: Batch  # all rows
+    size: tuple[int, ...]  # of the image whose pixels the rows are, or of the images that they are
+    pairs: bool  # kernels instead of units
     surroundings: Callable[[], AbstractContextManager[None]]
     layer: str = ""
-    memory_budget: int | None = None
-    per_eval: int | None = None
+    memory_budget: int | None = None  # bytes of working memory of each query
+    per_eval: int | None = None  # units in one forward pass
     show_progress: bool = False
 
 

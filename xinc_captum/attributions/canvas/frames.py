@@ -21,16 +21,11 @@ from .writer import CanvasBlock, Dtype, Layout, plan_units
 
 @dataclass(frozen=True)
 class UnitGrid:
-    """The order in which units are computed and the layout of the unit axis.
+    """The order in which units are computed and the layout of the unit axis."""
 
-    Attributes:
-        units, remainders: number of units, and 1 if a remainder follows (for pairs: one more input), else 0.
-        pairs: (in, out), or None.
-    """
-
-    units: int
-    remainders: int
-    pairs: tuple[int, int] | None
+    units: int  # without a remainder
+    remainders: int  # 1 if a remainder follows (for pairs: one more input), else 0
+    pairs: tuple[int, int] | None  # (in, out), or None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -115,8 +110,8 @@ class UnitGrid:
         return torch.cat([pairs, remainder], axis)
 
 
-def _no_adjoint(_first: int, _last: int, _weights: Tensor) -> None:
-    """Return None: this rule cannot compute weighted sums directly."""
+def _no_sums(_first: int, _last: int, _weights: Tensor) -> None:
+    """Return None: this canvas computes weighted sums from maps only."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +132,7 @@ class FrameCanvas(Canvas):
 
     frames: int = 1
     pairs: tuple[int, int] | None = None
-    _sums: Callable[[int, int, Tensor], Tensor | None] = field(default=_no_adjoint, repr=False)
+    _sums: Callable[[int, int, Tensor], Tensor | None] = field(default=_no_sums, repr=False)
     _maps_at_once: int = field(default=1, repr=False)
 
     @property

@@ -51,28 +51,18 @@ class CanvasBlock(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes, precision and chunks of a stored canvas; saving resumes an unfinished canvas only if they are equal.
-
-    Attributes:
-        size, units, slots, channels, rule, layer: those of the :class:`Canvas` (for pairs a remainder is one more
-            input).
-        frames: number of images, or 0 for one image whose pixels are rows.
-        pairs: (in, out) if units are pairs, else None.
-        dtype: "float32" or "float16".
-        band: rows of the first spatial axis that are written together.
-        units_a_block, units_a_chunk: units that are written together, and units in one chunk.
-    """
+    """Sizes, precision and chunks of a stored canvas; saving resumes an unfinished canvas only if they are equal."""
 
     size: tuple[int, ...]
     units: int
-    slots: int
+    slots: int  # 1 if a remainder follows the units (for pairs: one more input), else 0
     channels: int
-    frames: int
-    pairs: tuple[int, int] | None
+    frames: int  # number of images, or 0 for one image whose pixels are rows
+    pairs: tuple[int, int] | None  # (in, out) if units are pairs, else None
     dtype: Dtype
-    band: int
-    units_a_block: int
-    units_a_chunk: int
+    band: int  # rows of the first spatial axis that are written together
+    units_a_block: int  # units that are written together
+    units_a_chunk: int  # units in one chunk
     rule: str
     layer: str
 

@@ -263,18 +263,11 @@ _EACH = set(
 
 @dataclass(frozen=True)
 class Chain:
-    """The part of a network after a layer, linearized at some rows.
+    """The part of a network after a layer, linearized at some rows."""
 
-    Attributes:
-        activation: at the layer, (rows, channels, *space).
-        output: (rows, *output).
-        remainder: the part of the output that belongs to no unit, (rows, *output); None under the tangent.
-        steps: linear operations in order.
-    """
-
-    activation: Tensor
-    output: Tensor
-    remainder: Tensor | None
+    activation: Tensor  # at the layer, (rows, channels, *space)
+    output: Tensor  # (rows, *output)
+    remainder: Tensor | None  # the part of the output that belongs to no unit; None under the tangent
     steps: tuple[LinearStep, ...]
 
     def jvp(self, maps: Tensor, channel: int) -> Tensor:
@@ -301,7 +294,8 @@ def _linearize(steps: Sequence[Step], slope: Slope, remainder: Tensor) -> tuple[
     """Return the linear operations and the remainder after them; None if an operation acts on several rows."""
     linear_steps: list[LinearStep] = []
     for step in steps:
-        if _is_identity(step):
+        is_dropout = step.name in _DROPOUTS and not step.arguments("p training").get("training", True)
+        if is_dropout or step.name in {"contiguous", "clone"}:
             continue
         if step.name not in POINTWISE or step.name == "pow":
             linear = _affine(step)
@@ -333,11 +327,6 @@ def chain(tail: Tail, batch: Batch, slope: Slope, remainder: Tensor | None = Non
         return None
     steps, end = linearized
     return Chain(recording.activation, recording.output, end if slope == "secant" else None, tuple(steps))
-
-
-def _is_identity(step: Step) -> bool:
-    is_dropout = step.name in _DROPOUTS and not step.arguments("p training").get("training", True)
-    return is_dropout or step.name in {"contiguous", "clone"}
 
 
 def _affine(step: Step) -> LinearStep | None:

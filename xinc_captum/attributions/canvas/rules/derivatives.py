@@ -21,33 +21,22 @@ from .tail import GradModes, Tail
 
 @dataclass(frozen=True)
 class Derivative:
-    """The derivative that a rule uses.
-
-    Attributes:
-        slope: its name.
-        start: from the activation and its remainder (None is zero) to the value that replaces it in the model.
-        finish: from the model's output to the output tensor and its remainder (None if the rule has none).
-    """
+    """The derivative that a rule uses."""
 
     slope: Slope
+    # From the activation and its remainder (None is zero) to the value that replaces it in the model.
     start: Callable[[Tensor, Tensor | None], Tensor]
+    # From the model's output to the output tensor and its remainder (None if the rule has none).
     finish: Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
 
 class Run(NamedTuple):
-    """One forward pass of a tail.
+    """One forward pass of a tail."""
 
-    Attributes:
-        activation: a leaf of the graph, (rows, units, ...).
-        output: in the graph of the activation, (rows, *output).
-        remainder: the part of the output that belongs to no unit; None if it is not computed.
-        switches_gradients: whether the model turns gradients off or on during the pass.
-    """
-
-    activation: Tensor
-    output: Tensor
-    remainder: Tensor | None
-    switches_gradients: bool
+    activation: Tensor  # a leaf of the graph, (rows, units, ...)
+    output: Tensor  # in the graph of the activation, (rows, *output)
+    remainder: Tensor | None  # the part of the output that belongs to no unit; None if it is not computed
+    switches_gradients: bool  # whether the model turns gradients off or on during the pass
 
 
 def run(tail: Tail, batch: Batch, derivative: Derivative, remainder: Tensor | None = None) -> Run:

@@ -20,22 +20,14 @@ from ....selectors import OneUnit, Selector, list_units
 
 @dataclass(frozen=True)
 class Tail:
-    """The part of a model between a layer and the output.
+    """The part of a model between a layer and the output."""
 
-    Attributes:
-        forward_func: the whole model, called with inputs and additional arguments.
-        layer, at_input: the layer, and whether the tail begins at its input instead of its output.
-        output_fn: selects the output tensor of what the model returns.
-        shared_pass: the forward pass that this tail shares with those of other layers, if any.
-        unit_axis: which axis of the activation holds the units; None determines it (:func:`unit_axis` of hooks).
-    """
-
-    forward_func: ForwardFunc
+    forward_func: ForwardFunc  # the whole model, called with inputs and additional arguments
     layer: nn.Module
-    at_input: bool = False
-    output_fn: OutputFn | None = None
-    shared_pass: Any = field(default=None, repr=False, compare=False)
-    unit_axis: int | None = None
+    at_input: bool = False  # the tail begins at the layer's input, not at its output
+    output_fn: OutputFn | None = None  # selects the output tensor of what the model returns
+    shared_pass: Any = field(default=None, repr=False, compare=False)  # of tails of other layers
+    unit_axis: int | None = None  # axis of the activation with the units; None determines it (unit_axis of hooks)
     _axes: dict[bool, int] = field(default_factory=dict, repr=False, compare=False)  # found, by at_input
 
     @property
@@ -179,18 +171,12 @@ PROBE_ROWS = 4
 
 @dataclass(frozen=True)
 class Footprint:
-    """Memory that a forward pass needs, measured with a few rows.
+    """Memory that a forward pass needs, measured with a few rows."""
 
-    Attributes:
-        activation, output: of those rows, at the layer (few, units, ...), and (few, *output).
-        upper_bound: bytes of the graph for each row, including a share of the memory that does not grow with rows.
-        measure_again: returns the bytes without that share, by another forward pass.
-    """
-
-    activation: Tensor
-    output: Tensor
-    upper_bound: int
-    measure_again: Callable[[], int]
+    activation: Tensor  # of those rows at the layer, (few, units, ...)
+    output: Tensor  # of those rows, (few, *output)
+    upper_bound: int  # bytes of the graph for each row, with a share of the memory that does not grow with rows
+    measure_again: Callable[[], int]  # returns the bytes without that share, by another forward pass
 
     @cached_property
     def bytes_per_row(self) -> int:

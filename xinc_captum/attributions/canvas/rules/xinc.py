@@ -90,7 +90,8 @@ class Resample:
     step: Step
 
 
-Stage = Box | Nearest | PlacePhase | Pointwise | Resample
+AxisStage = Box | Nearest | PlacePhase  # one matrix for each axis
+Stage = AxisStage | Pointwise | Resample
 
 
 def stages(trace: Trace | None, name: str) -> list[Stage]:
@@ -161,33 +162,29 @@ class Expansion:
 
     def __call__(self, low: Tensor, into: Sequence[Tensor] | None) -> Tensor:
         """Expand (n, h, w); the result is written into n tensors (H, W), or into a new (n, H, W) without ``into``."""
-        maps, pending = low, list[Box | Nearest | PlacePhase]()
+        maps, pending = low, list[AxisStage]()
         for stage in self.stages:
             if isinstance(stage, Pointwise):
-                copies = all(
-                    isinstance(p, Nearest) or (isinstance(p, PlacePhase) and stage.zero_stays) for p in pending
-                )
-                maps, pending = (maps, pending) if copies else (_apply_matrices(maps, pending, None), [])
+                copies = (Nearest, PlacePhase) if stage.zero_stays else Nearest
+                if not all(isinstance(one, copies) for one in pending):
+                    maps, pending = _apply_matrices(maps, pending), []
                 maps = stage.sigma(maps)
             elif isinstance(stage, Resample):
-                maps, pending = stage.step.apply(_apply_matrices(maps, pending, None)[:, None])[:, 0], []
+                maps, pending = stage.step.apply(_apply_matrices(maps, pending)[:, None])[:, 0], []
             else:
                 pending.append(stage)
         return _apply_matrices(maps, pending, into)
 
 
-def _apply_matrices(
-    maps: Tensor, pending: Sequence[Box | Nearest | PlacePhase], into: Sequence[Tensor] | None
-) -> Tensor:
+def _apply_matrices(maps: Tensor, pending: Sequence[AxisStage], into: Sequence[Tensor] | None = None) -> Tensor:
     if not pending:
         if into is not None:
             for target, one in zip(into, maps, strict=True):
                 target.copy_(one)
         return maps
     with torch.autocast(maps.device.type, enabled=False):  # keep the dtype of the maps
-        across = maps @ _matrix(pending, 1, maps).T
-        down = _matrix(pending, 0, maps)
-        result = maps
+        down, right = (_product(tuple(pending), axis, maps.shape[1 + axis]).to(maps) for axis in (0, 1))
+        across, result = maps @ right.T, maps
         if into is None:
             result = maps.new_empty(len(maps), down.shape[0], across.shape[2])
             into = list(result.unbind())
@@ -196,12 +193,8 @@ def _apply_matrices(
         return result
 
 
-def _matrix(pending: Sequence[Box | Nearest | PlacePhase], axis: int, maps: Tensor) -> Tensor:
-    return _product(tuple(pending), axis, maps.shape[1 + axis]).to(maps)
-
-
 @lru_cache(maxsize=128)
-def _product(pending: tuple[Box | Nearest | PlacePhase, ...], axis: int, size: int) -> Tensor:
+def _product(pending: tuple[AxisStage, ...], axis: int, size: int) -> Tensor:
     product = torch.eye(size, dtype=torch.float64)
     for stage in pending:
         product = stage.matrix(axis, product.shape[0]) @ product
@@ -211,54 +204,42 @@ def _product(pending: tuple[Box | Nearest | PlacePhase, ...], axis: int, size: i
 _WORKING_BYTES = 16 << 20  # bytes of full maps that are computed together
 
 
-@dataclass(frozen=True)
+def core(kernels: Kernels, x: Tensor, outs: slice) -> Tensor:
+    """Return k_io = W_oi * x_i + b_o / n of some outputs, (rows, in, outs, *space), with n the number of inputs."""
+    k = kernels.outputs(x, outs)
+    share = kernels.bias[outs] / kernels.shape[0]
+    return k.add_(share.reshape(-1, *[1] * (k.dim() - 3)))
+
+
 class KernelMaps:
-    """The maps of all kernels of one inner block at some rows, stored before expansion.
+    """The maps of all kernels of one inner block at some rows: the :func:`core`, expanded to the size (H, W)."""
 
-    The core k_io = W_oi * x_i + b_o / n, with x_i the convolution's input (rows, in, h, w) and n its number of inputs,
-    determines everything: a full map of ``size`` (H, W) is k expanded, with ``phases`` output channels for each pixel.
-    """
-
-    kernels: Kernels
-    x: Tensor
-    expansion: Expansion
-    size: tuple[int, int]
-
-    @classmethod
-    def of(cls, tail: Tail, batch: Batch) -> "KernelMaps":
-        """Run the rows up to the layer, and one row through the operations after it."""
-        kernels, x = kernels_of(tail), layer_input(tail, batch)
-        expansion = Expansion(tuple(stages(trace(after_layer(tail), batch.cut(0, 1)), tail.name)))
-        low = kernels.outputs(x[:1], slice(0, 1)).shape[-2:]
-        height, width = expansion(torch.zeros(1, *low), None).shape[1:]
-        return cls(kernels, x, expansion, (height, width))
-
-    def core(self, outs: slice) -> Tensor:
-        """Return the core k of some output channels, (rows, in, outs, h, w)."""
-        k = self.kernels.outputs(self.x, outs)
-        return k.add_((self.kernels.bias[outs] / self.kernels.shape[0])[:, None, None])
+    def __init__(self, tail: Tail, batch: Batch) -> None:
+        self._kernels, self._x = kernels_of(tail), layer_input(tail, batch)
+        self._expansion = Expansion(tuple(stages(trace(after_layer(tail), batch.cut(0, 1)), tail.name)))
+        low = self._kernels.outputs(self._x[:1], slice(0, 1)).shape[-2:]
+        self._size = self._expansion(torch.zeros(1, *low), None).shape[1:]
 
     def maps(self, units: list[Pair]) -> Tensor:
         """Return full maps of some kernels: (rows, k, H, W)."""
         result: Tensor | None = None
         for o, members in group_by_output(units).items():
-            low = self.core(slice(o, o + 1))[:, [i for _, i in members], 0]
-            result = low.new_empty(len(self.x), len(units), *self.size) if result is None else result
-            into = [result[r, at] for r in range(len(self.x)) for at, _ in members]
-            self.expansion.at(o % self.expansion.phases)(low.flatten(0, 1), into)
-        return self.x[:, :0] if result is None else result
+            low = core(self._kernels, self._x, slice(o, o + 1))[:, [i for _, i in members], 0]
+            result = low.new_empty(len(low), len(units), *self._size) if result is None else result
+            into = [row[at] for row in result for at, _ in members]
+            self._expansion.at(o % self._expansion.phases)(low.flatten(0, 1), into)
+        return self._x[:, :0] if result is None else result
 
     def sums(self, weights: Tensor) -> None:
         """Return None, because activations act on each map alone and sums need all maps."""
 
     def all_maps(self) -> Tensor:
         """Return full maps of every kernel: (rows, in, out, H, W)."""
-        (ins, outs), phases = self.kernels.shape, self.expansion.phases
-        core = self.core(slice(None))
-        result = core.new_empty(len(self.x), ins, outs, *self.size)
-        batch_size = max(1, _WORKING_BYTES // (self.size[0] * self.size[1] * core.element_size()))
+        phases, cores = self._expansion.phases, core(self._kernels, self._x, slice(None))
+        result = cores.new_empty(*cores.shape[:3], *self._size)
+        batch_size = max(1, _WORKING_BYTES // (self._size.numel() * cores.element_size()))
         for phase in range(phases):
-            expand, low = self.expansion.at(phase), core[:, :, phase::phases].flatten(0, 2)
+            expand, low = self._expansion.at(phase), cores[:, :, phase::phases].flatten(0, 2)
             full = [m for row in result for of_input in row for m in of_input[phase::phases]]
             for first, last in chunks(len(full), batch_size):
                 expand(low[first:last], full[first:last])
@@ -266,11 +247,8 @@ class KernelMaps:
 
 
 def head_maps(tail: Tail, batch: Batch) -> Tensor:
-    """Return W_oi * x_i + b_o / n of the last convolution, which sum to its output: (rows, in, out, H, W)."""
-    kernels = kernels_of(tail)
-    k = kernels.outputs(layer_input(tail, batch), slice(None))
-    share = kernels.bias / kernels.shape[0]
-    return k.add_(share.reshape(-1, *[1] * (k.dim() - 3)))
+    """Return the maps of the last convolution, which sum to its output: (rows, in, out, H, W)."""
+    return core(kernels_of(tail), layer_input(tail, batch), slice(None))
 
 
 @dataclass(frozen=True)
@@ -367,7 +345,7 @@ class Xinc:
         kernels = kernels_of(tail)
         selected = resolve_pairs(kernels.shape, selector)
         if kernels.is_conv and not self._is_last:
-            maps = KernelMaps.of(tail, batch)
+            maps = KernelMaps(tail, batch)
             return maps.all_maps() if selected is None else maps.maps(selected)
         if kernels.is_conv:
             all_maps = head_maps(tail, batch)
@@ -382,7 +360,7 @@ class Xinc:
     def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
         """Return the contributions at these rows; the core of an inner block is stored for repeated queries."""
         if pairs and kernels_of(tail).is_conv and not self._is_last:
-            return KernelMaps.of(tail, batch)
+            return KernelMaps(tail, batch)
         return DirectSite(self, tail, batch, per_eval, pairs)
 
     def total(self, tail: Tail, batch: Batch) -> Tensor:
