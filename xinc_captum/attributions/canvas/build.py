@@ -28,12 +28,9 @@ ROUNDING = 16  # rounding steps of the output's dtype: the error of a difference
 def assess(
     canvas: Canvas, make_ablation: Callable[[], Canvas], total: Callable[[int, int], Tensor] | None
 ) -> CanvasTrust:
-    """Judge a canvas by a fixed random sample.
+    """Judge a canvas by a fixed random sample, in comparison with the same canvas under ablation at zero.
 
-    Args:
-        canvas: any canvas.
-        make_ablation: makes the same canvas under ablation at zero.
-        total: maps first and last row to the output to which contributions must sum; None for rules without a sum.
+    ``total`` maps first and last row to the output to which contributions must sum; None for rules without a sum.
     """
     g = torch.Generator().manual_seed(0)
     units = _random_subset(canvas.units, UNITS, g)
@@ -171,11 +168,7 @@ class CanvasSpec:
 
 
 def build_canvas(spec: CanvasSpec) -> Canvas:
-    """Build a canvas; call this inside ``spec.surroundings()``, which its queries enter again.
-
-    Raises:
-        ValueError: rows that do not match ``size``, pairs of pixels, or values that are not finite.
-    """
+    """Build a canvas, or raise a ValueError; call this inside ``spec.surroundings()``, which queries enter again."""
     output_shape = tuple(spec.tail.output(spec.batch.cut(0, 1)).shape[1:])
     frames = are_frames(output_shape, spec.size, spec.batch.rows)
     if not frames:

@@ -282,12 +282,11 @@ class Canvas:
     def top_units(self, k: int, pixel: tuple[int, ...] | None = None) -> TopUnits:
         """Return the strongest units by Σ_channel |c|, without a remainder: values and indices, (k, *size) each.
 
+        Indices have the narrowest signed dtype; call ``.long()`` before indexing with them.
+
         Args:
             k: number of units.
             pixel: (y, x) for one pixel, whose results are (k,); None for every pixel.
-
-        Returns:
-            indices of the narrowest signed dtype; call ``.long()`` before indexing with them.
 
         Raises:
             ValueError, IndexError: k is not between 1 and the number of units, or the pixel is outside the image.
@@ -326,9 +325,7 @@ class Canvas:
         """Return each unit's share of Σ |c| in a region, without a remainder: (regions, units), float64.
 
         Equals :func:`~xinc_captum.metrics.share` of Σ_channel |c|, without storing the canvas. Without masks: (units,).
-
-        Raises:
-            ValueError: the masks have another size.
+        Masks of another size raise a ValueError.
         """
         sums = self._region_magnitudes(torch.ones(1, *self.size) if masks is None else masks)
         shares = sums / sums.sum(-1, keepdim=True)
@@ -359,16 +356,12 @@ class Canvas:
         return self.ask(Maps(self.pixels))[0]  # type: ignore[no-any-return]
 
     def save(self, path: str | Path, *, dtype: Dtype = "float32") -> Path:
-        """Write the canvas to disk, block by block within the memory budget; :func:`open_canvas` reads it.
+        """Write the canvas to the new folder ``path``, block by block; :func:`open_canvas` reads it.
 
         The folder is a zarr store with an array ``contribution`` of axes (layer, unit, channel, y, x, frame), which
-        xarray opens too. A killed run leaves ``<path>.part``. Saving the same canvas again resumes there; on the same
-        machine with the same number of threads the files are byte-identical. Blocks of other sizes round differently:
-        values in the file and of this canvas agree except for rounding, about 1e-7 of the largest.
-
-        Args:
-            path: the folder to create.
-            dtype: "float32", or "float16" for half the disk space.
+        xarray opens too; "float16" halves it. A killed run leaves ``<path>.part``. Saving the same canvas again resumes
+        there; on the same machine with the same number of threads the files are byte-identical. Blocks of other sizes
+        round differently: values in the file and of this canvas agree except for rounding, about 1e-7 of the largest.
 
         Raises:
             CanvasStoreError: ``path`` exists, or the unfinished canvas there is a different one.

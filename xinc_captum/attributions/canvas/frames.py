@@ -2,7 +2,6 @@
 
 import copy
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,10 +42,7 @@ class UnitGrid:
         return [(i, o) for o in range(outs) for i in range(ins)] + [(ins, o) for o in range(outs) if self.remainders]
 
     def key(self, unit: Any) -> Any:
-        """Return a unit without negative indices.
-
-        Raises:
-            TypeError, IndexError: a number where a pair is expected, or vice versa; a unit that is out of range.
+        """Return a unit without negative indices; raise a TypeError or an IndexError if this canvas does not have it.
         """
         unit = python_index(unit)
         if self.pairs is None:
@@ -259,7 +255,7 @@ class FrameCanvas(Canvas):
 
     def _stream(self, make: Callable[[int], list[Query]]) -> tuple[Any, ...]:
         grid = self._grid
-        states: OrderedDict[int, list[Any]] = OrderedDict()
+        states: dict[int, list[Any]] = {}
         unit_counts = dict.fromkeys(range(self.frames), 0)
         with self._surroundings():
             for first, keys, contributions in self._iterate_chunks(grid.keys, range(self.frames)):

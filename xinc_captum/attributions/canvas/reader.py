@@ -17,14 +17,7 @@ from .writer import ARRAY, CANVAS_FIELDS, JOURNAL, PART, CanvasStoreError, Layou
 
 
 def open_canvas(path: str | Path, *, show_progress: bool = False) -> Canvas:
-    """Open a canvas that :meth:`Canvas.save` wrote; every query reads only the chunks it needs.
-
-    Args:
-        path: the folder.
-        show_progress: a progress bar on every query.
-
-    Returns:
-        a Canvas, float32, on the CPU.
+    """Open a canvas that :meth:`Canvas.save` wrote, as float32 on the CPU; queries read only the chunks they need.
 
     Raises:
         FileNotFoundError: the folder does not exist, or the canvas is unfinished.

@@ -155,20 +155,11 @@ Compute = Callable[[CanvasBlock], Tensor]
 
 
 def write(path: str | Path, layout: Layout, compute: Compute, show_progress: bool = False) -> Path:
-    """Write a canvas, or resume an interrupted one.
+    """Write a canvas, of which ``compute`` maps a block to (units, channels, rows, …), or resume an interrupted one.
 
     The canvas is written to ``<name>.part`` beside ``path`` and renamed at the end. On one machine with the same number
-    of threads interruptions change nothing: the bytes and the attribute ``checksum`` are the same.
-
-    Args:
-        path: the folder to create.
-        layout: sizes and chunks.
-        compute: maps a block to (units, channels, rows, …).
-        show_progress: a progress bar over the blocks.
-
-    Raises:
-        CanvasStoreError, OverflowError, OSError: as in :meth:`Canvas.save`; after an OSError the unfinished canvas
-            stays and can be resumed.
+    of threads interruptions change nothing: the bytes and the attribute ``checksum`` are the same. Errors are those of
+    :meth:`Canvas.save`.
     """
     path = Path(path).resolve()
     part = path.with_name(path.name + PART)

@@ -69,7 +69,6 @@ class Trace:
 class _Recorder(TorchFunctionMode):
     def __init__(self) -> None:
         self.current: Tensor | None = None
-        self.activation: Tensor | None = None
         self.earlier: list[Tensor] = []
         self.steps: list[Step] = []
         self.chain = True
@@ -78,9 +77,8 @@ class _Recorder(TorchFunctionMode):
     def begin(self, position: Any, activation: Tensor) -> Tensor:
         """Start at the first layer's activation; record the position of later layers on the chain."""
         if self.current is None:
-            self.activation = activation.detach()
-            self.current = self.activation.clone()
-            self.marks[position] = (0, self.activation)
+            self.marks[position] = (0, activation.detach())
+            self.current = activation.detach().clone()
             return self.current
         if activation is self.current:
             with torch._C.DisableTorchFunction():

@@ -203,16 +203,10 @@ def _contributions_of_run(
 
 
 class LinearizedTail:
-    """A tail linearized at some rows, for many products with its Jacobian.
+    """A tail linearized at some rows, for many products with its Jacobian, ``per_eval`` maps at once.
 
-    Args:
-        tail, batch, derivative: the model after the layer, the rows, and tangent or secant.
-        remainder: the part of the layer's activation that belongs to no unit.
-        per_eval: number of maps in one JVP.
-
-    Attributes:
-        activation, output: at the layer, (rows, units, ...), and (rows, *output).
-        remainder: the part of the output that belongs to no unit, (rows, *output); None under the tangent.
+    ``remainder`` is the part that belongs to no unit: of the layer's activation (argument), and of the output, (rows,
+    *output) or None under the tangent (attribute).
     """
 
     def __init__(

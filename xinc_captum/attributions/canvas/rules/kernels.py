@@ -20,11 +20,7 @@ WEIGHTED = (nn.Linear, *CONVOLUTIONS)
 
 @dataclass(frozen=True)
 class Kernels:
-    """A Linear or convolution as a table of kernels from input channel i to output channel o.
-
-    Raises:
-        LayerError: the layer is another module.
-    """
+    """A Linear or convolution as a table of kernels from input channel i to output channel o."""
 
     layer: Any
     name: str
@@ -170,11 +166,7 @@ def after_layer(tail: Tail) -> Tail:
 
 
 def resolve_pairs(shape: tuple[int, int], selector: Pair | Sequence[Pair] | None) -> list[Pair] | None:
-    """Return a selector of pairs as a list without negative indices, or None for all pairs.
-
-    Raises:
-        TypeError, IndexError: the selector does not consist of pairs, or a pair is out of range.
-    """
+    """Return a selector of pairs as a list without negative indices, or None for all pairs."""
     if selector is None:
         return None
     selector = python_index(selector)

@@ -152,11 +152,7 @@ def difference(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Ele
 
 
 def max_pool(name: str, value: Tensor, remainder: Tensor, args: Any, kwargs: Any) -> tuple[Tensor, Tensor]:
-    """Return the pooled value and the remainder at the selected positions, so that the sum stays exact.
-
-    The selection of the forward pass is fixed. A unit that would change it gets no credit for that, as under the
-    gradient.
-    """
+    """Return the pooled value and the remainder at the selected positions, so that the sum stays exact."""
     kwargs = {key: value for key, value in kwargs.items() if key != "return_indices"}
     pooled, indices = getattr(F, f"{name}_with_indices")(value, *args, **kwargs)
     dims = int(name[-2])
@@ -208,13 +204,10 @@ def tangent_slope(sigma: Elementwise, z: Tensor) -> Tensor:
 def secant_slope(
     sigma: Elementwise, z: Tensor, elementwise: bool = False, rise: Elementwise | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return σ(z), (σ(z) − σ(0))/z with its limit σ'(0) at z = 0, and σ(0).
+    """Return σ(z), (σ(z) − σ(0))/z with its limit σ'(0) at z = 0, and σ(0), for detached values z.
 
-    Args:
-        sigma: the function; it may modify its argument.
-        z: detached values.
-        elementwise: whether σ has tensor parameters, so that σ(0) differs between elements.
-        rise: z ↦ σ(z) − σ(0), if a formula is more exact than the subtraction.
+    ``sigma`` may modify its argument. With ``elementwise`` it has tensor parameters, so that σ(0) differs between
+    elements. ``rise`` is z ↦ σ(z) − σ(0), if a formula is more exact than the subtraction.
     """
     native, fixed = z.dtype, z
     if z.element_size() == 2 and not elementwise:
@@ -327,11 +320,7 @@ def start(activation: Tensor, remainder: Tensor | None = None, *, halves: bool =
 
 
 def finish(output: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the value and the remainder of the output.
-
-    Raises:
-        CarryError: the output does not come from the layer by operations that torch functions can follow.
-    """
+    """Return the value and the remainder of the output; raise a CarryError if it does not come from the layer."""
     if not isinstance(output, SecantTensor):
         raise CarryError(
             "the output has no secant contributions: it does not depend on the layer, or it is rebuilt from values "

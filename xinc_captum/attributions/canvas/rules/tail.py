@@ -51,10 +51,8 @@ class Tail:
         return self.per_row(captured[self.layer], batch), output
 
     def per_row(self, value: Tensor | tuple[Tensor, ...], batch: Batch) -> Tensor:
-        """Return the layer's activation as one tensor with its units on axis 1, (rows, units, ...).
-
-        Raises:
-            LayerError: several tensors, rows that are folded together or not first, or no known unit axis.
+        """Return the layer's activation as one tensor (rows, units, ...) with its units on axis 1, or raise a
+        LayerError.
         """
         activation = one_tensor(value, lambda: self.name, batch.rows, at_input=self.at_input)
         return self._units_second(activation, tuple(batch.inputs[0].shape))
@@ -241,10 +239,7 @@ def compose_renderer(field: ForwardFunc, render: Renderer) -> Callable[..., Tens
     """Return a function from samples to pixels: ``field`` at all samples, then ``render`` of its outputs.
 
     The field maps (rays · samples, ...) to tensors with as many rows. The renderer maps these outputs as (rays,
-    samples, ...), followed by the inputs, to (rays,) or (rays, channels).
-
-    Raises:
-        ValueError: no samples, another number of rows, or a renderer that does not reduce the samples.
+    samples, ...), followed by the inputs, to (rays,) or (rays, channels). Other shapes raise a ValueError.
     """
 
     def pixels(*values: Any) -> Tensor:
@@ -286,11 +281,7 @@ class RayTail(Tail):
     """
 
     def per_row(self, value: Tensor | tuple[Tensor, ...], batch: Batch) -> Tensor:
-        """Return the activation with its units on axis 1 and the samples last.
-
-        Raises:
-            LayerError: the layer's rows are not the samples of the rays.
-        """
+        """Return the activation with its units on axis 1 and the samples last, or raise a LayerError."""
         activation = one_tensor(value, lambda: self.name, at_input=self.at_input)
         samples = batch.inputs[0].shape[1]
         if activation.dim() < 2 or activation.shape[0] != batch.rows * samples:

@@ -83,23 +83,12 @@ class Pointwise:
     zero_stays: bool
 
 
-@dataclass(frozen=True)
-class Resample:
-    """Pooling, interpolation or padding, applied to each map alone."""
-
-    step: Step
-
-
 AxisStage = Box | Nearest | PlacePhase  # one matrix for each axis
-Stage = AxisStage | Pointwise | Resample
+Stage = AxisStage | Pointwise | Step  # a step: pooling, interpolation or padding of each map alone
 
 
 def stages(trace: Trace | None, name: str) -> list[Stage]:
-    """Return the stages that the released code applies between an inner convolution and the last one.
-
-    Raises:
-        LayerError: the released code has no substitute for an operation.
-    """
+    """Return the stages that the released code applies between an inner convolution and the last one."""
     if trace is None:
         raise _layer_error(name, "the operations after it are not a chain")
     last = max(i for i, step in enumerate(trace.steps) if step.name.startswith("conv") and step.name != "contiguous")
@@ -116,7 +105,7 @@ def stages(trace: Trace | None, name: str) -> list[Stage]:
                 moved = step.apply(torch.zeros(1)).numpy().any()  # on the CPU, without waiting for another device
             result.append(Pointwise(step.apply, zero_stays=not moved))
         elif step.name in _RESAMPLED:
-            result.append(Resample(step))
+            result.append(step)
         elif step.name not in _SAME:
             raise _layer_error(name, f"met {step.name!r}")
         before_shuffle = before_shuffle and step.name not in {"conv2d", "pixel_shuffle"}
@@ -169,8 +158,8 @@ class Expansion:
                 if not all(isinstance(one, copies) for one in pending):
                     maps, pending = _apply_matrices(maps, pending), []
                 maps = stage.sigma(maps)
-            elif isinstance(stage, Resample):
-                maps, pending = stage.step.apply(_apply_matrices(maps, pending)[:, None])[:, 0], []
+            elif isinstance(stage, Step):
+                maps, pending = stage.apply(_apply_matrices(maps, pending)[:, None])[:, 0], []
             else:
                 pending.append(stage)
         return _apply_matrices(maps, pending, into)
