@@ -78,8 +78,7 @@ def _sample(
 
 
 def _random_subset(count: int, most: int, generator: torch.Generator) -> list[int]:
-    chosen: list[int] = torch.randperm(count, generator=generator)[:most].tolist()
-    return chosen
+    return torch.randperm(count, generator=generator)[:most].tolist()
 
 
 def _sample_frame(canvas: Canvas, frame: int, keys: list[Any], pixels: list[int]) -> Tensor:

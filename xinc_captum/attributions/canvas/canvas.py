@@ -222,8 +222,7 @@ class Canvas:
         with exclusive(), self._surroundings():
             if "_trust" not in state:
                 state["_trust"] = self._assess(self)
-            trust: CanvasTrust = state["_trust"]
-            return trust
+            return state["_trust"]  # type: ignore[no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:
         if self._surroundings is not nullcontext:
@@ -343,13 +342,11 @@ class Canvas:
             raise ValueError(f"the image has size {self.size}; expected (H, W) for a grid of cells.")
         masks = as_masks(grid_cells((self.size[0], self.size[1]), grid))
         means = self._region_magnitudes(masks) / masks.flatten(1).sum(1).double()[:, None]
-        pooled: Tensor = means.transpose(-1, -2).unflatten(-1, grid)
-        return pooled
+        return means.transpose(-1, -2).unflatten(-1, grid)  # type: ignore[no-any-return]
 
     def _region_magnitudes(self, masks: Tensor) -> Tensor:
         """Return Σ_region Σ_channel |c|, (regions, units), float64."""
-        sums: Tensor = self.regions(masks)[:, : self.units].sum(-1).double()
-        return sums
+        return self.regions(masks)[:, : self.units].sum(-1).double()
 
     def to_tensor(self) -> Tensor:
         """Return all contributions: (units, channels, *size), a remainder last."""

@@ -42,8 +42,7 @@ class UnitGrid:
         return [(i, o) for o in range(outs) for i in range(ins)] + [(ins, o) for o in range(outs) if self.remainders]
 
     def key(self, unit: Any) -> Any:
-        """Return a unit without negative indices; raise a TypeError or an IndexError if this canvas does not have it.
-        """
+        """Return a unit without negative indices; raise a TypeError or an IndexError if there is none."""
         unit = python_index(unit)
         if self.pairs is None:
             if not isinstance(unit, int):
@@ -209,8 +208,7 @@ class FrameCanvas(Canvas):
                 result[at] = contributions
         if result is None:
             raise RuntimeError("this canvas has no frames; make it from at least one input row.")
-        images: Tensor = result.unflatten(-1, self.size)
-        return images
+        return result.reshape(*result.shape[:-1], *self.size)
 
     def _layout(self, dtype: Dtype) -> Layout:
         units = plan_units(self.size, self._maps_at_once, self.channels, math.prod(self._grid.shape), dtype)
@@ -219,9 +217,8 @@ class FrameCanvas(Canvas):
     def _block(self, block: CanvasBlock) -> Tensor:
         keys = self._grid.keys[block.first_unit : block.last_unit]
         with self._surroundings():
-            maps: Tensor = plain(self._shares(block.frame, block.frame + 1, keys))[0]
-        block_values: Tensor = maps.unflatten(-1, self.size)
-        return block_values
+            maps = plain(self._shares(block.frame, block.frame + 1, keys))[0]
+        return maps.reshape(*maps.shape[:-1], *self.size)
 
     def _region_magnitudes(self, masks: Tensor) -> Tensor:
         """Return Σ_region Σ_channel |c|, (frames, regions, units), float64."""

@@ -37,15 +37,14 @@ class Step:
     """One operation of a chain; ``args`` and ``kwargs`` follow its input tensor, (rows, channels, ...)."""
 
     name: str
-    func: Callable[..., Any]
+    func: Callable[..., Tensor]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     input: Tensor
 
     def apply(self, x: Tensor) -> Tensor:
         """Return the operation's result for another tensor, which is not modified."""
-        y: Tensor = self.func(x.clone(), *self.args, **self.kwargs)
-        return y
+        return self.func(x.clone(), *self.args, **self.kwargs)
 
     def arguments(self, names: str) -> dict[str, Any]:
         """Return the recorded arguments by name; ``names`` are the names of those after the tensor, in order."""
@@ -230,8 +229,7 @@ def _convolve(step: Step, weight: Tensor, options: dict[str, Any], maps: Maps) -
         if maps.factor > 1 and step.name == "conv2d" and plain and not isinstance(padding, str):
             return _convolve_phase(maps, weight, as_pair(padding))
         x = maps.stack_maps()
-    y: Tensor = step.func(x, weight, None, **options)
-    return y
+    return step.func(x, weight, None, **options)
 
 
 def _convolve_phase(maps: OneChannel, weight: Tensor, padding: tuple[int, int]) -> Tensor:

@@ -47,8 +47,7 @@ class Kernels:
     @property
     def weight(self) -> Tensor:
         """The weight, detached."""
-        weight: Tensor = self.layer.weight.detach()
-        return weight
+        return self.layer.weight.detach()  # type: ignore[no-any-return]
 
     @property
     def bias(self) -> Tensor:
@@ -104,8 +103,7 @@ class Kernels:
         """Convolve every channel of x with its own kernels (channels, n, *kernel): (rows, channels, n, *space)."""
         channels, n = table.shape[:2]
         weight = table if self._is_transposed else table.reshape(channels * n, 1, *table.shape[2:])
-        outputs: Tensor = self._convolve(x, weight, channels).unflatten(1, (channels, n))
-        return outputs
+        return self._convolve(x, weight, channels).unflatten(1, (channels, n))  # type: ignore[no-any-return]
 
     def _convolve(self, x: Tensor, weight: Tensor, groups: int) -> Any:
         """Return the convolution of x without bias, with another weight and number of groups."""

@@ -334,7 +334,7 @@ class Rule(Protocol):
         """Return the sum that all units should have, (rows, *output)."""
 
 
-SHORT_NAMES: dict[str, type] = {"tangent": Tangent, "secant": Secant, "ablation": Ablation, "xinc": Xinc}
+SHORT_NAMES: dict[str, Callable[[], Rule]] = {"tangent": Tangent, "secant": Secant, "ablation": Ablation, "xinc": Xinc}
 
 
 def as_rule(rule: str | Rule) -> Rule:
@@ -346,8 +346,7 @@ def as_rule(rule: str | Rule) -> Rule:
     if isinstance(rule, str):
         if rule not in SHORT_NAMES:
             raise ValueError(f"rule {rule!r} is unknown; expected one of {', '.join(map(repr, SHORT_NAMES))}.")
-        of_name: Rule = SHORT_NAMES[rule]()
-        return of_name
+        return SHORT_NAMES[rule]()
     if not hasattr(rule, "neurons") or isinstance(rule, type):
         raise TypeError(f"rule is {rule!r}; expected a name or a rule object such as Tangent() or Ablation('mean').")
     return rule

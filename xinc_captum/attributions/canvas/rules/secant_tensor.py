@@ -403,7 +403,7 @@ def _cumulative(args: Any, kwargs: Any) -> SecantTensor:
     return SecantTensor(*cumulative_product(z, remainder, dim))
 
 
-def _pointwise(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> SecantTensor:
+def _pointwise(func: Callable[..., Tensor], args: Any, kwargs: Any, name: str) -> SecantTensor:
     """Return σ(z) with the slope (σ(z) − σ(0))/z; the remainder is multiplied by the slope, plus σ(0)."""
     if len(_secant_tensors((args, kwargs))) != 1 or not isinstance(args[0], SecantTensor):
         raise _error(name, "more than its first argument depends on the layer")
@@ -412,8 +412,7 @@ def _pointwise(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> S
     z, remainder = args[0].value, args[0].bias_remainder
 
     def sigma(x: Tensor) -> Tensor:
-        y: Tensor = func(x.clone() if x.requires_grad else x, *args[1:], **kwargs)
-        return y
+        return func(x.clone() if x.requires_grad else x, *args[1:], **kwargs)
 
     rise = difference(name, args[1:], kwargs)
     at_z, slope, at_zero = secant_slope(sigma, z.detach(), has_tensors(args[1:], kwargs), rise)

@@ -51,9 +51,7 @@ class Tail:
         return self.per_row(captured[self.layer], batch), output
 
     def per_row(self, value: Tensor | tuple[Tensor, ...], batch: Batch) -> Tensor:
-        """Return the layer's activation as one tensor (rows, units, ...) with its units on axis 1, or raise a
-        LayerError.
-        """
+        """Return the layer's activation as one tensor (rows, units, ...), or raise a LayerError."""
         activation = one_tensor(value, lambda: self.name, batch.rows, at_input=self.at_input)
         return self._units_second(activation, tuple(batch.inputs[0].shape))
 
