@@ -33,8 +33,7 @@ def assess(
     ``total`` maps first and last row to the output to which contributions must sum; None for rules without a sum.
     """
     g = torch.Generator().manual_seed(0)
-    units = _random_subset(canvas.units, UNITS, g)
-    samples, rows = _sample([canvas, make_ablation()], units, g)
+    samples, rows = _sample([canvas, make_ablation()], g)
     gap = None
     if total is not None and isinstance(canvas, FrameCanvas):
         gap = _frame_gap(canvas, rows[0][0], total, g)
@@ -51,7 +50,7 @@ def assess_ablation(canvas: Canvas, output: Callable[[int, int], Tensor]) -> Can
     ``output`` maps first and last row to the output, whose rounding is the smallest meaningful contribution.
     """
     g = torch.Generator().manual_seed(0)
-    (sample,), rows = _sample([canvas], _random_subset(canvas.units, UNITS, g), g)
+    (sample,), rows = _sample([canvas], g)
     scale = torch.stack([output(*run).abs().max() for run in rows]).max()
     if not bool(sample.abs().max() > ROUNDING * torch.finfo(scale.dtype).eps * scale):
         return CanvasTrust(
@@ -62,11 +61,10 @@ def assess_ablation(canvas: Canvas, output: Callable[[int, int], Tensor]) -> Can
     return CanvasTrust("holds", "every unit was set to its baseline and the change measured: true for that baseline")
 
 
-def _sample(
-    canvases: list[Canvas], units: list[int], generator: torch.Generator
-) -> tuple[list[Tensor], list[tuple[int, int]]]:
+def _sample(canvases: list[Canvas], generator: torch.Generator) -> tuple[list[Tensor], list[tuple[int, int]]]:
     """Return the same units and pixels of each canvas, (units, channels, pixels), and the sampled rows."""
     first = canvases[0]
+    units = _random_subset(first.units, UNITS, generator)
     if isinstance(first, FrameCanvas):
         (frame,) = _random_subset(first.frames, 1, generator)
         pixels = _random_subset(first.pixels, FRAME_PIXELS, generator)

@@ -16,7 +16,7 @@ from ...hooks import exclusive
 from ...metrics import as_masks, grid_cells
 from ...metrics.trust import CanvasTrust
 from ...progress import progress
-from .writer import CanvasBlock, Dtype, Layout, check_dtype, plan_bands, write
+from .writer import DTYPES, CanvasBlock, Dtype, Layout, plan_bands, write
 
 
 class Query(Protocol):
@@ -165,10 +165,7 @@ def require_state(state: Tensor | None) -> Tensor:
 
 def smallest_index(units: int) -> torch.dtype:
     """Return the narrowest signed dtype for indices of units (torch would index with uint8 as a mask)."""
-    for dtype in (torch.int8, torch.int16, torch.int32):
-        if units - 1 <= torch.iinfo(dtype).max:
-            return dtype
-    return torch.int64
+    return getattr(torch, np.min_scalar_type(-units).name)  # type: ignore[no-any-return]
 
 
 def check_index(index: int | None, count: int, what: str) -> None:
@@ -365,7 +362,9 @@ class Canvas:
             OverflowError: contributions do not fit into float16, or are not finite.
             OSError: the disk is full.
         """
-        return write(path, self._layout(check_dtype(dtype)), self._block, self._show_progress)
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float16'.")
+        return write(path, self._layout(dtype), self._block, self._show_progress)
 
     def _layout(self, dtype: Dtype) -> Layout:
         bands = plan_bands(self.size, self._rows_at_once, self.channels, self.units + self.slots, dtype)

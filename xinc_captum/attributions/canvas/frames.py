@@ -155,7 +155,7 @@ class FrameCanvas(Canvas):
         check_index(frame, self.frames, "frame")
         chosen = range(self.frames) if frame is None else [frame % self.frames]
         with self._surroundings():
-            chunks_of_maps = [contributions[:, 0] for _, _, contributions in self._iterate_chunks([key], chosen)]
+            chunks_of_maps = [contributions[:, 0] for *_, contributions in self._iterate_chunks([key], chosen)]
         maps: Tensor = torch.cat(chunks_of_maps).unflatten(-1, self.size)
         maps = maps if channel is None else maps[:, channel].clone()
         return maps if frame is None else maps[0]
@@ -189,8 +189,7 @@ class FrameCanvas(Canvas):
         """Return :meth:`Canvas.top_units` of each frame: (frames, k, *size) each, or (frames, k) for one pixel."""
         self._check_k(k)
         if pixel is None:
-            ranking: TopUnits = self._stream(lambda _frame: [Top(k, self.units, self.pixels)])[0]
-            return ranking
+            return self._stream(lambda _frame: [Top(k, self.units, self.pixels)])[0]  # type: ignore[no-any-return]
         mask = torch.zeros(self.frames, 1, self.pixels)
         mask[:, :, self._row(pixel)] = 1
         strength = self.regions(mask.unflatten(2, self.size), signed=True)[:, 0]
@@ -201,7 +200,7 @@ class FrameCanvas(Canvas):
         """Return all contributions: (frames, units, channels, *size), a remainder last."""
         result: Tensor | None = None
         with self._surroundings():
-            for first, keys, contributions in self._iterate_chunks(self._grid.keys, range(self.frames)):
+            for first, _, keys, contributions in self._iterate_chunks(self._grid.keys, range(self.frames)):
                 if result is None:
                     result = contributions.new_empty(self.frames, *self._grid.shape, *contributions.shape[2:])
                 at: Any = (slice(first, first + len(contributions)), *self._grid.index(keys))
@@ -242,23 +241,21 @@ class FrameCanvas(Canvas):
                 results.append(torch.stack(region_sums, 1))
         return torch.cat(results)
 
-    def _iterate_chunks(self, keys: list[Any], frames: Any) -> Iterator[tuple[int, list[Any], Tensor]]:
-        """Yield (first frame, units, their contributions (frames, k, channels, pixels)) in chunks."""
+    def _iterate_chunks(self, keys: list[Any], frames: Any) -> Iterator[tuple[int, int, list[Any], Tensor]]:
+        """Yield the first frame, the first key, the keys and contributions (frames, k, channels, pixels) of chunks."""
         pieces = chunks(self.frames, self._rows_at_once) if len(frames) == self.frames else [(f, f + 1) for f in frames]
-        groups = [keys[a:b] for a, b in chunks(len(keys), self._maps_at_once)]
-        todo = [(piece, group) for piece in pieces for group in groups]
-        for (first, last), group in progress(todo, "canvas", show=self._show_progress):
-            yield first, group, plain(self._shares(first, last, group))
+        groups = chunks(len(keys), self._maps_at_once)
+        todo = [(*piece, *group) for piece in pieces for group in groups]
+        for first, last, start, stop in progress(todo, "canvas", show=self._show_progress):
+            yield first, start, keys[start:stop], plain(self._shares(first, last, keys[start:stop]))
 
     def _stream(self, make: Callable[[int], list[Query]]) -> tuple[Any, ...]:
         grid = self._grid
         states: dict[int, list[Any]] = {}
-        unit_counts = dict.fromkeys(range(self.frames), 0)
         with self._surroundings():
-            for first, keys, contributions in self._iterate_chunks(grid.keys, range(self.frames)):
+            for first, start, _, contributions in self._iterate_chunks(grid.keys, range(self.frames)):
                 with torch.no_grad():
                     for frame, frame_contributions in enumerate(contributions, first):
-                        start, unit_counts[frame] = unit_counts[frame], unit_counts[frame] + len(keys)
                         if frame not in states:
                             states[frame] = [(query, []) for query in make(frame)]
                         for query, results in states[frame]:

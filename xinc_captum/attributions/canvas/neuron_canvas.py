@@ -19,7 +19,6 @@ from .build import CanvasSpec, build_canvas
 from .canvas import Canvas
 from .rules import Rule, Secant, Tail, Tangent, Xinc, as_rule
 from .rules.derivatives import SharedPass
-from .rules.kernels import after_layer
 from .rules.rules import plan_chunks
 from .rules.tail import RayTail, Renderer, compose_renderer
 
@@ -340,7 +339,7 @@ def _build_canvases(
         batch = settle_arguments(batch, partial(call_model, call, methods[0].output_fn))
     if len(tails) > 1 and isinstance(methods[0].rule, Tangent | Secant):
         # Contributions of pairs are propagated from the layer's output.
-        shared_pass = SharedPass([after_layer(tail) if methods[0].unit == "pair" else tail for tail in tails])
+        shared_pass = SharedPass([tail.after_layer() if methods[0].unit == "pair" else tail for tail in tails])
         tails = [replace(tail, shared_pass=shared_pass) for tail in tails]
     results = []
     for method, tail in zip(methods, tails, strict=True):

@@ -62,7 +62,10 @@ def _open_reader(path: Path) -> "_Reader":
         root = zarr.open_group(path, mode="r")
         attributes = dict(root.attrs)
     except (OSError, ValueError, KeyError) as error:
-        raise _unreadable_error(path) from error
+        if path.is_dir() and (path / "zarr.json").is_file():
+            raise damaged(path, "its zarr.json is not a canvas's") from error
+        what = "a file" if path.is_file() else "not a zarr store: it has no zarr.json"
+        raise CanvasStoreError(f"{path} is {what}; expected a folder that Canvas.save wrote.") from error
     layout = Layout.from_attributes(attributes, path)
     try:
         array = root[ARRAY]
@@ -71,13 +74,6 @@ def _open_reader(path: Path) -> "_Reader":
     if tuple(array.shape) != layout.shape:
         raise damaged(path, f"its array has shape {tuple(array.shape)}, but its attributes have {layout.shape}")
     return _Reader(path, array, layout)
-
-
-def _unreadable_error(path: Path) -> CanvasStoreError:
-    if path.is_dir() and (path / "zarr.json").is_file():
-        return damaged(path, "its zarr.json is not a canvas's")
-    what = "a file" if path.is_file() else "not a zarr store: it has no zarr.json"
-    return CanvasStoreError(f"{path} is {what}; expected a folder that Canvas.save wrote.")
 
 
 class _Reader:

@@ -92,11 +92,6 @@ class Layout:
         rows, units = chunks(self.size[0], self.band), chunks(self.unit_axis, self.units_a_block)
         return [CanvasBlock(frame, *u, *r) for frame in range(max(1, self.frames)) for u in units for r in rows]
 
-    @property
-    def nbytes(self) -> int:
-        """Size before compression, in bytes."""
-        return math.prod(self.shape) * DTYPES[self.dtype]
-
     @classmethod
     def of(cls, canvas: Any, dtype: Dtype, chunking: dict[str, int]) -> "Layout":
         """Return the layout of a canvas; ``chunking`` are the last three sizes."""
@@ -144,13 +139,6 @@ def plan_units(size: tuple[int, ...], maps: int, channels: int, unit_axis: int, 
     return {"band": size[0], "units_a_block": max_maps // units * units, "units_a_chunk": units}
 
 
-def check_dtype(dtype: Dtype) -> Dtype:
-    """Return ``dtype``, or raise a ValueError if it is not supported."""
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float16'.")
-    return dtype
-
-
 Compute = Callable[[CanvasBlock], Tensor]
 
 
@@ -184,11 +172,12 @@ def write(path: str | Path, layout: Layout, compute: Compute, show_progress: boo
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
+        gigabytes = math.prod(layout.shape) * DTYPES[layout.dtype] / 1e9
         raise OSError(
             error.errno,
-            f"the disk is full after {len(digests)} of {len(blocks)} blocks of {path.name} ({layout.nbytes / 1e9:.3g} "
-            f"GB before compression). The unfinished canvas is {part}: free disk space and save again to resume it, "
-            "or delete it and save as float16.",
+            f"the disk is full after {len(digests)} of {len(blocks)} blocks of {path.name} ({gigabytes:.3g} GB before "
+            f"compression). The unfinished canvas is {part}: free disk space and save again to resume it, or delete it "
+            "and save as float16.",
         ) from error
     return path
 

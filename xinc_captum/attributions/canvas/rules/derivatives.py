@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -42,8 +42,7 @@ class Run(NamedTuple):
 def run(tail: Tail, batch: Batch, derivative: Derivative, remainder: Tensor | None = None) -> Run:
     """Run rows with ``derivative.start`` applied at the layer and ``derivative.finish`` at the output."""
     if tail.shared_pass is not None and remainder is None:
-        shared: Run = tail.shared_pass.run(tail, batch, derivative)
-        return shared
+        return tail.shared_pass.run(tail, batch, derivative)  # type: ignore[no-any-return]
     leaves: list[Tensor] = []
 
     def begin(activation: Tensor) -> Tensor:
@@ -161,24 +160,13 @@ class JVP:
 
 
 def unit_contributions(
-    tail: Tail, batch: Batch, selector: Selector, derivative: Derivative, per_eval: int | None
-) -> tuple[Tensor, Tensor | None]:
-    """Return c_u = a_u · ∂y/∂a_u of every selected unit, (rows, k, *output), and the remainder, (rows, *output).
+    tail: Tail, batch: Batch, selector: Selector, derivative: Derivative, per_eval: int | None, tail_run: Run
+) -> Tensor:
+    """Return c_u = a_u · ∂y/∂a_u of every selected unit, (rows, k, *output), for the forward pass of these rows.
 
     One backward pass for each output computes all units; one JVP for each unit computes all outputs. The cheaper way is
     used. In a chain of convolutions a unit's channel is computed alone up to the convolution that mixes it with others.
     """
-    tail_run = run(tail, batch, derivative)
-    contributions = _contributions_of_run(tail, batch, selector, derivative, per_eval, tail_run)
-    remainder = tail_run.remainder
-    if tail.shared_pass is not None and derivative.slope == "secant" and selector is None:
-        remainder = tail_run.output.detach() - contributions.sum(1)  # the pass has the first layer's remainder only
-    return contributions, remainder
-
-
-def _contributions_of_run(
-    tail: Tail, batch: Batch, selector: Selector, derivative: Derivative, per_eval: int | None, tail_run: Run
-) -> Tensor:
     activation, output = tail_run.activation, tail_run.output
     units = list_units(activation, selector)
     if output[0].numel() <= 2 * len(units):
@@ -298,19 +286,15 @@ class SharedPass:
     def _record(self, batch: Batch, derivative: Derivative) -> dict[Any, Run]:
         nodes: dict[Any, Tensor] = {}
 
-        def make_begin(tail: Tail) -> Any:
-            def begin(activation: Tensor) -> Tensor:
-                if isinstance(activation, SecantTensor):
-                    nodes[tail.position] = activation.value
-                    return activation.copy()
-                node = activation if activation.requires_grad else activation.detach().requires_grad_()
-                nodes[tail.position] = node
-                return derivative.start(node.clone(), None)
-
-            return begin
+        def begin(position: Any, activation: Tensor) -> Tensor:
+            if isinstance(activation, SecantTensor):
+                nodes[position] = activation.value
+                return activation.copy()
+            nodes[position] = activation if activation.requires_grad else activation.detach().requires_grad_()
+            return derivative.start(nodes[position].clone(), None)
 
         with GradModes(), ExitStack() as stack:
             for tail in self._tails:
-                stack.enter_context(tail.patch_layer(batch, make_begin(tail)))
+                stack.enter_context(tail.patch_layer(batch, partial(begin, tail.position)))
             output, _ = derivative.finish(self._tails[0].output(batch))
         return {position: Run(node, output, None, True) for position, node in nodes.items()}

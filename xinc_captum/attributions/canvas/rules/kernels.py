@@ -158,11 +158,6 @@ def layer_input(tail: Tail, batch: Batch) -> Tensor:
     return kernels_of(tail).check(x)
 
 
-def after_layer(tail: Tail) -> Tail:
-    """Return the tail from the layer's output on."""
-    return replace(tail, at_input=False)
-
-
 def resolve_pairs(shape: tuple[int, int], selector: Pair | Sequence[Pair] | None) -> list[Pair] | None:
     """Return a selector of pairs as a list without negative indices, or None for all pairs."""
     if selector is None:
@@ -201,11 +196,11 @@ def pair_contributions(
     selected = resolve_pairs(kernels.shape, selector)
     x = layer_input(tail, batch)
     remainder = kernels.bias_map(x.dim()) if with_remainder else None
-    tail_run = run(after_layer(tail), batch, derivative, remainder)
+    tail_run = run(tail.after_layer(), batch, derivative, remainder)
     if tail_run.output[0].numel() <= 2 * outs:
         return _pairs_by_backward(tail, kernels, x, tail_run, selected)
     del tail_run
-    linearized = LinearizedTail(after_layer(tail), batch, derivative, remainder, per_eval)
+    linearized = LinearizedTail(tail.after_layer(), batch, derivative, remainder, per_eval)
     if selected is not None:
         return pairs_by_jvp(linearized, kernels, x, selected)
     result = x.new_empty((x.shape[0], ins + with_remainder, outs, *linearized.output_shape))
@@ -276,10 +271,9 @@ class Site(Protocol):
         """Return the contributions of some units: (rows, k, *output)."""
 
     def sums(self, weights: Tensor) -> Tensor | None:
-        """Return Σ_output weights · c for every unit without computing maps, or None if the rule needs maps for them.
+        """Return Σ_output weights · c of every unit, a remainder last, or None if the rule needs maps for them.
 
-        Shapes: weights (n, rows, *output), also flattened; the result (n, rows, units) or (n, rows, in, out), a
-        remainder last.
+        Shapes: weights (n, rows, *output), also flattened; the result (n, rows, units) or (n, rows, in, out).
         """
 
 
@@ -319,7 +313,7 @@ class PairSite:
     ) -> None:
         self._kernels, self._x = kernels_of(tail), layer_input(tail, batch)
         remainder = self._kernels.bias_map(self._x.dim()) if with_remainder else None
-        self._linearized = LinearizedTail(after_layer(tail), batch, derivative, remainder, per_eval)
+        self._linearized = LinearizedTail(tail.after_layer(), batch, derivative, remainder, per_eval)
 
     def maps(self, units: list[Pair]) -> Tensor:
         """See :class:`Site`."""
@@ -349,8 +343,7 @@ class DirectSite:
     def maps(self, units: list[Any]) -> Tensor:
         """See :class:`Site`."""
         method = self._rule.pairs if self._pairs else self._rule.neurons
-        result: Tensor = method(self._tail, self._batch, units, self._per_eval)
-        return result
+        return method(self._tail, self._batch, units, self._per_eval)  # type: ignore[no-any-return]
 
     def sums(self, weights: Tensor) -> None:
         """Return None."""

@@ -15,14 +15,13 @@ from ....batch import Batch, chunks
 from ....selectors import Selector
 from ...base import shares_statistics
 from . import secant_tensor
-from .derivatives import Derivative, layer_activation, unit_contributions
+from .derivatives import Derivative, layer_activation, run, unit_contributions
 from .kernels import (
     DirectSite,
     NeuronSite,
     Pair,
     PairSite,
     Site,
-    after_layer,
     kernels_of,
     layer_input,
     pair_contributions,
@@ -117,7 +116,7 @@ class Ablation:
 
     def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
         """Return the effect of W_ji * (x_i − b_i) in z_j on the output; shapes as in :meth:`Rule.pairs`."""
-        kernels, after = kernels_of(tail), after_layer(tail)
+        kernels, after = kernels_of(tail), tail.after_layer()
         ins, outs = kernels.shape
         selected = resolve_pairs(kernels.shape, selector)
         pairs = selected if selected is not None else [(i, j) for j in range(outs) for i in range(ins)]
@@ -203,9 +202,13 @@ class _DerivativeRule(ABC):
 
     def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
         """Return (rows, k, *output); without a selector a remainder comes last, as one more unit."""
-        contributions, remainder = unit_contributions(tail, batch, selector, self._derivative, per_eval)
-        if selector is not None or remainder is None:
+        tail_run = run(tail, batch, self._derivative)
+        contributions = unit_contributions(tail, batch, selector, self._derivative, per_eval, tail_run)
+        if selector is not None or not self.remainders:
             return contributions
+        remainder = tail_run.remainder
+        if remainder is None:  # the pass is shared, and the remainders of its layers differ
+            remainder = tail_run.output.detach() - contributions.sum(1)
         return torch.cat([contributions, remainder[:, None]], dim=1)
 
     def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:

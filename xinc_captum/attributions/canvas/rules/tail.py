@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cache
 from types import TracebackType
 from typing import Any
 
@@ -39,6 +39,10 @@ class Tail:
     def name(self) -> str:
         """The layer's name, for error messages."""
         return layer_name(self.forward_func, self.layer)
+
+    def after_layer(self) -> "Tail":
+        """Return the tail from the layer's output on."""
+        return replace(self, at_input=False)
 
     def output(self, batch: Batch) -> Tensor:
         """Return the selected output, (rows, *output)."""
@@ -174,11 +178,6 @@ class Footprint:
     upper_bound: int  # bytes of the graph for each row, with a share of the memory that does not grow with rows
     measure_again: Callable[[], int]  # returns the bytes without that share, by another forward pass
 
-    @cached_property
-    def bytes_per_row(self) -> int:
-        """Bytes by which the graph of one forward pass grows with each row."""
-        return self.measure_again()
-
     def max_rows(self, units: int, budget: int | None, enough: int | None = None) -> int:
         """Return the number of rows with this many units each that fit the budget in bytes (None is 256 MiB).
 
@@ -191,7 +190,7 @@ class Footprint:
         if enough is not None and safe_rows >= enough:
             return safe_rows
         # The graph and the gradients of its tensors.
-        return max(1, (budget or DEFAULT_BUDGET) // max(2 * self.bytes_per_row + result_bytes, 1))
+        return max(1, (budget or DEFAULT_BUDGET) // max(2 * self.measure_again() + result_bytes, 1))
 
     def max_units(self, units: int, rows: int, budget: int | None) -> int:
         """Return the number of units, of all ``units``, that are computed in one pass of a chunk of ``rows``."""
@@ -204,6 +203,7 @@ def measure(tail: Tail, batch: Batch) -> Footprint:
     few = batch.cut(0, PROBE_ROWS)
     nbytes, activation, output = _graph_bytes(tail, few)
 
+    @cache
     def measure_again() -> int:
         return max(_graph_bytes(tail, few.repeat(2))[0] - nbytes, 0) // few.rows
 

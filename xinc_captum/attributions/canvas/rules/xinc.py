@@ -12,18 +12,7 @@ from ....batch import Batch, chunks, select_output
 from ....hooks import LayerError, modules_behind, of_this_thread
 from ....selectors import Selector, select
 from .chain import CONV_ARGUMENTS, Step, Trace, as_pair, trace
-from .kernels import (
-    WEIGHTED,
-    DirectSite,
-    Kernels,
-    Pair,
-    Site,
-    after_layer,
-    group_by_output,
-    kernels_of,
-    layer_input,
-    resolve_pairs,
-)
+from .kernels import WEIGHTED, DirectSite, Kernels, Pair, Site, group_by_output, kernels_of, layer_input, resolve_pairs
 from .secant_tensor import POINTWISE
 from .tail import Tail
 
@@ -205,7 +194,7 @@ class KernelMaps:
 
     def __init__(self, tail: Tail, batch: Batch) -> None:
         self._kernels, self._x = kernels_of(tail), layer_input(tail, batch)
-        self._expansion = Expansion(tuple(stages(trace(after_layer(tail), batch.cut(0, 1)), tail.name)))
+        self._expansion = Expansion(tuple(stages(trace(tail.after_layer(), batch.cut(0, 1)), tail.name)))
         low = self._kernels.outputs(self._x[:1], slice(0, 1)).shape[-2:]
         self._size = self._expansion(torch.zeros(1, *low), None).shape[1:]
 
