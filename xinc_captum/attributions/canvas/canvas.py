@@ -45,9 +45,8 @@ class TopUnits(NamedTuple):
 class _Sum:
     """Sum over chunks, in float64 (which Apple's devices do not have), because there may be millions of pixels."""
 
-    def __init__(self) -> None:
-        self._sum: Tensor | None = None
-        self._dtype = torch.float32
+    _sum: Tensor | None = None
+    _dtype = torch.float32
 
     def _accumulate(self, sums: Tensor) -> None:
         self._dtype = sums.dtype
@@ -86,7 +85,6 @@ class Regions(_Sum):
     unit_axis = 1
 
     def __init__(self, masks: Tensor, *, signed: bool = False) -> None:
-        super().__init__()
         self._masks, self._signed = check_masks(masks).flatten(1), signed
         self._converted_masks: dict[tuple[torch.dtype, torch.device], Tensor] = {}  # shared by copies of this query
 

@@ -338,7 +338,10 @@ def _affine(step: Step) -> LinearStep | None:
         return partial(_each_channel, step)
     if name in _ELEMENTWISE:
         return _elementwise_scale(step)
-    return partial(_index, step) if name == "getitem" and _keeps_rows(step.args[0]) else None
+    if name == "getitem" and isinstance(index := step.args[0], tuple):
+        keeps_rows = index[:1] == (slice(None),) and all(isinstance(i, int | slice) for i in index)
+        return partial(_index, step) if keeps_rows else None
+    return None
 
 
 def _elementwise_scale(step: Step) -> LinearStep | None:
@@ -350,8 +353,3 @@ def _elementwise_scale(step: Step) -> LinearStep | None:
         like = like[:1].flatten(2)[..., :1].reshape(1, -1, *[1] * (like.dim() - 2))
     slope = step.apply(torch.ones_like(like)) - step.apply(torch.zeros_like(like))
     return partial(scale, slope) if slope.shape == like.shape else None
-
-
-def _keeps_rows(index: Any) -> bool:
-    keeps_rows = isinstance(index, tuple) and len(index) > 0 and index[0] == slice(None)
-    return keeps_rows and all(isinstance(i, int | slice) for i in index)

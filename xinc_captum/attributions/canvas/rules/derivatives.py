@@ -210,7 +210,7 @@ class LinearizedTail:
         self._chain: Chain | None = chain(tail, batch, derivative.slope, remainder)
         source = self._graph if self._chain is None else self._chain
         self.activation, self.output = source.activation.detach(), source.output.detach()
-        self.remainder = source.remainder
+        self.remainder, self.output_shape = source.remainder, tuple(source.output.shape[1:])
 
     @cached_property
     def _graph(self) -> Run:
@@ -220,11 +220,6 @@ class LinearizedTail:
     @cached_property
     def _jvp(self) -> JVP:
         return JVP(self._tail, self._batch, self._derivative, self._graph)
-
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Shape of one row of the output."""
-        return tuple(self.output.shape[1:])
 
     def like_output(self, weights: Tensor) -> Tensor:
         """Return weights (n, rows, ...) as (n, rows, *output), with the output's dtype and device."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -249,14 +250,14 @@ def _sum_pairs(kernels: Kernels, x: Tensor, gradient: Tensor, remainder: Tensor 
 
 def _pairs_by_backward(tail: Tail, kernels: Kernels, x: Tensor, tail_run: Run, selected: list[Pair] | None) -> Tensor:
     """Return the contributions of pairs by one backward pass for every output, for few outputs."""
-    remainder = None if tail_run.remainder is None else tail_run.remainder.detach().reshape(len(x), -1)
+    remainder = tail_run.remainder if selected is None else None
+    remainder = None if remainder is None else remainder.detach().reshape(len(x), -1)
     contributions: list[Tensor] = []
     for o, gradient in enumerate(gradients(tail, tail_run.activation, tail_run.output)):
-        if selected is not None:
-            table = kernels.sum_over_positions(x, gradient)
-            contributions.append(table[:, [i for i, _ in selected], [j for _, j in selected]])
-        else:
-            contributions.append(_sum_pairs(kernels, x, gradient, None if remainder is None else remainder[:, o]))
+        table = _sum_pairs(kernels, x, gradient, None if remainder is None else remainder[:, o])
+        contributions.append(
+            table if selected is None else table[:, [i for i, _ in selected], [j for _, j in selected]]
+        )
     result = torch.stack(contributions, -1)
     return result.reshape(*result.shape[:-1], *tail_run.output.shape[1:])
 
@@ -338,12 +339,12 @@ class DirectSite:
     """Contributions of any rule, computed again by every call; weighted sums need all maps."""
 
     def __init__(self, rule: Any, tail: Tail, batch: Batch, per_eval: int | None, pairs: bool) -> None:
-        self._rule, self._tail, self._batch, self._per_eval, self._pairs = rule, tail, batch, per_eval, pairs
+        self._contributions: partial[Tensor] = partial(rule.pairs if pairs else rule.neurons, tail, batch)
+        self._per_eval = per_eval
 
     def maps(self, units: list[Any]) -> Tensor:
         """See :class:`Site`."""
-        method = self._rule.pairs if self._pairs else self._rule.neurons
-        return method(self._tail, self._batch, units, self._per_eval)  # type: ignore[no-any-return]
+        return self._contributions(units, self._per_eval)
 
     def sums(self, weights: Tensor) -> None:
         """Return None."""

@@ -140,10 +140,11 @@ class GradModes(TorchFunctionMode):
     Forward-mode differentiation ignores such blocks, backward passes do not.
     """
 
+    _before: Token[bool]
+
     def __init__(self) -> None:
         super().__init__()
         self.toggled = False
-        self._before: Token[bool] | None = None
 
     def __enter__(self) -> "GradModes":
         self._before = _OFF.set(False)
@@ -154,8 +155,7 @@ class GradModes(TorchFunctionMode):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         super().__exit__(kind, error, traceback)
-        if self._before is not None:
-            _OFF.reset(self._before)
+        _OFF.reset(self._before)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") == "_set_grad_enabled":
