@@ -80,14 +80,6 @@ class UnitGrid:
         """Return (frames, *shape, channels) as (frames, units, channels)."""
         return values[:, : self.units] if self.pairs is None else values[:, : self.pairs[0]].flatten(1, 2)
 
-    def merge(self, results: list[Any], query: Query, result: Any, start: int) -> None:
-        """Add the result of one group of units to those before it."""
-        if not isinstance(query, Top):
-            results.append(result)
-        else:
-            ranking = TopUnits(result.values, result.indices.long() + start)
-            results[:] = [query.merge(results[0], ranking) if results else ranking]
-
     def join(self, query: Query, results: list[Any]) -> Any:
         """Return the results of all groups as one, with the unit axes of :attr:`shape`."""
         if isinstance(query, Top):
@@ -249,6 +241,20 @@ class FrameCanvas(Canvas):
         for first, last, start, stop in progress(todo, "canvas", show=self._show_progress):
             yield first, start, keys[start:stop], plain(self._shares(first, last, keys[start:stop]))
 
+    def _add_group(self, query: Query, results: list[Any], contributions: Tensor, start: int) -> None:
+        """Add the result of a group of units, from unit ``start`` on, to those of the groups before it."""
+        if isinstance(query, Top):  # rankings do not use the remainder
+            contributions = contributions[: max(0, self.units - start)]
+        if not len(contributions):
+            return
+        fresh = copy.copy(query)
+        fresh.add(0, contributions.movedim(-1, 0))
+        result = fresh.result(self.size)
+        if isinstance(query, Top):
+            ranking = TopUnits(result.values, result.indices.long() + start)
+            result = query.merge(results.pop(), ranking) if results else ranking
+        results.append(result)
+
     def _stream(self, make: Callable[[int], list[Query]]) -> tuple[Any, ...]:
         grid = self._grid
         states: dict[int, list[Any]] = {}
@@ -259,11 +265,6 @@ class FrameCanvas(Canvas):
                         if frame not in states:
                             states[frame] = [(query, []) for query in make(frame)]
                         for query, results in states[frame]:
-                            # Rankings do not use the remainder.
-                            end = max(0, grid.units - start) if isinstance(query, Top) else None
-                            used, fresh = frame_contributions[:end], copy.copy(query)
-                            if len(used):
-                                fresh.add(0, used.movedim(-1, 0))
-                                grid.merge(results, fresh, fresh.result(self.size), start)
+                            self._add_group(query, results, frame_contributions, start)
         joined = [[grid.join(query, results) for query, results in queries] for queries in states.values()]
         return tuple(tree_map(lambda *frames: torch.stack(frames), *queries) for queries in zip(*joined, strict=True))

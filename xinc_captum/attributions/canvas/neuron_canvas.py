@@ -22,8 +22,6 @@ from .rules.derivatives import SharedPass
 from .rules.rules import plan_chunks
 from .rules.tail import RayTail, Renderer, compose_renderer
 
-Unit = Literal["neuron", "pair"]
-
 
 class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[misc]
     r"""Contributions of every neuron to every output value that ``target`` selects.
@@ -69,7 +67,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         device_ids: list[int] | None = None,
         *,
         rule: str | Rule = "tangent",
-        unit: Unit = "neuron",
+        unit: Literal["neuron", "pair"] = "neuron",
         output_fn: OutputFn | None = None,
         render: Renderer | None = None,
         unit_axis: int | None = None,

@@ -19,6 +19,9 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTran
 WEIGHTED = (nn.Linear, *CONVOLUTIONS)
 
 
+Pair = tuple[int, int]
+
+
 @dataclass(frozen=True)
 class Kernels:
     """A Linear or convolution as a table of kernels from input channel i to output channel o."""
@@ -69,6 +72,24 @@ class Kernels:
                 f"{'(rows, units)' if not self.is_conv else '(rows, channels, ...) with ' + str(dims) + ' dims'}."
             )
         return x
+
+    def resolve_pairs(self, selector: Pair | Sequence[Pair] | None) -> list[Pair] | None:
+        """Return a selector of pairs as a list without negative indices, or None for all pairs."""
+        if selector is None:
+            return None
+        selector = python_index(selector)
+        several: list[Any] = selector if isinstance(selector, list) else [selector]
+        ins, outs = self.shape
+        for pair in several:
+            if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(i, int) for i in pair)):
+                raise TypeError(
+                    f'neuron_selector {pair!r}: with unit="pair" expected a tuple (in, out) or a list of them.'
+                )
+            if not (-ins <= pair[0] < ins and -outs <= pair[1] < outs):
+                raise IndexError(
+                    f"neuron_selector {pair!r} is out of range: the layer has {ins} inputs and {outs} outputs."
+                )
+        return [(i % ins, j % outs) for i, j in several]
 
     def outputs(self, x: Tensor, outs: slice) -> Tensor:
         """Return k_io = W_oi * x_i without bias for all i, (rows, in, outs, *space), by one grouped convolution."""
@@ -145,9 +166,6 @@ class Kernels:
         return result
 
 
-Pair = tuple[int, int]
-
-
 def kernels_of(tail: Tail) -> Kernels:
     """Return the tail's layer as a table of kernels."""
     return Kernels(tail.layer, tail.name)
@@ -157,23 +175,6 @@ def layer_input(tail: Tail, batch: Batch) -> Tensor:
     """Return the layer's input, (rows, in) or (rows, in, *space)."""
     x = layer_activation(replace(tail, at_input=True), batch)
     return kernels_of(tail).check(x)
-
-
-def resolve_pairs(shape: tuple[int, int], selector: Pair | Sequence[Pair] | None) -> list[Pair] | None:
-    """Return a selector of pairs as a list without negative indices, or None for all pairs."""
-    if selector is None:
-        return None
-    selector = python_index(selector)
-    several: list[Any] = selector if isinstance(selector, list) else [selector]
-    ins, outs = shape
-    for pair in several:
-        if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(i, int) for i in pair)):
-            raise TypeError(f'neuron_selector {pair!r}: with unit="pair" expected a tuple (in, out) or a list of them.')
-        if not (-ins <= pair[0] < ins and -outs <= pair[1] < outs):
-            raise IndexError(
-                f"neuron_selector {pair!r} is out of range: the layer has {ins} inputs and {outs} outputs."
-            )
-    return [(i % ins, j % outs) for i, j in several]
 
 
 def group_by_output(pairs: list[Pair]) -> dict[int, list[tuple[int, int]]]:
@@ -194,7 +195,7 @@ def pair_contributions(
     """
     kernels = kernels_of(tail)
     ins, outs = kernels.shape
-    selected = resolve_pairs(kernels.shape, selector)
+    selected = kernels.resolve_pairs(selector)
     x = layer_input(tail, batch)
     remainder = kernels.bias_map(x.dim()) if with_remainder else None
     tail_run = run(tail.after_layer(), batch, derivative, remainder)

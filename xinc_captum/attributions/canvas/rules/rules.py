@@ -16,17 +16,7 @@ from ....selectors import Selector
 from ...base import shares_statistics
 from . import secant_tensor
 from .derivatives import Derivative, layer_activation, run, unit_contributions
-from .kernels import (
-    DirectSite,
-    NeuronSite,
-    Pair,
-    PairSite,
-    Site,
-    kernels_of,
-    layer_input,
-    pair_contributions,
-    resolve_pairs,
-)
+from .kernels import DirectSite, NeuronSite, Pair, PairSite, Site, kernels_of, layer_input, pair_contributions
 from .tail import Footprint, Tail, measure
 from .xinc import Xinc
 
@@ -118,7 +108,7 @@ class Ablation:
         """Return the effect of W_ji * (x_i − b_i) in z_j on the output; shapes as in :meth:`Rule.pairs`."""
         kernels, after = kernels_of(tail), tail.after_layer()
         ins, outs = kernels.shape
-        selected = resolve_pairs(kernels.shape, selector)
+        selected = kernels.resolve_pairs(selector)
         pairs = selected if selected is not None else [(i, j) for j in range(outs) for i in range(ins)]
         x = layer_input(tail, batch)
         removed = x - self.baseline(replace(tail, at_input=True), batch, x)

@@ -128,8 +128,7 @@ _OFF: ContextVar[bool] = ContextVar("gradients are off in a no_grad block of the
 def in_no_grad_block() -> bool:
     """Return whether the model is in a ``no_grad`` block of its own; valid only inside :class:`GradModes`.
 
-    False in the forward pass of a custom autograd Function: gradients are off there too, but its result has a
-    derivative.
+    It is not in the forward pass of a custom autograd Function, whose result has a derivative.
     """
     return _OFF.get()
 

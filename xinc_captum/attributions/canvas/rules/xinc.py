@@ -12,7 +12,7 @@ from ....batch import Batch, chunks, select_output
 from ....hooks import LayerError, modules_behind, of_this_thread
 from ....selectors import Selector, select
 from .chain import CONV_ARGUMENTS, Step, Trace, as_pair, trace
-from .kernels import WEIGHTED, DirectSite, Kernels, Pair, Site, group_by_output, kernels_of, layer_input, resolve_pairs
+from .kernels import WEIGHTED, DirectSite, Kernels, Pair, Site, group_by_output, kernels_of, layer_input
 from .secant_tensor import POINTWISE
 from .tail import Tail
 
@@ -321,7 +321,7 @@ class Xinc:
     def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
         """Return W_ji x_i + b_j / n before any activation, (rows, in, out), or kernels' maps, (rows, in, out, H, W)."""
         kernels = kernels_of(tail)
-        selected = resolve_pairs(kernels.shape, selector)
+        selected = kernels.resolve_pairs(selector)
         if kernels.is_conv and not self._is_last:
             maps = KernelMaps(tail, batch)
             return maps.all_maps() if selected is None else maps.maps(selected)
