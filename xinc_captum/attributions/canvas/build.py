@@ -45,10 +45,7 @@ def assess(
 
 
 def assess_ablation(canvas: Canvas, output: Callable[[int, int], Tensor]) -> CanvasTrust:
-    """Judge a canvas of ablations, which are exact by definition, by whether a sample of it exceeds rounding.
-
-    ``output`` maps first and last row to the output, whose rounding is the smallest meaningful contribution.
-    """
+    """Judge a canvas of ablations, exact by definition, by whether a sample exceeds the rounding of the output."""
     g = torch.Generator().manual_seed(0)
     (sample,), rows = _sample([canvas], g)
     scale = torch.stack([output(*run).abs().max() for run in rows]).max()
@@ -122,10 +119,7 @@ _CACHED_BYTES = 16 << 20  # bytes of maps that fit the CPU cache
 
 
 class SiteCache:
-    """Cache of the ``max_sites`` most recent sites: repeated queries of a frame need no forward pass.
-
-    ``open_site`` maps first and last frame to a site; an old site is freed before that.
-    """
+    """Cache of the last ``max_sites`` sites for repeated queries; the oldest is freed before a new one is opened."""
 
     def __init__(self, open_site: Callable[[int, int], Site], max_sites: int) -> None:
         self._open, self._max_sites = open_site, max_sites

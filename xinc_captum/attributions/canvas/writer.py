@@ -96,8 +96,7 @@ class Layout:
     def of(cls, canvas: Any, dtype: Dtype, chunking: dict[str, int]) -> "Layout":
         """Return the layout of a canvas; ``chunking`` are the last three sizes."""
         fields: dict[str, Any] = {name: getattr(canvas, name) for name in CANVAS_FIELDS} | chunking
-        frames, pairs = getattr(canvas, "frames", 0), getattr(canvas, "pairs", None)
-        return cls(**fields, frames=frames, pairs=pairs, dtype=dtype)
+        return cls(**fields, frames=getattr(canvas, "frames", 0), pairs=getattr(canvas, "pairs", None), dtype=dtype)
 
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the store, in types of JSON."""

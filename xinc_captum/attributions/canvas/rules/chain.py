@@ -143,8 +143,7 @@ def trace_layers(tails: Sequence[Tail], batch: Batch) -> dict[Any, Trace]:
 class OneChannel:
     """Maps (rows, k, *space) that are nonzero in one of ``channels`` only.
 
-    The full grid is ``factor`` times finer than the maps, which lie at ``phase`` of every factor x factor cell of it;
-    the rest is zero.
+    They lie at ``phase`` of every factor x factor cell of the full grid, whose other values are zero.
     """
 
     maps: Tensor

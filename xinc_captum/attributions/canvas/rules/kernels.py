@@ -142,10 +142,7 @@ class Kernels:
         return conv(x, weight, None, layer.stride, padding, layer.dilation, groups)
 
     def sum_over_positions(self, x: Tensor, gradient: Tensor) -> Tensor:
-        """Return Σ_positions g_o k_io, (rows, in, out), by the gradient of the weight.
-
-        Shapes: x (rows, in, *space), gradient (rows, out, *space) at the layer's output.
-        """
+        """Return Σ_positions g_o k_io, (rows, in, out), of x (rows, in, *space) and a gradient (rows, out, *space)."""
         if not self.is_conv:
             return x[:, :, None] * self.weight.T * gradient[:, None]
         result = x.new_zeros(x.shape[0], *self.shape)

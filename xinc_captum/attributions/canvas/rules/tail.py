@@ -134,10 +134,7 @@ def in_no_grad_block() -> bool:
 
 
 class GradModes(TorchFunctionMode):
-    """Tracks whether a model that runs inside turns gradients off or on (``toggled``).
-
-    Forward-mode differentiation ignores such blocks, backward passes do not.
-    """
+    """Tracks whether a model turns gradients off or on (``toggled``); forward mode ignores such blocks."""
 
     _before: Token[bool]
 
