@@ -6,11 +6,4 @@ from .neuron_canvas import NeuronCanvas, canvases
 from .reader import open_canvas
 from .writer import CanvasStoreError
 
-__all__ = [
-    "Canvas",
-    "CanvasStoreError",
-    "FrameCanvas",
-    "NeuronCanvas",
-    "canvases",
-    "open_canvas",
-]
+__all__ = ["Canvas", "CanvasStoreError", "FrameCanvas", "NeuronCanvas", "canvases", "open_canvas"]

@@ -27,33 +27,26 @@ ROUNDING = 16  # rounding steps of the output's dtype: the error of a difference
 def assess(
     canvas: Canvas, make_ablation: Callable[[], Canvas], total: Callable[[int, int], Tensor] | None
 ) -> CanvasTrust:
-    """Judge a canvas by a fixed random sample.
+    """Judge a canvas by a fixed random sample, in comparison with the same canvas under ablation at zero.
 
-    Args:
-        canvas: any canvas.
-        make_ablation: makes the same canvas under ablation at zero.
-        total: maps first and last row to the output to which contributions must sum; None for rules without a sum.
+    ``total`` maps first and last row to the output to which contributions must sum; None for rules without a sum.
     """
     g = torch.Generator().manual_seed(0)
-    units = _random_subset(canvas.units, UNITS, g)
-    samples, rows = _sample([canvas, make_ablation()], units, g)
+    samples, rows = _sample([canvas, make_ablation()], g)
     gap = None
     if total is not None and isinstance(canvas, FrameCanvas):
         gap = _frame_gap(canvas, rows[0][0], total, g)
     elif total is not None:
-        gap = _row_gap(canvas, rows, total)
+        sums = torch.cat([canvas._shares(*run, None).sum(1) for run in rows])
+        output = torch.cat([total(*run) for run in rows]).reshape(sums.shape)
+        gap = _relative_gap(sums - output, output)
     return judge_canvas(agreement=ablation_agreement(*samples), gap=gap)
 
 
 def assess_ablation(canvas: Canvas, output: Callable[[int, int], Tensor]) -> CanvasTrust:
-    """Judge a canvas of ablations, which are exact by definition, by whether a sample of it exceeds rounding.
-
-    Args:
-        canvas: any canvas.
-        output: maps first and last row to the output, whose rounding is the smallest meaningful contribution.
-    """
+    """Judge a canvas of ablations, exact by definition, by whether a sample exceeds the rounding of the output."""
     g = torch.Generator().manual_seed(0)
-    (sample,), rows = _sample([canvas], _random_subset(canvas.units, UNITS, g), g)
+    (sample,), rows = _sample([canvas], g)
     scale = torch.stack([output(*run).abs().max() for run in rows]).max()
     if not bool(sample.abs().max() > ROUNDING * torch.finfo(scale.dtype).eps * scale):
         return CanvasTrust(
@@ -64,16 +57,13 @@ def assess_ablation(canvas: Canvas, output: Callable[[int, int], Tensor]) -> Can
     return CanvasTrust("holds", "every unit was set to its baseline and the change measured: true for that baseline")
 
 
-def _sample(
-    canvases: list[Canvas], units: list[int], generator: torch.Generator
-) -> tuple[list[Tensor], list[tuple[int, int]]]:
+def _sample(canvases: list[Canvas], generator: torch.Generator) -> tuple[list[Tensor], list[tuple[int, int]]]:
     """Return the same units and pixels of each canvas, (units, channels, pixels), and the sampled rows."""
     first = canvases[0]
+    units = _random_subset(first.units, UNITS, generator)
     if isinstance(first, FrameCanvas):
-        frame, pixels = (
-            _random_subset(first.frames, 1, generator)[0],
-            _random_subset(first.pixels, FRAME_PIXELS, generator),
-        )
+        (frame,) = _random_subset(first.frames, 1, generator)
+        pixels = _random_subset(first.pixels, FRAME_PIXELS, generator)
         keys = [first._grid.key_at(unit) for unit in units]
         return [_sample_frame(canvas, frame, keys, pixels) for canvas in canvases], [(frame, frame + 1)]
     runs = chunks(first.pixels, RUN)
@@ -82,19 +72,12 @@ def _sample(
 
 
 def _random_subset(count: int, most: int, generator: torch.Generator) -> list[int]:
-    chosen: list[int] = torch.randperm(count, generator=generator)[:most].tolist()
-    return chosen
+    return torch.randperm(count, generator=generator)[:most].tolist()
 
 
 def _sample_frame(canvas: Canvas, frame: int, keys: list[Any], pixels: list[int]) -> Tensor:
     """Return (units, channels, pixels), computed one map at a time because frames may be large."""
     return torch.cat([canvas._shares(frame, frame + 1, [key])[0, ..., pixels].detach() for key in keys])
-
-
-def _row_gap(canvas: Canvas, runs: list[tuple[int, int]], total: Callable[[int, int], Tensor]) -> float:
-    sums = torch.cat([canvas._shares(*run, None).sum(1) for run in runs])
-    output = torch.cat([total(*run) for run in runs]).reshape(sums.shape)
-    return _relative_gap(sums - output, output)
 
 
 def _frame_gap(
@@ -114,11 +97,7 @@ def _relative_gap(gap: Tensor, scale: Tensor) -> float:
 
 
 def check_finite(batch: Batch, contributions: Tensor, layer: nn.Module) -> None:
-    """Raise if inputs, weights or contributions are not finite.
-
-    Raises:
-        ValueError: inputs, weights or contributions contain NaN or infinity.
-    """
+    """Raise a ValueError if inputs, weights or contributions contain NaN or infinity."""
     for i, tensor in enumerate(batch.inputs):
         bad = int((~torch.isfinite(tensor)).sum()) if tensor.is_floating_point() else 0
         if bad:
@@ -139,12 +118,7 @@ _CACHED_BYTES = 16 << 20  # bytes of maps that fit the CPU cache
 
 
 class SiteCache:
-    """Cache of the most recent sites: repeated queries of a frame need no forward pass.
-
-    Args:
-        open_site: maps first and last frame to a site.
-        max_sites: number of cached sites.
-    """
+    """Cache of the last ``max_sites`` sites for repeated queries; the oldest is freed before a new one is opened."""
 
     def __init__(self, open_site: Callable[[int, int], Site], max_sites: int) -> None:
         self._open, self._max_sites = open_site, max_sites
@@ -162,51 +136,29 @@ class SiteCache:
 
 
 def are_frames(output_shape: tuple[int, ...], size: tuple[int, ...], rows: int) -> bool:
-    """Return whether each row of the output is an image of ``size`` rather than a pixel of one.
-
-    Example:
-        >>> are_frames((3, 8, 8), (8, 8), 64), are_frames((3,), (8, 8), 64)
-        (True, False)
-    """
+    """Return whether each row of the output is an image of ``size`` rather than a pixel of one."""
     ends = len(output_shape) >= len(size) and output_shape[len(output_shape) - len(size) :] == size
     return ends and not (len(output_shape) == 1 and rows == math.prod(size))
 
 
 @dataclass(frozen=True)
 class CanvasSpec:
-    """Everything that a lazy canvas is computed from.
+    """Everything that a lazy canvas is computed from."""
 
-    Attributes:
-        rule: as the user gave it.
-        tail: of a snapshot of the model.
-        batch: all rows.
-        size: of the image whose pixels the rows are, or of the images that they are.
-        pairs: kernels instead of units.
-        surroundings: the context in which queries run.
-        layer: the layer's name.
-        memory_budget: bytes of working memory of each query.
-        per_eval: units in one forward pass.
-        show_progress: whether queries show a progress bar.
-    """
-
-    rule: Rule
-    tail: Tail
-    batch: Batch
-    size: tuple[int, ...]
-    pairs: bool
+    rule: Rule  # as the user gave it
+    tail: Tail  # of a snapshot of the model
+    batch: Batch  # all rows
+    size: tuple[int, ...]  # of the image whose pixels the rows are, or of the images that they are
+    pairs: bool  # kernels instead of units
     surroundings: Callable[[], AbstractContextManager[None]]
     layer: str = ""
-    memory_budget: int | None = None
-    per_eval: int | None = None
+    memory_budget: int | None = None  # bytes of working memory of each query
+    per_eval: int | None = None  # units in one forward pass
     show_progress: bool = False
 
 
 def build_canvas(spec: CanvasSpec) -> Canvas:
-    """Build a canvas; call this inside ``spec.surroundings()``. Its queries enter this context again.
-
-    Raises:
-        ValueError: rows that do not match ``size``, pairs of pixels, or values that are not finite.
-    """
+    """Build a canvas, or raise a ValueError; call this inside ``spec.surroundings()``, which queries enter again."""
     output_shape = tuple(spec.tail.output(spec.batch.cut(0, 1)).shape[1:])
     frames = are_frames(output_shape, spec.size, spec.batch.rows)
     if not frames:
@@ -261,12 +213,8 @@ def _frame_canvas(spec: CanvasSpec, chunk_plan: ChunkPlan) -> tuple[FrameCanvas,
         return maps.reshape(*maps.shape[:2], -1, math.prod(size))
 
     def sum_maps(first: int, last: int, weights: Tensor) -> Tensor | None:
-        output_shape = footprint.output.shape[1:]
         with torch.enable_grad():
-            site = sites(first, last)
-            if not site.has_adjoint:
-                return None
-            return site.sums(weights.to(footprint.output).reshape(*weights.shape[:2], *output_shape))
+            return sites(first, last).sums(weights)
 
     sample = contributions(0, 1, [(0, 0) if pairs else 0])
     canvas = FrameCanvas(

@@ -1,12 +1,13 @@
 """Class Canvas, a lazy image of contributions, and its streaming queries."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from ...hooks import exclusive
 from ...metrics import as_masks, grid_cells
 from ...metrics.trust import CanvasTrust
 from ...progress import progress
-from .writer import CanvasBlock, Dtype, Layout, check_dtype, plan_bands, write
+from .writer import DTYPES, CanvasBlock, Dtype, Layout, plan_bands, write
 
 
 class Query(Protocol):
@@ -41,37 +42,35 @@ class TopUnits(NamedTuple):
     indices: Tensor
 
 
-def _accumulation_dtype(contributions: Tensor) -> torch.dtype:
-    """Return the dtype of sums over millions of pixels: float64, which Apple's devices do not have."""
-    return torch.float32 if contributions.device.type == "mps" else torch.float64
+class _Sum:
+    """Sum over chunks, in float64 (which Apple's devices do not have), because there may be millions of pixels."""
+
+    _sum: Tensor | None = None
+    _dtype = torch.float32
+
+    def _accumulate(self, sums: Tensor) -> None:
+        self._dtype = sums.dtype
+        sums = sums.to(torch.float32 if sums.device.type == "mps" else torch.float64)
+        self._sum = sums if self._sum is None else self._sum + sums
+
+    def result(self, size: tuple[int, ...]) -> Tensor:
+        """Return the sum."""
+        return require_state(self._sum).to(self._dtype)
 
 
-class Totals:
+class Totals(_Sum):
     """Σ_pixels |c|: (units, channels)."""
 
     unit_axis = 0
 
-    def __init__(self) -> None:
-        self._sum: Tensor | None = None
-        self._dtype = torch.float32
-
     def add(self, first: int, contributions: Tensor) -> None:
         """Add one chunk."""
-        self._dtype = torch.promote_types(contributions.dtype, torch.float32)
-        sums = contributions.abs().sum(0, dtype=self._dtype).to(_accumulation_dtype(contributions))
-        self._sum = sums if self._sum is None else self._sum + sums
-
-    def result(self, size: tuple[int, ...]) -> Tensor:
-        """Return (units, channels)."""
-        return require_state(self._sum).to(self._dtype)
+        dtype = torch.promote_types(contributions.dtype, torch.float32)
+        self._accumulate(contributions.abs().sum(0, dtype=dtype))
 
 
 def check_masks(masks: Tensor) -> Tensor:
-    """Return the masks unchanged if their weights are between 0 and 1.
-
-    Raises:
-        ValueError: 8-bit masks from 0 to 255, negative weights, or values that are not finite.
-    """
+    """Return the masks, or raise a ValueError if a weight is not between 0 and 1 (as in 8-bit masks)."""
     if masks.dtype != torch.bool and masks.numel() and not bool(((masks >= 0) & (masks <= 1)).all()):
         raise ValueError(
             f"masks go from {float(masks.min()):.3g} to {float(masks.max()):.3g}; expected bool, or weights in [0, 1]: "
@@ -80,7 +79,7 @@ def check_masks(masks: Tensor) -> Tensor:
     return masks
 
 
-class Regions:
+class Regions(_Sum):
     """Σ over each mask of |c|, or of c when signed: (regions, units, channels)."""
 
     unit_axis = 1
@@ -88,28 +87,19 @@ class Regions:
     def __init__(self, masks: Tensor, *, signed: bool = False) -> None:
         self._masks, self._signed = check_masks(masks).flatten(1), signed
         self._converted_masks: dict[tuple[torch.dtype, torch.device], Tensor] = {}  # shared by copies of this query
-        self._sum: Tensor | None = None
-        self._dtype = torch.float32
 
     def add(self, first: int, values: Tensor) -> None:
         """Add one chunk."""
-        self._dtype = torch.promote_types(values.dtype, torch.float32)
-        values = values.to(self._dtype)
-        if values.shape[0] < self._masks.shape[1]:
-            mask = self._masks[:, first : first + values.shape[0]].to(device=values.device, dtype=values.dtype)
+        values = values.to(torch.promote_types(values.dtype, torch.float32))
+        kind = (values.dtype, values.device)
+        if len(values) < self._masks.shape[1]:
+            mask = self._masks[:, first : first + len(values)].to(values)
         else:
-            if (values.dtype, values.device) not in self._converted_masks:
-                self._converted_masks[values.dtype, values.device] = self._masks.to(
-                    device=values.device, dtype=values.dtype
-                )
-            mask = self._converted_masks[values.dtype, values.device]
-        sums = (mask @ (values if self._signed else values.abs()).flatten(1)).to(_accumulation_dtype(values))
-        sums = sums.reshape(-1, *values.shape[1:])
-        self._sum = sums if self._sum is None else self._sum + sums
-
-    def result(self, size: tuple[int, ...]) -> Tensor:
-        """Return (regions, units, channels)."""
-        return require_state(self._sum).to(self._dtype)
+            if kind not in self._converted_masks:
+                self._converted_masks[kind] = self._masks.to(values)
+            mask = self._converted_masks[kind]
+        sums = mask @ (values if self._signed else values.abs()).flatten(1)
+        self._accumulate(sums.reshape(-1, *values.shape[1:]))
 
 
 class Top:
@@ -127,9 +117,8 @@ class Top:
         strength = contributions[:, : self._units].abs().sum(2)
         values, indices = strength.topk(min(self._k, strength.shape[1]), dim=1)
         if self._values is None:
-            shape = (values.shape[1], self._pixels)
-            self._values = values.new_empty(shape)
-            self._indices = values.new_empty(shape, dtype=smallest_index(self._units))
+            self._values = values.new_empty(values.shape[1], self._pixels)
+            self._indices = torch.empty_like(self._values, dtype=smallest_index(self._units))
         self._values[:, first : first + len(values)] = values.T
         require_state(self._indices)[:, first : first + len(values)] = indices.T
 
@@ -166,37 +155,25 @@ class Maps:
 
 
 def require_state(state: Tensor | None) -> Tensor:
-    """Return the state of a query.
-
-    Raises:
-        RuntimeError: the query has no data.
-    """
+    """Return the state of a query, or raise a RuntimeError if it has none."""
     if state is None:
         raise RuntimeError("this query has no data; pass it to Canvas.ask().")
     return state
 
 
 def smallest_index(units: int) -> torch.dtype:
-    """Return the narrowest signed dtype for indices of units (torch would index with uint8 as a mask).
-
-    Example:
-        >>> smallest_index(104), smallest_index(208)
-        (torch.int8, torch.int16)
-    """
-    for dtype in (torch.int8, torch.int16, torch.int32):
-        if units - 1 <= torch.iinfo(dtype).max:
-            return dtype
-    return torch.int64
+    """Return the narrowest signed dtype for indices of units (torch would index with uint8 as a mask)."""
+    return getattr(torch, np.min_scalar_type(-units).name)  # type: ignore[no-any-return]
 
 
-ComputeContributions = Callable[[int, int, Any], Tensor]
+def check_index(index: int | None, count: int, what: str) -> None:
+    """Raise an IndexError if a channel or frame is out of range."""
+    if index is not None and not -count <= index < count:
+        raise IndexError(f"{what} {index} is out of range: this canvas has {count} {what}s.")
 
 
 def _alone(_canvas: "Canvas") -> CanvasTrust:
     return CanvasTrust("weak", "no network is at hand to compare it with")
-
-
-_TRUST = "_trust"
 
 
 @dataclass(frozen=True)
@@ -220,7 +197,7 @@ class Canvas:
     units: int
     channels: int
     slots: int
-    _shares: ComputeContributions = field(repr=False)
+    _shares: Callable[[int, int, Any], Tensor] = field(repr=False)
     _rows_at_once: int = field(repr=False)
     _surroundings: Callable[[], AbstractContextManager[None]] = field(repr=False)
     _show_progress: bool = field(default=False, repr=False)
@@ -238,10 +215,9 @@ class Canvas:
         """
         state = vars(self)
         with exclusive(), self._surroundings():
-            if _TRUST not in state:
-                state[_TRUST] = self._assess(self)
-            trust: CanvasTrust = state[_TRUST]
-            return trust
+            if "_trust" not in state:
+                state["_trust"] = self._assess(self)
+            return state["_trust"]  # type: ignore[no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:
         if self._surroundings is not nullcontext:
@@ -267,7 +243,7 @@ class Canvas:
 
     def ask(self, *queries: Query) -> tuple[Any, ...]:
         """Compute several queries (of ``xinc_captum.attributions.canvas.canvas``) in one pass over the pixels."""
-        self._pass(None, *queries)
+        self._pass(queries)
         return tuple(query.result(self.size) for query in queries)
 
     def map(self, unit: int, channel: int | None = None) -> Tensor:
@@ -283,14 +259,13 @@ class Canvas:
         count = self.units + self.slots
         if not -count <= unit < count:
             raise IndexError(f"unit {unit} is out of range: this canvas has {count} units, 0 to {count - 1}.")
-        if channel is not None and not -self.channels <= channel < self.channels:
-            raise IndexError(f"channel {channel} is out of range: this canvas has {self.channels} channels.")
+        check_index(channel, self.channels, "channel")
         unit %= count
         query = Maps(self.pixels)
         if unit < self.units:
-            self._pass([unit], query)
+            self._pass([query], [unit])
         else:  # the remainder is computed with all units only
-            self._pass(None, _RemainderOnly(query))
+            self._pass([query], used=slice(-1, None))
         result = query.result(self.size)[0]
         return result if channel is None else result[channel].clone()
 
@@ -299,30 +274,29 @@ class Canvas:
         return self.ask(Totals())[0]  # type: ignore[no-any-return]
 
     def top_units(self, k: int, pixel: tuple[int, ...] | None = None) -> TopUnits:
-        """Return the strongest units by Σ_channel |c|, without a remainder.
+        """Return the strongest units by Σ_channel |c|, without a remainder: values and indices, (k, *size) each.
+
+        Indices have the narrowest signed dtype; call ``.long()`` before indexing with them.
 
         Args:
             k: number of units.
-            pixel: (y, x) for one pixel, None for every pixel.
-
-        Returns:
-            values and indices, (k, *size) each, or (k,) for one pixel. Indices have the narrowest signed dtype;
-            call ``.long()`` before indexing with them.
+            pixel: (y, x) for one pixel, whose results are (k,); None for every pixel.
 
         Raises:
-            ValueError: k is not between 1 and the number of units.
-            IndexError: the pixel is outside the image.
+            ValueError, IndexError: k is not between 1 and the number of units, or the pixel is outside the image.
         """
-        if not 1 <= k <= self.units:
-            raise ValueError(f"k is {k}; expected between 1 and the {self.units} units of this canvas.")
+        self._check_k(k)
         if pixel is None:
             return self.ask(Top(k, self.units, self.pixels))[0]  # type: ignore[no-any-return]
         row = self._row(pixel)
         query = Top(k, self.units, 1)
-        with self._surroundings():
-            query.add(0, self._shares(row, row + 1, None))
+        self._pass([query], rows=(row, row + 1))
         values, indices = query.result((1,))
         return TopUnits(values[:, 0], indices[:, 0])
+
+    def _check_k(self, k: int) -> None:
+        if not 1 <= k <= self.units:
+            raise ValueError(f"k is {k}; expected between 1 and the {self.units} units of this canvas.")
 
     def regions(self, masks: Tensor, *, signed: bool = False) -> Tensor:
         """Return Σ over each region of |c| (or of c): (regions, units, channels), a remainder last.
@@ -345,9 +319,7 @@ class Canvas:
         """Return each unit's share of Σ |c| in a region, without a remainder: (regions, units), float64.
 
         Equals :func:`~xinc_captum.metrics.share` of Σ_channel |c|, without storing the canvas. Without masks: (units,).
-
-        Raises:
-            ValueError: the masks have another size.
+        Masks of another size raise a ValueError.
         """
         sums = self._region_magnitudes(torch.ones(1, *self.size) if masks is None else masks)
         shares = sums / sums.sum(-1, keepdim=True)
@@ -365,92 +337,62 @@ class Canvas:
             raise ValueError(f"the image has size {self.size}; expected (H, W) for a grid of cells.")
         masks = as_masks(grid_cells((self.size[0], self.size[1]), grid))
         means = self._region_magnitudes(masks) / masks.flatten(1).sum(1).double()[:, None]
-        pooled: Tensor = means.transpose(-1, -2).unflatten(-1, grid)
-        return pooled
+        return means.transpose(-1, -2).unflatten(-1, grid)  # type: ignore[no-any-return]
 
     def _region_magnitudes(self, masks: Tensor) -> Tensor:
         """Return Σ_region Σ_channel |c|, (regions, units), float64."""
-        sums: Tensor = self.regions(masks)[:, : self.units].sum(-1).double()
-        return sums
+        return self.regions(masks)[:, : self.units].sum(-1).double()
 
     def to_tensor(self) -> Tensor:
         """Return all contributions: (units, channels, *size), a remainder last."""
         return self.ask(Maps(self.pixels))[0]  # type: ignore[no-any-return]
 
     def save(self, path: str | Path, *, dtype: Dtype = "float32") -> Path:
-        """Write the canvas to disk, block by block within the memory budget; :func:`open_canvas` reads it.
+        """Write the canvas to the new folder ``path``, block by block; :func:`open_canvas` reads it.
 
         The folder is a zarr store with an array ``contribution`` of axes (layer, unit, channel, y, x, frame), which
-        xarray opens too. A killed run leaves ``<path>.part``. Saving the same canvas again resumes there; on the same
-        machine with the same number of threads the files are byte-identical. Blocks of other sizes round differently:
-        values in the file and values of this canvas agree except for rounding, about 1e-7 of the largest.
-
-        Args:
-            path: the folder to create.
-            dtype: "float32", or "float16" for half the disk space.
+        xarray opens too; "float16" halves it. A killed run leaves ``<path>.part``. Saving the same canvas again resumes
+        there; on the same machine with the same number of threads the files are byte-identical. Blocks of other sizes
+        round differently: values in the file and of this canvas agree except for rounding, about 1e-7 of the largest.
 
         Raises:
             CanvasStoreError: ``path`` exists, or the unfinished canvas there is a different one.
             OverflowError: contributions do not fit into float16, or are not finite.
             OSError: the disk is full.
         """
-        kind, count = check_dtype(dtype), self.units + self.slots
-        chunking = plan_bands(self.size, self._rows_at_once, self.channels, count, kind)
-        return write(path, self._layout(kind, chunking), self._block, self._show_progress)
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float16'.")
+        return write(path, self._layout(dtype), self._block, self._show_progress)
 
-    def _layout(self, dtype: Dtype, chunking: dict[str, int], frames: int = 0, pairs: Any = None) -> Layout:
-        return Layout(
-            size=self.size,
-            units=self.units,
-            slots=self.slots,
-            channels=self.channels,
-            frames=frames,
-            pairs=pairs,
-            dtype=dtype,
-            rule=self.rule,
-            layer=self.layer,
-            **chunking,
-        )
+    def _layout(self, dtype: Dtype) -> Layout:
+        bands = plan_bands(self.size, self._rows_at_once, self.channels, self.units + self.slots, dtype)
+        return Layout.of(self, dtype, bands)
 
     def _block(self, block: CanvasBlock) -> Tensor:
         """Return all units of some rows, (units, channels, rows, …)."""
         row_length = math.prod(self.size[1:])
         query = Maps((block.last - block.first) * row_length)
-        with self._surroundings(), torch.no_grad():
-            for start in range(block.first * row_length, block.last * row_length, self._rows_at_once):
-                stop = min(block.last * row_length, start + self._rows_at_once)
-                query.add(start - block.first * row_length, self._shares(start, stop, None))
-        result: Tensor = query.result((block.last - block.first, *self.size[1:]))
-        return result
+        self._pass([query], rows=(block.first * row_length, block.last * row_length))
+        return query.result((block.last - block.first, *self.size[1:]))
 
     def _row(self, pixel: tuple[int, ...]) -> int:
         inside = len(pixel) == len(self.size) and all(-s <= p < s for p, s in zip(pixel, self.size, strict=True))
         if not inside:
             raise IndexError(f"pixel {pixel} is outside the image of size {self.size}.")
-        row = 0
-        for p, s in zip(pixel, self.size, strict=True):
-            row = row * s + p % s
-        return row
+        return int(np.ravel_multi_index(pixel, self.size, mode="wrap"))
 
-    def _pass(self, selector: Any, *queries: Query) -> None:
+    def _pass(
+        self,
+        queries: Iterable[Query],
+        selector: Any = None,
+        used: slice = slice(None),
+        rows: tuple[int, int] | None = None,
+    ) -> None:
+        """Add the ``used`` units of the selected ones to queries, chunk by chunk; None is all rows, with progress."""
+        start, stop = rows or (0, self.pixels)
+        pieces = chunks(stop - start, self._rows_at_once)
         with self._surroundings(), torch.no_grad():
-            row_chunks = chunks(self.pixels, self._rows_at_once)
-            for first, last in progress(row_chunks, "canvas", show=self._show_progress):
-                contributions = self._shares(first, last, selector)
+            for first, last in progress(pieces, "canvas", show=self._show_progress and rows is None):
+                contributions = self._shares(start + first, start + last, selector)
                 for query in queries:
-                    query.add(first, contributions)
-
-
-class _RemainderOnly:
-    """Gives a query only the last unit, the remainder."""
-
-    unit_axis = 0
-
-    def __init__(self, query: Query) -> None:
-        self._query = query
-
-    def add(self, first: int, contributions: Tensor) -> None:
-        self._query.add(first, contributions[:, -1:])
-
-    def result(self, size: tuple[int, ...]) -> Any:
-        return self._query.result(size)
+                    query.add(first, contributions[:, used])

@@ -2,10 +2,8 @@
 
 import copy
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,30 +13,24 @@ from torch.utils._pytree import tree_map
 from ...batch import chunks, python_index
 from ...progress import progress
 from ..base import plain
-from .canvas import Canvas, Query, Regions, Top, TopUnits, check_masks, smallest_index
-from .writer import CanvasBlock, Dtype, check_dtype, plan_units, write
+from .canvas import Canvas, Query, Regions, Top, TopUnits, check_index, check_masks, smallest_index
+from .writer import CanvasBlock, Dtype, Layout, plan_units
 
 
 @dataclass(frozen=True)
 class UnitGrid:
-    """The order in which units are computed and the layout of the unit axis.
+    """The order in which units are computed and the layout of the unit axis."""
 
-    Attributes:
-        units: number of units, without a remainder.
-        remainders: 1 if a remainder follows (for pairs: one more input), else 0.
-        pairs: (in, out), or None.
-    """
-
-    units: int
-    remainders: int
-    pairs: tuple[int, int] | None
+    units: int  # without a remainder
+    remainders: int  # 1 if a remainder follows (for pairs: one more input), else 0
+    pairs: tuple[int, int] | None  # (in, out), or None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the unit axes of a result, a remainder included."""
-        return (
-            (self.units + self.remainders,) if self.pairs is None else (self.pairs[0] + self.remainders, self.pairs[1])
-        )
+        if self.pairs is None:
+            return (self.units + self.remainders,)
+        return (self.pairs[0] + self.remainders, self.pairs[1])
 
     @property
     def keys(self) -> list[Any]:
@@ -49,12 +41,7 @@ class UnitGrid:
         return [(i, o) for o in range(outs) for i in range(ins)] + [(ins, o) for o in range(outs) if self.remainders]
 
     def key(self, unit: Any) -> Any:
-        """Return a unit without negative indices.
-
-        Raises:
-            TypeError: a number where a pair is expected, or vice versa.
-            IndexError: the unit is out of range.
-        """
+        """Return a unit without negative indices; raise a TypeError or an IndexError if there is none."""
         unit = python_index(unit)
         if self.pairs is None:
             if not isinstance(unit, int):
@@ -88,21 +75,9 @@ class UnitGrid:
         """Return the indices of these units in a result."""
         return (keys,) if self.pairs is None else ([i for i, _ in keys], [o for _, o in keys])
 
-    def visible_units(self, contributions: Tensor, start: int, query: Query) -> Tensor:
-        """Return the units of a chunk (k, ...) that a query uses: rankings do not use the remainder."""
-        return contributions[: max(0, self.units - start)] if isinstance(query, Top) else contributions
-
     def without_remainder(self, values: Tensor) -> Tensor:
         """Return (frames, *shape, channels) as (frames, units, channels)."""
         return values[:, : self.units] if self.pairs is None else values[:, : self.pairs[0]].flatten(1, 2)
-
-    def merge(self, results: list[Any], query: Query, result: Any, start: int) -> None:
-        """Add the result of one group of units to those before it."""
-        if not isinstance(query, Top):
-            results.append(result)
-        else:
-            ranking = TopUnits(result.values, result.indices.long() + start)
-            results[:] = [query.merge(results[0], ranking) if results else ranking]
 
     def join(self, query: Query, results: list[Any]) -> Any:
         """Return the results of all groups as one, with the unit axes of :attr:`shape`."""
@@ -121,8 +96,8 @@ class UnitGrid:
         return torch.cat([pairs, remainder], axis)
 
 
-def _no_adjoint(_first: int, _last: int, _weights: Tensor) -> None:
-    """Return None: this rule cannot compute weighted sums directly."""
+def _no_sums(_first: int, _last: int, _weights: Tensor) -> None:
+    """Return None: this canvas computes weighted sums from maps only."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +108,8 @@ class FrameCanvas(Canvas):
     (frames, units, channels), ``regions`` (frames, regions, units, channels), ``top_units`` (frames, k, H, W),
     ``share`` (frames, regions, units), ``pooled`` (frames, units, *grid), ``to_tensor`` (frames, units, channels, H,
     W). With ``unit="pair"`` a unit is a tuple (in, out) and there are two unit axes, (in, out). A remainder is one more
-    input; ``top_units``, ``share`` and ``pooled`` number pairs as in · outs + out.
+    input; ``top_units``, ``share`` and ``pooled`` number pairs as in · outs + out, and ``save`` stores them as out ·
+    ins + in, followed by their remainders.
 
     Attributes:
         frames: number of frames.
@@ -142,7 +118,7 @@ class FrameCanvas(Canvas):
 
     frames: int = 1
     pairs: tuple[int, int] | None = None
-    _sums: Callable[[int, int, Tensor], Tensor | None] = field(default=_no_adjoint, repr=False)
+    _sums: Callable[[int, int, Tensor], Tensor | None] = field(default=_no_sums, repr=False)
     _maps_at_once: int = field(default=1, repr=False)
 
     @property
@@ -163,16 +139,15 @@ class FrameCanvas(Canvas):
             frame: a frame, or None for all.
 
         Raises:
-            IndexError: the unit, channel or frame is out of range.
-            TypeError: a number where a pair is expected, or vice versa.
+            IndexError, TypeError: an index that is out of range; a number where a pair is expected, or vice versa.
         """
         key = self._grid.key(unit)
-        self._check(channel, self.channels, "channel")
-        self._check(frame, self.frames, "frame")
+        check_index(channel, self.channels, "channel")
+        check_index(frame, self.frames, "frame")
         chosen = range(self.frames) if frame is None else [frame % self.frames]
         with self._surroundings():
-            chunks_of_maps = [contributions[:, 0] for _, _, contributions in self._iterate_chunks([key], chosen)]
-        maps = self._as_images(torch.cat(chunks_of_maps))
+            chunks_of_maps = [contributions[:, 0] for *_, contributions in self._iterate_chunks([key], chosen)]
+        maps: Tensor = torch.cat(chunks_of_maps).unflatten(-1, self.size)
         maps = maps if channel is None else maps[:, channel].clone()
         return maps if frame is None else maps[0]
 
@@ -196,23 +171,16 @@ class FrameCanvas(Canvas):
                 f"({self.frames}, regions, {sizes}) with masks for each frame."
             )
         frame_masks = check_masks(masks) if per_frame else check_masks(masks).expand(self.frames, *masks.shape)
-        has_adjoint = self._sum_signed(frame_masks.flatten(2)) if signed else None
-        if has_adjoint is not None:
-            return has_adjoint
-        result: Tensor = self._stream(lambda frame: [Regions(frame_masks[frame], signed=signed)])[0]
+        result = self._sum_signed(frame_masks.flatten(2)) if signed else None
+        if result is None:
+            result = self._stream(lambda frame: [Regions(frame_masks[frame], signed=signed)])[0]
         return result
 
     def top_units(self, k: int, pixel: tuple[int, ...] | None = None) -> TopUnits:
-        """Return the strongest units by Σ_channel |c|, without a remainder: see :meth:`Canvas.top_units`.
-
-        Returns:
-            values and indices, (frames, k, *size) each, or (frames, k) for one pixel.
-        """
-        if not 1 <= k <= self.units:
-            raise ValueError(f"k is {k}; expected between 1 and the {self.units} units of this canvas.")
+        """Return :meth:`Canvas.top_units` of each frame: (frames, k, *size) each, or (frames, k) for one pixel."""
+        self._check_k(k)
         if pixel is None:
-            ranking: TopUnits = self._stream(lambda _frame: [Top(k, self.units, self.pixels)])[0]
-            return ranking
+            return self._stream(lambda _frame: [Top(k, self.units, self.pixels)])[0]  # type: ignore[no-any-return]
         mask = torch.zeros(self.frames, 1, self.pixels)
         mask[:, :, self._row(pixel)] = 1
         strength = self.regions(mask.unflatten(2, self.size), signed=True)[:, 0]
@@ -223,33 +191,24 @@ class FrameCanvas(Canvas):
         """Return all contributions: (frames, units, channels, *size), a remainder last."""
         result: Tensor | None = None
         with self._surroundings():
-            for first, keys, contributions in self._iterate_chunks(self._grid.keys, range(self.frames)):
+            for first, _, keys, contributions in self._iterate_chunks(self._grid.keys, range(self.frames)):
                 if result is None:
                     result = contributions.new_empty(self.frames, *self._grid.shape, *contributions.shape[2:])
                 at: Any = (slice(first, first + len(contributions)), *self._grid.index(keys))
                 result[at] = contributions
         if result is None:
             raise RuntimeError("this canvas has no frames; make it from at least one input row.")
-        return self._as_images(result)
+        return result.reshape(*result.shape[:-1], *self.size)
 
-    def _as_images(self, flat: Tensor) -> Tensor:
-        return flat.reshape(*flat.shape[:-1], *self.size)
-
-    def save(self, path: str | Path, *, dtype: Dtype = "float32") -> Path:
-        """Write the canvas to disk, some units of a frame at a time: see :meth:`Canvas.save`.
-
-        Pairs are stored along the unit axis output by output, out · ins + in, followed by their remainders.
-        """
-        kind, count = check_dtype(dtype), math.prod(self._grid.shape)
-        chunking = plan_units(self.size, self._maps_at_once, self.channels, count, kind)
-        return write(path, self._layout(kind, chunking, self.frames, self.pairs), self._block, self._show_progress)
+    def _layout(self, dtype: Dtype) -> Layout:
+        units = plan_units(self.size, self._maps_at_once, self.channels, math.prod(self._grid.shape), dtype)
+        return Layout.of(self, dtype, units)
 
     def _block(self, block: CanvasBlock) -> Tensor:
         keys = self._grid.keys[block.first_unit : block.last_unit]
         with self._surroundings():
-            maps: Tensor = plain(self._shares(block.frame, block.frame + 1, keys))[0]
-        block_values: Tensor = maps.unflatten(-1, self.size)
-        return block_values
+            maps = plain(self._shares(block.frame, block.frame + 1, keys))[0]
+        return maps.reshape(*maps.shape[:-1], *self.size)
 
     def _region_magnitudes(self, masks: Tensor) -> Tensor:
         """Return Σ_region Σ_channel |c|, (frames, regions, units), float64."""
@@ -273,34 +232,38 @@ class FrameCanvas(Canvas):
                 results.append(torch.stack(region_sums, 1))
         return torch.cat(results)
 
-    def _iterate_chunks(self, keys: list[Any], frames: Any) -> Iterator[tuple[int, list[Any], Tensor]]:
-        """Yield (first frame, units, their contributions (frames, k, channels, pixels)) in chunks."""
+    def _iterate_chunks(self, keys: list[Any], frames: Any) -> Iterator[tuple[int, int, list[Any], Tensor]]:
+        """Yield the first frame, the first key, the keys and contributions (frames, k, channels, pixels) of chunks."""
         pieces = chunks(self.frames, self._rows_at_once) if len(frames) == self.frames else [(f, f + 1) for f in frames]
-        groups = [keys[a:b] for a, b in chunks(len(keys), self._maps_at_once)]
-        todo = [(piece, group) for piece in pieces for group in groups]
-        for (first, last), group in progress(todo, "canvas", show=self._show_progress):
-            yield first, group, plain(self._shares(first, last, group))
+        groups = chunks(len(keys), self._maps_at_once)
+        todo = [(*piece, *group) for piece in pieces for group in groups]
+        for first, last, start, stop in progress(todo, "canvas", show=self._show_progress):
+            yield first, start, keys[start:stop], plain(self._shares(first, last, keys[start:stop]))
+
+    def _add_group(self, query: Query, results: list[Any], contributions: Tensor, start: int) -> None:
+        """Add the result of a group of units, from unit ``start`` on, to those of the groups before it."""
+        if isinstance(query, Top):  # rankings do not use the remainder
+            contributions = contributions[: max(0, self.units - start)]
+        if not len(contributions):
+            return
+        fresh = copy.copy(query)
+        fresh.add(0, contributions.movedim(-1, 0))
+        result = fresh.result(self.size)
+        if isinstance(query, Top):
+            ranking = TopUnits(result.values, result.indices.long() + start)
+            result = query.merge(results.pop(), ranking) if results else ranking
+        results.append(result)
 
     def _stream(self, make: Callable[[int], list[Query]]) -> tuple[Any, ...]:
         grid = self._grid
-        states: OrderedDict[int, list[Any]] = OrderedDict()
-        unit_counts = dict.fromkeys(range(self.frames), 0)
+        states: dict[int, list[Any]] = {}
         with self._surroundings():
-            for first, keys, contributions in self._iterate_chunks(grid.keys, range(self.frames)):
+            for first, start, _, contributions in self._iterate_chunks(grid.keys, range(self.frames)):
                 with torch.no_grad():
                     for frame, frame_contributions in enumerate(contributions, first):
-                        start, unit_counts[frame] = unit_counts[frame], unit_counts[frame] + len(keys)
                         if frame not in states:
                             states[frame] = [(query, []) for query in make(frame)]
                         for query, results in states[frame]:
-                            fresh = copy.copy(query)
-                            visible = grid.visible_units(frame_contributions, start, query)
-                            if len(visible):
-                                fresh.add(0, visible.movedim(-1, 0))
-                                grid.merge(results, fresh, fresh.result(self.size), start)
+                            self._add_group(query, results, frame_contributions, start)
         joined = [[grid.join(query, results) for query, results in queries] for queries in states.values()]
         return tuple(tree_map(lambda *frames: torch.stack(frames), *queries) for queries in zip(*joined, strict=True))
-
-    def _check(self, index: int | None, count: int, what: str) -> None:
-        if index is not None and not -count <= index < count:
-            raise IndexError(f"{what} {index} is out of range: this canvas has {count} {what}s.")

@@ -11,27 +11,15 @@ from torch import Tensor, nn
 
 from ..._compat import GradientAttribution, InternalAttribution
 from ...batch import Batch, OutputFn, Selector, call_model, chunks, python_index, settle_arguments
-from ...hooks import (
-    ForwardFunc,
-    exclusive,
-    find_layer,
-    layer_name,
-    modules_behind,
-    refuse_sharded,
-    snapshot,
-    unwrap,
-)
+from ...hooks import ForwardFunc, exclusive, find_layer, layer_name, modules_behind, refuse_sharded, snapshot, unwrap
 from ...progress import progress
 from ..base import attribution_context, captum_method, differentiable, plain
 from .build import CanvasSpec, build_canvas
 from .canvas import Canvas
 from .rules import Rule, Secant, Tail, Tangent, Xinc, as_rule
 from .rules.derivatives import SharedPass
-from .rules.kernels import after_layer
 from .rules.rules import plan_chunks
 from .rules.tail import RayTail, Renderer, compose_renderer
-
-Unit = Literal["neuron", "pair"]
 
 
 class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[misc]
@@ -39,8 +27,8 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
 
     .. math:: C_{r,u,o} = \text{the contribution of unit } u \text{ to } y_{r,o} \text{ under the rule}
 
-    Symbols: r a row (of a coordinate network: a pixel), u a unit of the layer, o an output (a colour channel).
-    Unlike Captum's neuron methods the result has the shape of the output, (rows, neurons, *output).
+    Symbols: r a row (of a coordinate network: a pixel), u a unit of the layer, o an output (a colour channel). Unlike
+    Captum's neuron methods the result has the shape of the output, (rows, neurons, *output).
 
     Args:
         forward_func: the model, or any function around it.
@@ -49,12 +37,12 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         rule: "tangent", "secant", "ablation", "xinc", or a rule object, which has options.
         unit: "neuron" (one unit axis) or "pair" (an input unit and an output unit of a Linear: two axes).
         output_fn: selects the tensor to explain from a dict or tuple output.
-        render: for a model that is a field: ``render(outputs, *inputs)`` maps the model's outputs at samples,
-            (rays, samples, ...), to pixels, (rays, ...). Inputs are (rays, samples, ...), the model gets
-            (rays · samples, ...), and rows of the result are rays. Contributions are summed over a ray's samples.
-        unit_axis: the axis of the layer's activation that has the units, for example -1 for (rows, ..., units). None
-            determines it from the layer's class; for four and more axes also from the input's height and width and
-            the modules inside the layer. Contributions are summed over all other axes. Not for ``unit="pair"``.
+        render: for a model that is a field: ``render(outputs, *inputs)`` maps the model's outputs at samples, (rays,
+            samples, ...), to pixels, (rays, ...). Inputs are (rays, samples, ...), the model gets (rays · samples,
+            ...), rows of the result are rays, and contributions are summed over a ray's samples.
+        unit_axis: the axis of the layer's activation that has the units, for example -1 for (rows, ..., units); the
+            other axes are summed. None determines it from the layer's class; for four and more axes also from the
+            input's height and width and the modules inside the layer. Not for ``unit="pair"``.
 
     Raises:
         LayerError: the layer is not in the model, never runs, runs twice, or does not affect the output; or its unit
@@ -78,7 +66,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         device_ids: list[int] | None = None,
         *,
         rule: str | Rule = "tangent",
-        unit: Unit = "neuron",
+        unit: Literal["neuron", "pair"] = "neuron",
         output_fn: OutputFn | None = None,
         render: Renderer | None = None,
         unit_axis: int | None = None,
@@ -90,15 +78,27 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         self.rule = as_rule(rule)
         self.unit = unit
         self.output_fn = output_fn
-        if unit_axis is not None and (unit == "pair" or isinstance(self.rule, Xinc)):
+        self.unit_axis = unit_axis
+        self.render = render
+        if unit_axis is not None and self._reads_weight:
             raise ValueError(
                 f'unit_axis={unit_axis} goes with unit="neuron" and the rules tangent, secant and ablation: pairs and '
                 "the 'xinc' rule read the weight of a Linear (rows, units) or of a convolution (rows, units, ...)."
             )
-        self.unit_axis = unit_axis
-        if render is not None:
-            _check_render(render, unit, self.rule)
-        self.render = render
+        if render is not None and not callable(render):
+            raise TypeError(
+                f"render is {render!r}; expected a function render(outputs, *inputs) from samples to pixels."
+            )
+        if render is not None and self._reads_weight:
+            raise ValueError(
+                'render= goes with unit="neuron" and the rules tangent, secant and ablation: pairs and the paper\'s '
+                "maps at samples do not sum to a rendered pixel."
+            )
+
+    @property
+    def _reads_weight(self) -> bool:
+        """Whether contributions are computed from the weight of the layer."""
+        return self.unit == "pair" or isinstance(self.rule, Xinc)
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -155,28 +155,27 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
 
         Args:
             inputs: (rows, ...) or a tuple of such tensors.
-            neuron_selector: None for all, an int for one unit, a tuple (which indexes the layer's axes after the
-                rows) or callable as in Captum for one, a list for several in that order; with ``unit="pair"`` a tuple
-                (in, out) or a list of tuples.
-            target: a Captum target; it may be partial or None. The dimensions that it does not index are the output.
-            additional_forward_args: passed to the model; a tensor with one entry for each sample is cut with the
-                inputs, any other is passed unchanged (:func:`~xinc_captum.batch.settle_arguments` decides).
+            neuron_selector: None for all, an int for one unit, a tuple (which indexes the layer's axes after the rows)
+                or callable as in Captum for one, a list for several in that order; with ``unit="pair"`` a tuple (in,
+                out) or a list of tuples.
+            target: a Captum target, partial or None: the dimensions that it does not index are the output.
+            additional_forward_args: passed to the model (:func:`~xinc_captum.batch.settle_arguments`).
             attribute_to_layer_input: explain the layer's input instead of its output.
             perturbations_per_eval: units stacked in one forward pass (ablation and forward mode).
             memory_budget: bytes of working memory apart from the result; rows are cut to fit. None: 256 MiB.
-            return_convergence_delta: also return, for each row, the sum over units and outputs minus its exact value.
+            return_convergence_delta: also return (rows,), the sum over units and outputs minus its exact value.
             show_progress: a progress bar over the chunks.
 
         Returns:
-            (rows, neurons, *output), or (rows, in, out, *output) for pairs. Without a selector the secant adds
-            the remainder as the last unit. With the delta: a second tensor (rows,).
+            (rows, neurons, *output), or (rows, in, out, *output) for pairs. Without a selector the secant adds the
+            remainder as the last unit.
         """
         if return_convergence_delta and neuron_selector is not None:
             raise ValueError(
                 "return_convergence_delta needs neuron_selector=None: only the sum of all units equals the output."
             )
         neuron_selector = python_index(neuron_selector)
-        if isinstance(self.rule, Secant | Xinc) or self.unit == "pair":
+        if isinstance(self.rule, Secant) or self._reads_weight:
             description = f"NeuronCanvas with rule {type(self.rule).__name__} and unit {self.unit!r}"
             refuse_sharded(modules_behind(self.forward_func), description)
         with self._surroundings():
@@ -184,7 +183,8 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
             tail = self._tail(self._call, attribute_to_layer_input)
             batch = settle_arguments(batch, partial(call_model, tail.forward_func, self.output_fn))
             chunk_plan = plan_chunks(self.rule, tail, batch, self.unit == "pair", memory_budget, perturbations_per_eval)
-            rule, max_rows, per_eval = chunk_plan.rule, chunk_plan.max_rows, chunk_plan.max_units
+            rule, max_rows = chunk_plan.rule, chunk_plan.max_rows
+            contributions = rule.pairs if self.unit == "pair" else rule.neurons
             if self.unit == "neuron":
                 neuron_selector = tail.move_selector(neuron_selector, chunk_plan.footprint.activation)
             if isinstance(rule, Xinc) and memory_budget is None:
@@ -193,11 +193,10 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
             deltas: list[Tensor] = []
             for first, last in progress(chunks(batch.rows, max_rows), "canvas", show=show_progress):
                 rows = batch.cut(first, last)
-                chunk = plain(self._contributions(rule, tail, rows, neuron_selector, per_eval))
+                chunk = plain(contributions(tail, rows, neuron_selector, chunk_plan.max_units))
                 if return_convergence_delta:
-                    total = rule.total(tail, rows)
-                    delta = chunk.flatten(1).sum(1) - total.reshape(rows.rows, -1).sum(1)
-                    deltas.append(plain(delta))
+                    total = rule.total(tail, rows).reshape(rows.rows, -1).sum(1)
+                    deltas.append(plain(chunk.flatten(1).sum(1) - total))
                 if last - first == batch.rows:
                     result = chunk
                 else:
@@ -224,13 +223,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         # Pairs are computed from the layer's input; only the paper's rule requires the argument.
         at_input = at_input or (self.unit == "pair" and not isinstance(self.rule, Xinc))
         kind = Tail if self.render is None else RayTail
-        by_weight = self.unit == "pair" or isinstance(self.rule, Xinc)
-        return kind(call, self.layer, at_input, self.output_fn, unit_axis=1 if by_weight else self.unit_axis)
-
-    def _contributions(self, rule: Rule, tail: Tail, rows: Batch, selector: Any, per_eval: int | None) -> Tensor:
-        if self.unit == "pair":
-            return rule.pairs(tail, rows, selector, per_eval)
-        return rule.neurons(tail, rows, selector, per_eval)
+        return kind(call, self.layer, at_input, self.output_fn, unit_axis=1 if self._reads_weight else self.unit_axis)
 
     def canvas(
         self,
@@ -245,19 +238,13 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
     ) -> Canvas:
         """Return a lazy canvas of an image whose pixels are the rows, or of images that are the rows.
 
-        If the shape of each row of the output ends in ``size``, rows are frames and the result is a
-        :class:`~xinc_captum.attributions.FrameCanvas`. Maps are computed by queries only. The canvas stores the inputs
-        and a copy of the parameters, so its results do not change with further training.
+        ``inputs`` are coordinates (pixels, dims), row-major over ``size``: (H, W), or (L,) and (D, H, W) for 1-D and
+        3-D signals. If the shape of each row of the output ends in ``size``, rows are frames and the result is a
+        :class:`~xinc_captum.attributions.FrameCanvas`. The other arguments are those of :meth:`attribute`; the memory
+        budget is that of each query.
 
-        Args:
-            inputs: coordinates (pixels, dims), row-major over ``size``, or one row for each frame.
-            size: (H, W), or (L,) and (D, H, W) for 1-D and 3-D signals.
-            target: as in :meth:`attribute`.
-            additional_forward_args: as in :meth:`attribute`.
-            attribute_to_layer_input: as in :meth:`attribute`.
-            perturbations_per_eval: as in :meth:`attribute`.
-            memory_budget: bytes of working memory of each query, apart from its result.
-            show_progress: a progress bar on every query.
+        Maps are computed by queries only. The canvas stores the inputs and a copy of the parameters, so its results do
+        not change with further training.
 
         Raises:
             ValueError: the rows do not match ``size``, pairs of pixels, or values that are not finite.
@@ -270,26 +257,14 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         """
         (canvas,) = _build_canvases(
             [self],
-            inputs,
+            (inputs, additional_forward_args, target),
             size,
-            target,
-            additional_forward_args,
             attribute_to_layer_input,
-            perturbations_per_eval,
-            memory_budget,
-            show_progress,
+            per_eval=perturbations_per_eval,
+            memory_budget=memory_budget,
+            show_progress=show_progress,
         )
         return canvas
-
-
-def _check_render(render: Renderer, unit: Unit, rule: Rule) -> None:
-    if not callable(render):
-        raise TypeError(f"render is {render!r}; expected a function render(outputs, *inputs) from samples to pixels.")
-    if unit == "pair" or isinstance(rule, Xinc):
-        raise ValueError(
-            'render= goes with unit="neuron" and the rules tangent, secant and ablation: pairs and the paper\'s '
-            "maps at samples do not sum to a rendered pixel."
-        )
 
 
 def canvases(
@@ -307,25 +282,13 @@ def canvases(
 ) -> dict[str, Canvas]:
     """Return one lazy canvas for each layer, equal to ``NeuronCanvas(forward_func, layer, **method).canvas(...)``.
 
+    The result is a dict by layer name, in the order of ``layers``, which are modules or dotted names. Arguments from
+    ``inputs`` on are those of :meth:`NeuronCanvas.canvas`; ``method`` are ``rule``, ``unit``, ``output_fn`` and
+    ``render``.
+
     The canvases share one copy of the parameters and, under the tangent and the secant, the last forward pass: a query
     of the same rows at another layer runs the model no second time. For networks of frames this needs layers on one
     chain of operations. Ablation and the paper's rule run the model for each layer.
-
-    Args:
-        forward_func: as in :class:`NeuronCanvas`.
-        layers: modules or dotted names.
-        inputs: as in :meth:`NeuronCanvas.canvas`, like all arguments that follow.
-        size: size of the image or the frames.
-        target: a Captum target.
-        additional_forward_args: passed to the model.
-        attribute_to_layer_input: explain the inputs of the layers.
-        perturbations_per_eval: units in one forward pass.
-        memory_budget: bytes of working memory of each query.
-        show_progress: a progress bar on every query.
-        method: ``rule``, ``unit``, ``output_fn``, ``render`` of :class:`NeuronCanvas`.
-
-    Returns:
-        canvases by layer name, in the order of ``layers``.
 
     Raises:
         ValueError: no layers, or one layer twice; and the errors of ``NeuronCanvas``.
@@ -341,58 +304,46 @@ def canvases(
     methods = [NeuronCanvas(forward_func, layer, **method) for layer in layers]
     if not methods or len({id(one.layer) for one in methods}) < len(methods):
         raise ValueError(f"layers are {list(layers)!r}; expected at least one, and each only once.")
-    names = [layer_name(forward_func, one.layer).strip("'") for one in methods]
-    built = _build_canvases(
+    canvases_of_layers = _build_canvases(
         methods,
-        inputs,
+        (inputs, additional_forward_args, target),
         size,
-        target,
-        additional_forward_args,
         attribute_to_layer_input,
-        perturbations_per_eval,
-        memory_budget,
-        show_progress,
+        per_eval=perturbations_per_eval,
+        memory_budget=memory_budget,
+        show_progress=show_progress,
     )
-    return dict(zip(names, built, strict=True))
+    return {canvas.layer: canvas for canvas in canvases_of_layers}
 
 
 @exclusive()  # another thread's call may replace the parameters while they are copied
 def _build_canvases(
     methods: Sequence[NeuronCanvas],
-    inputs: Tensor | tuple[Tensor, ...],
+    batch_arguments: tuple[Any, Any, Any],
     size: tuple[int, ...],
-    target: Any,
-    additional_forward_args: Any,
-    attribute_to_layer_input: bool,
-    perturbations_per_eval: int | None,
-    memory_budget: int | None,
-    show_progress: bool,
+    at_input: bool,
+    **options: Any,
 ) -> list[Canvas]:
-    """Return one canvas for each method; all share one copy of the model's parameters and one forward pass."""
+    """Return one canvas for each method; all share one copy of the model's parameters and one forward pass.
+
+    ``batch_arguments`` are those of :meth:`Batch.of`, ``options`` the last fields of :class:`CanvasSpec`.
+    """
     with torch.inference_mode(False):
-        batch = Batch.of(inputs, additional_forward_args, target)
+        batch = Batch.of(*batch_arguments)
     call = snapshot(methods[0]._call, *(method.layer for method in methods))
-    tails = [method._tail(call, attribute_to_layer_input) for method in methods]
+    tails = [method._tail(call, at_input) for method in methods]
     with methods[0]._surroundings():
         batch = settle_arguments(batch, partial(call_model, call, methods[0].output_fn))
     if len(tails) > 1 and isinstance(methods[0].rule, Tangent | Secant):
         # Contributions of pairs are propagated from the layer's output.
-        shared_pass = SharedPass([after_layer(tail) if methods[0].unit == "pair" else tail for tail in tails])
+        shared_pass = SharedPass([tail.after_layer() if methods[0].unit == "pair" else tail for tail in tails])
         tails = [replace(tail, shared_pass=shared_pass) for tail in tails]
     results = []
     for method, tail in zip(methods, tails, strict=True):
-        with method._surroundings():
-            spec = CanvasSpec(
-                method.rule,
-                tail,
-                batch,
-                tuple(size),
-                method.unit == "pair",
-                method._surroundings,
-                layer=layer_name(method.forward_func, method.layer).strip("'"),
-                memory_budget=memory_budget,
-                per_eval=perturbations_per_eval,
-                show_progress=show_progress,
-            )
+        surroundings, name = method._surroundings, layer_name(method.forward_func, method.layer).strip("'")
+        spec = CanvasSpec(
+            method.rule, tail, batch, tuple(size), method.unit == "pair", surroundings, layer=name, **options
+        )
+        with surroundings():
             results.append(build_canvas(spec))
     return results

@@ -13,24 +13,11 @@ from torch import Tensor
 from ..._optional import require
 from .canvas import Canvas
 from .frames import FrameCanvas, UnitGrid
-from .writer import (
-    ARRAY,
-    JOURNAL,
-    PART,
-    CanvasStoreError,
-    Layout,
-)
+from .writer import ARRAY, CANVAS_FIELDS, JOURNAL, PART, CanvasStoreError, Layout, damaged
 
 
 def open_canvas(path: str | Path, *, show_progress: bool = False) -> Canvas:
-    """Open a canvas that :meth:`Canvas.save` wrote; every query reads only the chunks it needs.
-
-    Args:
-        path: the folder.
-        show_progress: a progress bar on every query.
-
-    Returns:
-        a Canvas, float32, on the CPU.
+    """Open a canvas that :meth:`Canvas.save` wrote, as float32 on the CPU; queries read only the chunks they need.
 
     Raises:
         FileNotFoundError: the folder does not exist, or the canvas is unfinished.
@@ -45,7 +32,19 @@ def open_canvas(path: str | Path, *, show_progress: bool = False) -> Canvas:
         torch.Size([3, 8, 12])
     """
     reader = _open_reader(Path(path))
-    return _canvas(reader, reader.layout, show_progress)
+    layout = reader.layout
+    fields: dict[str, Any] = {name: getattr(layout, name) for name in CANVAS_FIELDS}
+    arguments: dict[str, Any] = {**fields, "_surroundings": nullcontext, "_show_progress": show_progress}
+    if not layout.frames:
+        return Canvas(**arguments, _shares=reader.pixels, _rows_at_once=layout.band * math.prod(layout.size[1:]))
+    return FrameCanvas(
+        **arguments,
+        frames=layout.frames,
+        pairs=layout.pairs,
+        _shares=reader.maps,
+        _rows_at_once=1,
+        _maps_at_once=layout.units_a_block,
+    )
 
 
 def _open_reader(path: Path) -> "_Reader":
@@ -63,28 +62,18 @@ def _open_reader(path: Path) -> "_Reader":
         root = zarr.open_group(path, mode="r")
         attributes = dict(root.attrs)
     except (OSError, ValueError, KeyError) as error:
-        raise CanvasStoreError(_unreadable(path)) from error
+        if path.is_dir() and (path / "zarr.json").is_file():
+            raise damaged(path, "its zarr.json is not a canvas's") from error
+        what = "a file" if path.is_file() else "not a zarr store: it has no zarr.json"
+        raise CanvasStoreError(f"{path} is {what}; expected a folder that Canvas.save wrote.") from error
     layout = Layout.from_attributes(attributes, path)
     try:
         array = root[ARRAY]
     except (KeyError, ValueError) as error:
-        raise CanvasStoreError(
-            f"{path} is damaged: its array cannot be read ({error}); save the canvas again."
-        ) from error
+        raise damaged(path, f"its array cannot be read ({error})") from error
     if tuple(array.shape) != layout.shape:
-        raise CanvasStoreError(
-            f"{path} is damaged: its array has shape {tuple(array.shape)}, but its attributes have "
-            f"{layout.shape}; save the canvas again."
-        )
+        raise damaged(path, f"its array has shape {tuple(array.shape)}, but its attributes have {layout.shape}")
     return _Reader(path, array, layout)
-
-
-def _unreadable(path: Path) -> str:
-    if path.is_file():
-        return f"{path} is a file; expected a folder that Canvas.save wrote."
-    if not (path / "zarr.json").is_file():
-        return f"{path} is not a zarr store: it has no zarr.json; expected a folder that Canvas.save wrote."
-    return f"{path} is damaged: its zarr.json is not a canvas's; save the canvas again."
 
 
 class _Reader:
@@ -105,15 +94,11 @@ class _Reader:
         try:
             block = self._array.oindex[(slice(0, 1), unit_index, slice(None), rows, *full_axes, frames)][0]
         except Exception as error:  # zarr's codecs raise errors of any type
-            raise CanvasStoreError(
-                f"{self._path} is damaged: {block_name} cannot be read ({type(error).__name__}: {error}); "
-                "save the canvas again."
-            ) from error
+            why = f"{block_name} cannot be read ({type(error).__name__}: {error})"
+            raise damaged(self._path, why) from error
         values = torch.from_numpy(np.asarray(block, dtype=np.float32))
         if not bool(torch.isfinite(values).all()):
-            raise CanvasStoreError(
-                f"{self._path} is damaged: a file of {block_name} is missing; save the canvas again."
-            )
+            raise damaged(self._path, f"a file of {block_name} is missing")
         return values if units is None else values[np.searchsorted(order, units)]
 
     def pixels(self, first: int, last: int, selector: Any) -> Tensor:
@@ -129,20 +114,3 @@ class _Reader:
         grid = UnitGrid(self.layout.units, self.layout.slots, self.layout.pairs)
         block = self.block([grid.position(key) for key in keys], slice(0, self.layout.size[0]), slice(first, last))
         return block.movedim(-1, 0).flatten(3)
-
-
-def _canvas(reader: _Reader, layout: Layout, show_progress: bool) -> Canvas:
-    fields: dict[str, Any] = {
-        name: getattr(layout, name) for name in ("size", "units", "slots", "channels", "rule", "layer")
-    }
-    arguments: dict[str, Any] = {**fields, "_surroundings": nullcontext, "_show_progress": show_progress}
-    if not layout.frames:
-        return Canvas(**arguments, _shares=reader.pixels, _rows_at_once=layout.band * math.prod(layout.size[1:]))
-    return FrameCanvas(
-        **arguments,
-        frames=layout.frames,
-        pairs=layout.pairs,
-        _shares=reader.maps,
-        _rows_at_once=1,
-        _maps_at_once=layout.units_a_block,
-    )

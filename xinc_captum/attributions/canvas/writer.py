@@ -1,7 +1,6 @@
 """Layout of a stored canvas (zarr) and its resumable writer."""
 
 import errno
-import hashlib
 import json
 import math
 import shutil
@@ -18,6 +17,7 @@ from ... import store
 from ..._optional import require
 from ...batch import chunks
 from ...progress import progress
+from ...store import sha256_of_bytes
 
 FORMAT = "xinc-captum-canvas"
 VERSION = 1
@@ -25,12 +25,18 @@ ARRAY = "contribution"
 JOURNAL = "journal.json"  # of an unfinished canvas: hashes of the blocks so far
 PART = ".part"  # suffix of an unfinished canvas
 CHUNK_BYTES = 4 << 20
+CANVAS_FIELDS = ("size", "units", "slots", "channels", "rule", "layer")  # which a layout has in common with its canvas
 Dtype = Literal["float32", "float16"]
 DTYPES: dict[Dtype, int] = {"float32": 4, "float16": 2}  # bytes each
 
 
 class CanvasStoreError(ValueError):
     """A folder that is not a canvas of xinc_captum, belongs to another canvas, or is damaged."""
+
+
+def damaged(path: Path, why: str) -> CanvasStoreError:
+    """Return the error for a store of which a file is missing or cannot be read."""
+    return CanvasStoreError(f"{path} is damaged: {why}; save the canvas again.")
 
 
 class CanvasBlock(NamedTuple):
@@ -45,33 +51,18 @@ class CanvasBlock(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes, precision and chunks of a stored canvas; saving resumes an unfinished canvas only if they are equal.
-
-    Attributes:
-        size: (H, W), (L,) or (D, H, W).
-        units: number of units, without the remainder.
-        slots: 1 if a remainder follows the units (for pairs: one more input), else 0.
-        channels: outputs of a pixel.
-        frames: number of images, or 0 for one image whose pixels are rows.
-        pairs: (in, out) if units are pairs, else None.
-        dtype: "float32" or "float16".
-        band: rows of the first spatial axis that are written together.
-        units_a_block: units that are written together.
-        units_a_chunk: units in one chunk.
-        rule: the rule as text.
-        layer: the layer's name.
-    """
+    """Sizes, precision and chunks of a stored canvas; saving resumes an unfinished canvas only if they are equal."""
 
     size: tuple[int, ...]
     units: int
-    slots: int
+    slots: int  # 1 if a remainder follows the units (for pairs: one more input), else 0
     channels: int
-    frames: int
-    pairs: tuple[int, int] | None
+    frames: int  # number of images, or 0 for one image whose pixels are rows
+    pairs: tuple[int, int] | None  # (in, out) if units are pairs, else None
     dtype: Dtype
-    band: int
-    units_a_block: int
-    units_a_chunk: int
+    band: int  # rows of the first spatial axis that are written together
+    units_a_block: int  # units that are written together
+    units_a_chunk: int  # units in one chunk
     rule: str
     layer: str
 
@@ -101,10 +92,11 @@ class Layout:
         rows, units = chunks(self.size[0], self.band), chunks(self.unit_axis, self.units_a_block)
         return [CanvasBlock(frame, *u, *r) for frame in range(max(1, self.frames)) for u in units for r in rows]
 
-    @property
-    def nbytes(self) -> int:
-        """Size before compression, in bytes."""
-        return math.prod(self.shape) * DTYPES[self.dtype]
+    @classmethod
+    def of(cls, canvas: Any, dtype: Dtype, chunking: dict[str, int]) -> "Layout":
+        """Return the layout of a canvas; ``chunking`` are the last three sizes."""
+        fields: dict[str, Any] = {name: getattr(canvas, name) for name in CANVAS_FIELDS} | chunking
+        return cls(**fields, frames=getattr(canvas, "frames", 0), pairs=getattr(canvas, "pairs", None), dtype=dtype)
 
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the store, in types of JSON."""
@@ -112,11 +104,7 @@ class Layout:
 
     @classmethod
     def from_attributes(cls, attributes: Any, path: Path) -> "Layout":
-        """Return the layout from the attributes of a store.
-
-        Raises:
-            CanvasStoreError: the store is not a canvas, or has another version.
-        """
+        """Return the layout from the attributes of a store, or raise a CanvasStoreError."""
         if attributes.get("format") != FORMAT:
             raise CanvasStoreError(
                 f"{path} is a zarr store, but not a canvas (its format is {attributes.get('format')!r}); open it "
@@ -130,20 +118,13 @@ class Layout:
         try:
             known: dict[str, Any] = {name: attributes[name] for name in cls.__dataclass_fields__}
         except KeyError as missing:
-            raise CanvasStoreError(
-                f"{path} is damaged: its attributes lack {missing}; save the canvas again."
-            ) from None
+            raise damaged(path, f"its attributes lack {missing}") from None
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
         return cls(**values)
 
 
 def plan_bands(size: tuple[int, ...], pixels: int, channels: int, unit_axis: int, dtype: Dtype) -> dict[str, int]:
-    """Return block sizes for rows that are pixels, ``pixels`` of them in one pass: bands with all units.
-
-    Example:
-        >>> plan_bands((100, 50), 1000, channels=3, unit_axis=64, dtype="float32")
-        {'band': 20, 'units_a_block': 64, 'units_a_chunk': 64}
-    """
+    """Return block sizes for rows that are pixels, ``pixels`` of them in one pass: bands with all units."""
     row_length = math.prod(size[1:])
     band = min(size[0], max(1, pixels // row_length))
     units = max(1, CHUNK_BYTES // (channels * band * row_length * DTYPES[dtype]))
@@ -151,51 +132,21 @@ def plan_bands(size: tuple[int, ...], pixels: int, channels: int, unit_axis: int
 
 
 def plan_units(size: tuple[int, ...], maps: int, channels: int, unit_axis: int, dtype: Dtype) -> dict[str, int]:
-    """Return block sizes for rows that are frames, ``maps`` of them in one pass: complete maps of some units.
-
-    Example:
-        >>> plan_units((128, 256), 32, channels=3, unit_axis=64, dtype="float32")
-        {'band': 128, 'units_a_block': 30, 'units_a_chunk': 10}
-    """
+    """Return block sizes for rows that are frames, ``maps`` of them in one pass: complete maps of some units."""
     max_maps = max(1, min(unit_axis, maps))
     units = max(1, min(max_maps, CHUNK_BYTES // (channels * math.prod(size) * DTYPES[dtype])))
     return {"band": size[0], "units_a_block": max_maps // units * units, "units_a_chunk": units}
-
-
-def check_dtype(dtype: str) -> Dtype:
-    """Return ``dtype`` if it is supported.
-
-    Raises:
-        ValueError: the dtype is not supported.
-    """
-    for known in DTYPES:
-        if dtype == known:
-            return known
-    raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float16'.")
 
 
 Compute = Callable[[CanvasBlock], Tensor]
 
 
 def write(path: str | Path, layout: Layout, compute: Compute, show_progress: bool = False) -> Path:
-    """Write a canvas, or resume an interrupted one.
+    """Write a canvas, of which ``compute`` maps a block to (units, channels, rows, …), or resume an interrupted one.
 
     The canvas is written to ``<name>.part`` beside ``path`` and renamed at the end. On one machine with the same number
-    of threads interruptions change nothing: the bytes and the attribute ``checksum`` are the same.
-
-    Args:
-        path: the folder to create.
-        layout: sizes and chunks.
-        compute: maps a block to (units, channels, rows, …).
-        show_progress: a progress bar over the blocks.
-
-    Returns:
-        the path.
-
-    Raises:
-        CanvasStoreError: ``path`` exists, or the unfinished canvas beside it is a different one.
-        OverflowError: values do not fit into float16.
-        OSError: the disk is full or not writable; the unfinished canvas stays and can be resumed.
+    of threads interruptions change nothing: the bytes and the attribute ``checksum`` are the same. Errors are those of
+    :meth:`Canvas.save`.
     """
     path = Path(path).resolve()
     part = path.with_name(path.name + PART)
@@ -214,17 +165,18 @@ def write(path: str | Path, layout: Layout, compute: Compute, show_progress: boo
             digests.append(_write_block(array, layout, compute(block), block))
             _write_journal(part, digests)
         root = zarr.open_group(part, mode="r+")
-        root.attrs["checksum"] = hashlib.sha256("".join(digests).encode()).hexdigest()
+        root.attrs["checksum"] = sha256_of_bytes("".join(digests).encode())
         (part / JOURNAL).unlink()
         part.rename(path)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
+        gigabytes = math.prod(layout.shape) * DTYPES[layout.dtype] / 1e9
         raise OSError(
             error.errno,
-            f"the disk is full after {len(digests)} of {len(blocks)} blocks of {path.name} ({layout.nbytes / 1e9:.3g} "
-            f"GB before compression). The unfinished canvas is {part}: free disk space and save again to resume it, "
-            "or delete it and save as float16.",
+            f"the disk is full after {len(digests)} of {len(blocks)} blocks of {path.name} ({gigabytes:.3g} GB before "
+            f"compression). The unfinished canvas is {part}: free disk space and save again to resume it, or delete it "
+            "and save as float16.",
         ) from error
     return path
 
@@ -254,11 +206,7 @@ def _create_store(zarr: Any, part: Path, layout: Layout) -> Any:
 
 
 def _resume_store(zarr: Any, part: Path, layout: Layout, compute: Compute) -> tuple[Any, list[str]]:
-    """Return the unfinished array and the digests of its blocks.
-
-    Raises:
-        CanvasStoreError: the unfinished canvas is a different one.
-    """
+    """Return the unfinished array and the digests of its blocks; raise a CanvasStoreError if the canvas differs."""
     try:
         root = zarr.open_group(part, mode="r+")
         digests: list[str] = json.loads((part / JOURNAL).read_text())["blocks"]
@@ -274,7 +222,7 @@ def _resume_store(zarr: Any, part: Path, layout: Layout, compute: Compute) -> tu
             f"{part} is an unfinished canvas of another kind ({name.replace('_', ' ')}: {there!r} there, {here!r} "
             "here). Save to another path, or delete it."
         )
-    if digests and _digest(_to_array(layout, compute(layout.blocks[0]))) != digests[0]:
+    if digests and sha256_of_bytes(_to_array(layout, compute(layout.blocks[0])).data) != digests[0]:
         raise CanvasStoreError(
             f"{part} is an unfinished canvas of other weights or inputs, or of another machine or number of threads: "
             "its first block differs. Save to another path, or delete it."
@@ -286,15 +234,11 @@ def _write_block(array: Any, layout: Layout, values: Tensor, block: CanvasBlock)
     block_values = _to_array(layout, values)
     units, rows = slice(block.first_unit, block.last_unit), slice(block.first, block.last)
     array[(0, units, slice(None), rows, ..., block.frame)] = block_values
-    return _digest(block_values)
+    return sha256_of_bytes(block_values.data)
 
 
 def _to_array(layout: Layout, values: Tensor) -> Any:
-    """Return the values as an array of the layout's dtype.
-
-    Raises:
-        OverflowError: values do not fit into float16, or are not finite.
-    """
+    """Return the values in the layout's dtype; raise an OverflowError if they do not fit or are not finite."""
     converted = values.detach().to(getattr(torch, layout.dtype)).cpu()
     if not bool(torch.isfinite(converted).all()):
         largest = float(values.abs().max())
@@ -304,10 +248,6 @@ def _to_array(layout: Layout, values: Tensor) -> Any:
             else f"contributions must be finite to be saved; the largest is {largest:.4g}."
         )
     return np.ascontiguousarray(converted.numpy())
-
-
-def _digest(values: Any) -> str:
-    return hashlib.sha256(values.data).hexdigest()
 
 
 def _write_journal(part: Path, digests: list[str]) -> None:

@@ -1,12 +1,74 @@
-"""JVPs of linearized chains against torch's forward derivative."""
+"""Chains of operations are recorded by running the model; their JVPs equal torch's forward derivative."""
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from xinc_captum.attributions.canvas.rules import Tail
-from xinc_captum.attributions.canvas.rules.chain import OneChannel, Scale, Shuffle, chain
+from xinc_captum.attributions.canvas.rules.chain import OneChannel, chain, scale, shuffle, trace
 from xinc_captum.batch import Batch
+
+
+class Net(nn.Module):
+    def __init__(self, body):
+        super().__init__()
+        self.first, self.second, self.body = nn.Conv2d(2, 4, 1), nn.Conv2d(1, 1, 1), body
+
+    def forward(self, x):
+        return self.body(self, self.first(x))
+
+
+def steps(body, target=None):
+    net = Net(body)
+    seen = trace(Tail(net, net.first), Batch.of(torch.rand(2, 2, 4, 5), None, target))
+    return None if seen is None else [step.name for step in seen.steps]
+
+
+def test_a_chain_of_modules_and_functions():
+    body = lambda n, x: torch.sigmoid(n.second(F.gelu(F.pixel_shuffle(x, 2)))).mul_(2)
+    assert steps(body) == ["pixel_shuffle", "gelu", "conv2d", "sigmoid", "mul"]
+    assert steps(body, target=(0, slice(1, 3))) == ["pixel_shuffle", "gelu", "conv2d", "sigmoid", "mul", "getitem"]
+
+
+def test_step_input_survives_an_in_place_operation():
+    net = Net(lambda n, x: F.relu(x - 5, inplace=True))
+    seen = trace(Tail(net, net.first), Batch.of(torch.rand(1, 2, 3, 3)))
+    assert (seen.steps[1].input < 0).all()
+    assert torch.equal(seen.steps[1].apply(seen.steps[1].input), seen.output)
+
+
+def without_gradients(n, x):
+    with torch.no_grad():
+        return x * 2
+
+
+class Own(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda n, x: F.relu(x) + x,
+        lambda n, x: torch.cat(x.chunk(2, 1)[::-1], 1),
+        without_gradients,
+        lambda n, x: Own.apply(x),
+        lambda n, x: torch.autograd.grad(x.sum(), n.first.weight, create_graph=True)[0].sum() + x,
+        lambda n, x: (2.0 * F.relu(x), x)[1].detach(),
+    ],
+    ids=["skip", "branches", "no_grad", "custom", "gradients inside", "thrown away"],
+)
+def test_other_models_are_not_chains(body):
+    seen = steps(body)
+    assert seen is None or seen == ["detach"], "a step that nobody can linearise ends the chain later"
+
 
 TAILS = {
     "decoder": [nn.PixelShuffle(3), nn.Softplus(), nn.Conv2d(2, 8, 3, padding=1), nn.PixelShuffle(2), nn.GELU(),
@@ -56,15 +118,15 @@ MAPS = OneChannel(torch.tensor([[[[1.0, 2.0]]]]), channel=6, channels=8)
 
 
 def test_a_shuffle_puts_one_channel_on_one_phase():
-    fine = Shuffle(2)(MAPS, 1)  # 6 = channel 1, phase (1, 0)
+    fine = shuffle(2, MAPS)  # 6 = channel 1, phase (1, 0)
     assert (fine.channel, fine.channels, fine.factor, fine.phase) == (1, 2, 2, (1, 0))
     assert fine.on_grid().maps.tolist() == [[[[0, 0, 0, 0], [1, 0, 2, 0]]]]
     assert torch.equal(fine.all_channels(), torch.pixel_shuffle(MAPS.all_channels(), 2))
-    assert torch.equal(Shuffle(2)(MAPS.all_channels(), 1), fine.all_channels())
+    assert torch.equal(shuffle(2, MAPS.all_channels()), fine.all_channels())
 
 
 def test_a_scale_reads_its_channel_and_phase():
     slope = torch.arange(16.0).reshape(1, 2, 2, 4)
-    fine = Scale(slope)(Shuffle(2)(MAPS, 1), 1)
+    fine = scale(slope, shuffle(2, MAPS))
     assert fine.maps.tolist() == [[[[12.0, 28.0]]]]
-    assert torch.equal(fine.all_channels(), Scale(slope)(Shuffle(2)(MAPS, 1).all_channels(), 1))
+    assert torch.equal(fine.all_channels(), scale(slope, shuffle(2, MAPS).all_channels()))

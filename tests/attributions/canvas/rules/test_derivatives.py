@@ -8,6 +8,7 @@ from torch import nn
 
 from xinc_captum import LayerError, NeuronCanvas
 from xinc_captum.attributions.canvas.rules import Tail
+from xinc_captum.attributions.canvas.rules.chain import trace
 from xinc_captum.attributions.canvas.rules.derivatives import (
     JVP,
     LinearizedTail,
@@ -20,7 +21,6 @@ from xinc_captum.attributions.canvas.rules.derivatives import (
     run,
 )
 from xinc_captum.attributions.canvas.rules.rules import SECANT, TANGENT
-from xinc_captum.attributions.canvas.rules.trace import trace
 from xinc_captum.batch import Batch
 from xinc_captum.inr import FourierMLP
 

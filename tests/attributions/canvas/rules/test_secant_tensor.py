@@ -10,18 +10,22 @@ from torch import nn
 from xinc_captum import NeuronCanvas
 from xinc_captum.attributions.canvas.rules import CarryError, secant_tensor
 from xinc_captum.attributions.canvas.rules.secant_tensor import (
+    AFFINE,
+    BILINEAR,
+    EVALUATION_ONLY,
+    POINTWISE,
     SecantTensor,
     cumulative_product,
     difference,
     finish,
     max_pool,
+    plain_name,
     product,
     secant_slope,
     start,
     tangent_slope,
 )
 from xinc_captum.attributions.canvas.rules.tail import GradModes
-from xinc_captum.attributions.canvas.rules.trace import POINTWISE
 
 
 def carry(function, z):
@@ -459,3 +463,53 @@ def test_factors_of_a_cumulative_product_get_equal_parts(dim, zeros):
         (slope,) = torch.autograd.grad(result[..., i].sum(), leaf, retain_graph=True)
         torch.testing.assert_close(slope.movedim(dim, -1), expected)
         torch.testing.assert_close(found_remainder[..., i], (expected * rest).sum(-1))
+
+
+@pytest.mark.parametrize(
+    ("func", "name"),
+    [
+        (torch.Tensor.add_, ("add", True)),
+        (torch.Tensor.__iadd__, ("add", True)),
+        (torch.Tensor.__radd__, ("add", False)),
+        (torch.Tensor.__mul__, ("mul", False)),
+        (torch.Tensor.__truediv__, ("div", False)),
+        (torch.Tensor.__getitem__, ("getitem", False)),
+        (torch.Tensor.shape.__get__, ("shape", False)),
+        (F.relu, ("relu", False)),
+        (F.relu_, ("relu", True)),
+        (torch.sin, ("sin", False)),
+    ],
+)
+def test_plain_name(func, name):
+    assert plain_name(func) == name
+
+
+def test_no_operation_is_in_two_tables():
+    tables = [AFFINE, BILINEAR, POINTWISE, EVALUATION_ONLY]
+    assert sum(map(len, tables)) == len(frozenset().union(*tables))
+
+
+@pytest.mark.parametrize(
+    "name", sorted(POINTWISE - {"prelu", "threshold", "pow", "clamp", "clip", "clamp_min", "clamp_max"})
+)
+def test_pointwise_operations_are_pointwise_and_finite_at_zero(name):
+    func = getattr(torch, name, None) or getattr(F, name)
+    z = torch.tensor([0.3, -0.2, 0.0])
+    z = z.abs() if name in {"sqrt"} else z
+    full = func(z)
+    assert torch.allclose(full, torch.stack([func(one) for one in z])), "each element alone"
+    assert torch.isfinite(func(torch.zeros(1))).all() or name in {"acosh"}
+
+
+def test_function_names_match_torch_dispatch():
+    seen = []
+
+    class Names(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            seen.append(plain_name(func)[0])
+            return func(*args, **(kwargs or {}))
+
+    x = torch.rand(2, 2)
+    with Names():
+        F.logsigmoid(x), F.threshold(x, 0.1, 0.0)
+    assert seen == ["logsigmoid", "threshold"]

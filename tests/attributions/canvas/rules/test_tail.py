@@ -37,7 +37,7 @@ def test_a_tuple_of_tensors_is_no_single_activation():
 
     model = nn.Sequential(Two())
     with pytest.raises(LayerError, match="layer '0' returns 2 floating-point tensors; expected one"):
-        Tail(model, model[0]).single((torch.zeros(1), torch.zeros(1)))
+        Tail(model, model[0], output_fn=lambda pair: pair[0]).run(Batch.of(torch.rand(3, 2)))
 
 
 class Attention(nn.Module):

@@ -219,7 +219,7 @@ def test_stages_one_by_one(sigma):
     act = Pointwise(sigma, zero_stays=sigma is F.gelu)
     expansion = Expansion((PlacePhase(3), act, BOX, Nearest(2), act, BOX))
     low = torch.rand(4, 2, 3) - 0.5
-    assert (expansion.phases, expansion.size((2, 3))) == (9, (12, 18))
+    assert expansion.phases == 9
     fine = torch.zeros(4, 1, 6, 9)
     fine[:, 0, 1::3, 2::3] = low
     expected = F.avg_pool2d(sigma(fine), 3, 1, 1)

@@ -5,13 +5,4 @@ from .secant_tensor import CarryError
 from .tail import Tail
 from .xinc import Xinc
 
-__all__ = [
-    "Ablation",
-    "CarryError",
-    "Rule",
-    "Secant",
-    "Tail",
-    "Tangent",
-    "Xinc",
-    "as_rule",
-]
+__all__ = ["Ablation", "CarryError", "Rule", "Secant", "Tail", "Tangent", "Xinc", "as_rule"]

@@ -3,64 +3,44 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ....batch import (
-    Batch,
-    Selector,
-    chunks,
-    list_units,
-    replace_unit,
-    select,
-)
+from ....batch import Batch, Selector, chunks, list_units, replace_unit, select
 from ....hooks import JacobianVectorProduct, LayerError, UnsupportedError
-from .chain import Chain, Slope, chain
+from .chain import Chain, Slope, Trace, chain, trace_layers
 from .secant_tensor import SecantTensor
 from .tail import GradModes, Tail
-from .trace import Trace, trace_layers
 
 
 @dataclass(frozen=True)
 class Derivative:
-    """The derivative that a rule uses: tangent or secant.
-
-    Attributes:
-        slope: its name.
-        start: from the activation and its remainder (None is zero) to the value that replaces it in the model.
-        finish: from the model's output to the output tensor and its remainder (None if the rule has none).
-    """
+    """The derivative that a rule uses."""
 
     slope: Slope
+    # From the activation and its remainder (None is zero) to the value that replaces it in the model.
     start: Callable[[Tensor, Tensor | None], Tensor]
+    # From the model's output to the output tensor and its remainder (None if the rule has none).
     finish: Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
 
 class Run(NamedTuple):
-    """One forward pass of a tail.
+    """One forward pass of a tail."""
 
-    Attributes:
-        activation: a leaf of the graph, (rows, units, ...).
-        output: in the graph of the activation, (rows, *output).
-        remainder: the part of the output that belongs to no unit; None if it is not computed.
-        switches_gradients: whether the model turns gradients off or on during the pass.
-    """
-
-    activation: Tensor
-    output: Tensor
-    remainder: Tensor | None
-    switches_gradients: bool
+    activation: Tensor  # a leaf of the graph, (rows, units, ...)
+    output: Tensor  # in the graph of the activation, (rows, *output)
+    remainder: Tensor | None  # the part of the output that belongs to no unit; None if it is not computed
+    switches_gradients: bool  # whether the model turns gradients off or on during the pass
 
 
 def run(tail: Tail, batch: Batch, derivative: Derivative, remainder: Tensor | None = None) -> Run:
     """Run rows with ``derivative.start`` applied at the layer and ``derivative.finish`` at the output."""
     if tail.shared_pass is not None and remainder is None:
-        shared: Run = tail.shared_pass.run(tail, batch, derivative)
-        return shared
+        return tail.shared_pass.run(tail, batch, derivative)  # type: ignore[no-any-return]
     leaves: list[Tensor] = []
 
     def begin(activation: Tensor) -> Tensor:
@@ -85,21 +65,20 @@ def no_gradient_error(tail: Tail) -> LayerError:
 
 def backward_contributions(tail: Tail, activation: Tensor, output: Tensor, selector: Selector) -> Tensor:
     """Return c_u by one backward pass for every output: (rows, k, *output)."""
-    flat = output.flatten(1) if output.dim() > 1 else output[:, None]
-    selected = select(activation.detach(), selector)
-    contributions = selected.new_empty((*selected.shape, flat.shape[1]))
-    for o, gradient in enumerate(gradients(tail, activation, flat, keep=tail.shared_pass is not None)):
-        contributions[..., o] = select(activation.detach() * gradient, selector)
+    a = activation.detach()
+    selected = select(a, selector)
+    contributions = selected.new_empty((*selected.shape, output[0].numel()))
+    for o, gradient in enumerate(gradients(tail, activation, output, keep=tail.shared_pass is not None)):
+        contributions[..., o] = select(a * gradient, selector)
     return contributions.reshape(*selected.shape, *output.shape[1:])
 
 
-def gradients(tail: Tail, activation: Tensor, flat: Tensor, keep: bool = False) -> Iterator[Tensor]:
-    """Yield ∂y_o/∂a for every column o of (rows, outputs); the graph is freed at the end unless ``keep`` is set."""
-    last = flat.shape[1] - 1
+def gradients(tail: Tail, activation: Tensor, output: Tensor, keep: bool = False) -> Iterator[Tensor]:
+    """Yield ∂y_o/∂a for every output o of (rows, *output); the graph is freed at the end unless ``keep`` is set."""
+    flat = output.flatten(1) if output.dim() > 1 else output[:, None]
     for o in range(flat.shape[1]):
-        (gradient,) = torch.autograd.grad(
-            flat[:, o].sum(), activation, retain_graph=keep or o < last, allow_unused=True
-        )
+        keeps_graph = keep or o < flat.shape[1] - 1
+        (gradient,) = torch.autograd.grad(flat[:, o].sum(), activation, retain_graph=keeps_graph, allow_unused=True)
         if gradient is None:
             raise no_gradient_error(tail)
         yield gradient
@@ -127,12 +106,6 @@ class JVP:
 
     It is computed by double backward. If the backward pass is not differentiable, rows are repeated and run in forward
     mode. If an operation has no forward-mode derivative either, one backward pass for every output is used.
-
-    Args:
-        tail: the model after the layer.
-        batch: the rows.
-        derivative: tangent or secant.
-        tail_run: the forward pass of these rows.
     """
 
     def __init__(self, tail: Tail, batch: Batch, derivative: Derivative, tail_run: Run) -> None:
@@ -150,11 +123,7 @@ class JVP:
             return self._backward(tangents)
 
     def forward_only(self, tangents: Tensor) -> Tensor:
-        """Return the product without backward passes for single outputs.
-
-        Raises:
-            NoForwardModeError: the tail supports neither double backward nor forward mode.
-        """
+        """Return the product without backward passes for single outputs, or raise a NoForwardModeError."""
         if self._forward is not None:
             try:
                 return self._forward(tangents)
@@ -182,33 +151,20 @@ class JVP:
 
     def _backward(self, tangents: Tensor) -> Tensor:
         output = self._run.output
-        flat = output.flatten(1) if output.dim() > 1 else output[:, None]
-        result = tangents.new_empty(*tangents.shape[:2], flat.shape[1])
-        for o, gradient in enumerate(gradients(self._tail, self._run.activation, flat, keep=True)):
+        result = tangents.new_empty(*tangents.shape[:2], output[0].numel())
+        for o, gradient in enumerate(gradients(self._tail, self._run.activation, output, keep=True)):
             result[..., o] = (tangents * gradient).flatten(2).sum(2)
         return result.reshape(*tangents.shape[:2], *output.shape[1:])
 
 
 def unit_contributions(
-    tail: Tail, batch: Batch, selector: Selector, derivative: Derivative, per_eval: int | None
-) -> tuple[Tensor, Tensor | None]:
-    """Return c_u = a_u · ∂y/∂a_u of every selected unit, (rows, k, *output), and the remainder, (rows, *output).
+    tail: Tail, batch: Batch, selector: Selector, derivative: Derivative, per_eval: int | None, tail_run: Run
+) -> Tensor:
+    """Return c_u = a_u · ∂y/∂a_u of every selected unit, (rows, k, *output), for the forward pass of these rows.
 
     One backward pass for each output computes all units; one JVP for each unit computes all outputs. The cheaper way is
     used. In a chain of convolutions a unit's channel is computed alone up to the convolution that mixes it with others.
     """
-    tail_run = run(tail, batch, derivative)
-    contributions = _contributions_of_run(tail, batch, selector, derivative, per_eval, tail_run)
-    if tail.shared_pass is not None and derivative.slope == "secant" and selector is None:
-        return contributions, tail_run.output.detach() - contributions.sum(
-            1
-        )  # a shared pass has the first layer's remainder only
-    return contributions, tail_run.remainder
-
-
-def _contributions_of_run(
-    tail: Tail, batch: Batch, selector: Selector, derivative: Derivative, per_eval: int | None, tail_run: Run
-) -> Tensor:
     activation, output = tail_run.activation, tail_run.output
     units = list_units(activation, selector)
     if output[0].numel() <= 2 * len(units):
@@ -233,19 +189,10 @@ def _contributions_of_run(
 
 
 class LinearizedTail:
-    """A tail linearized at some rows, for many products with its Jacobian.
+    """A tail linearized at some rows, for many products with its Jacobian, ``per_eval`` maps at once.
 
-    Args:
-        tail: the model after the layer's output (or from its input on).
-        batch: the rows.
-        derivative: tangent or secant.
-        remainder: the part of the layer's activation that belongs to no unit.
-        per_eval: number of maps in one JVP.
-
-    Attributes:
-        activation: at the layer, (rows, units, ...).
-        output: (rows, *output).
-        remainder: the part of the output that belongs to no unit, (rows, *output); None under the tangent.
+    ``remainder`` is the part that belongs to no unit: of the layer's activation (argument), and of the output, (rows,
+    *output) or None under the tangent (attribute).
     """
 
     def __init__(
@@ -260,11 +207,8 @@ class LinearizedTail:
         self._per_eval = max(1, per_eval or 1)
         self._chain: Chain | None = chain(tail, batch, derivative.slope, remainder)
         source = self._graph if self._chain is None else self._chain
-        self.activation, self.output, self.remainder = (
-            source.activation.detach(),
-            source.output.detach(),
-            source.remainder,
-        )
+        self.activation, self.output = source.activation.detach(), source.output.detach()
+        self.remainder, self.output_shape = source.remainder, tuple(source.output.shape[1:])
 
     @cached_property
     def _graph(self) -> Run:
@@ -275,10 +219,9 @@ class LinearizedTail:
     def _jvp(self) -> JVP:
         return JVP(self._tail, self._batch, self._derivative, self._graph)
 
-    @property
-    def output_shape(self) -> tuple[int, ...]:
-        """Shape of one row of the output."""
-        return tuple(self.output.shape[1:])
+    def like_output(self, weights: Tensor) -> Tensor:
+        """Return weights (n, rows, ...) as (n, rows, *output), with the output's dtype and device."""
+        return weights.to(self.output).reshape(*weights.shape[:2], *self.output_shape)
 
     def jvp(self, maps: Tensor, channel: int) -> Tensor:
         """Return the JVP of maps in one channel of the layer: (rows, k, *space) → (rows, k, *output)."""
@@ -301,21 +244,13 @@ class LinearizedTail:
 
     def vjp(self, weights: Tensor) -> Tensor:
         """Return the gradients of Σ weights · output at the layer: (n, rows, *output) → (n, rows, *activation)."""
-        graph = self._graph
-        return torch.stack(
-            [
-                torch.autograd.grad(graph.output, graph.activation, w, retain_graph=True, materialize_grads=True)[0]
-                for w in weights
-            ]
-        )
+        y, a = self._graph.output, self._graph.activation
+        options = {"retain_graph": True, "materialize_grads": True}
+        return torch.stack([torch.autograd.grad(y, a, weight, **options)[0] for weight in weights])
 
 
 class SharedPass:
-    """The last forward pass of one model, shared by several layers.
-
-    Args:
-        tails: one for each layer, all of one model and run on the same chunks of rows.
-    """
+    """The last forward pass of one model, shared by several layers; ``tails`` run on the same chunks of rows."""
 
     def __init__(self, tails: Sequence[Tail]) -> None:
         self._tails = list(tails)
@@ -344,19 +279,15 @@ class SharedPass:
     def _record(self, batch: Batch, derivative: Derivative) -> dict[Any, Run]:
         nodes: dict[Any, Tensor] = {}
 
-        def make_begin(tail: Tail) -> Any:
-            def begin(activation: Tensor) -> Tensor:
-                if isinstance(activation, SecantTensor):
-                    nodes[tail.position] = activation.value
-                    return activation.copy()
-                node = activation if activation.requires_grad else activation.detach().requires_grad_()
-                nodes[tail.position] = node
-                return derivative.start(node.clone(), None)
-
-            return begin
+        def begin(position: Any, activation: Tensor) -> Tensor:
+            if isinstance(activation, SecantTensor):
+                nodes[position] = activation.value
+                return activation.copy()
+            nodes[position] = activation if activation.requires_grad else activation.detach().requires_grad_()
+            return derivative.start(nodes[position].clone(), None)
 
         with GradModes(), ExitStack() as stack:
             for tail in self._tails:
-                stack.enter_context(tail.patch_layer(batch, make_begin(tail)))
+                stack.enter_context(tail.patch_layer(batch, partial(begin, tail.position)))
             output, _ = derivative.finish(self._tails[0].output(batch))
         return {position: Run(node, output, None, True) for position, node in nodes.items()}

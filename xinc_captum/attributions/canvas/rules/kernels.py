@@ -1,7 +1,8 @@
 """Contributions of pairs (in, out) of Linear and convolution layers, and of single frames (sites)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -10,21 +11,19 @@ from torch import Tensor, nn
 
 from ....batch import Batch, python_index
 from ....hooks import LayerError
-from .derivatives import Derivative, LinearizedTail, gradients, layer_activation, run
+from .derivatives import Derivative, LinearizedTail, Run, gradients, layer_activation, run
 from .tail import Tail
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 WEIGHTED = (nn.Linear, *CONVOLUTIONS)
 
 
+Pair = tuple[int, int]
+
+
 @dataclass(frozen=True)
 class Kernels:
-    """A Linear or convolution as a table of kernels from input channel i to output channel o.
-
-    Attributes:
-        layer: the module.
-        name: the layer's name, for error messages.
-    """
+    """A Linear or convolution as a table of kernels from input channel i to output channel o."""
 
     layer: Any
     name: str
@@ -38,7 +37,7 @@ class Kernels:
 
     @property
     def is_conv(self) -> bool:
-        """Whether the layer is a convolution, whose inputs have spatial dimensions."""
+        """Whether the layer is a convolution."""
         return isinstance(self.layer, CONVOLUTIONS)
 
     @property
@@ -51,8 +50,7 @@ class Kernels:
     @property
     def weight(self) -> Tensor:
         """The weight, detached."""
-        weight: Tensor = self.layer.weight.detach()
-        return weight
+        return self.layer.weight.detach()  # type: ignore[no-any-return]
 
     @property
     def bias(self) -> Tensor:
@@ -60,12 +58,12 @@ class Kernels:
         bias: Tensor | None = self.layer.bias
         return self.weight.new_zeros(self.shape[1]) if bias is None else bias.detach()
 
-    def check(self, x: Tensor) -> Tensor:
-        """Return the layer's input if it has the number of dimensions that pairs need.
+    def bias_map(self, dims: int) -> Tensor:
+        """Return the bias with ``dims`` dimensions, (1, out, 1, ...)."""
+        return self.bias.reshape(1, -1, *[1] * (dims - 2))
 
-        Raises:
-            LayerError: the number of dimensions differs.
-        """
+    def check(self, x: Tensor) -> Tensor:
+        """Return the layer's input, or raise a LayerError if it has not the number of dimensions that pairs need."""
         dims = self.layer.weight.dim()
         if x.dim() != dims:
             raise LayerError(
@@ -74,6 +72,24 @@ class Kernels:
             )
         return x
 
+    def resolve_pairs(self, selector: Pair | Sequence[Pair] | None) -> list[Pair] | None:
+        """Return a selector of pairs as a list without negative indices, or None for all pairs."""
+        if selector is None:
+            return None
+        selector = python_index(selector)
+        several: list[Any] = selector if isinstance(selector, list) else [selector]
+        ins, outs = self.shape
+        for pair in several:
+            if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(i, int) for i in pair)):
+                raise TypeError(
+                    f'neuron_selector {pair!r}: with unit="pair" expected a tuple (in, out) or a list of them.'
+                )
+            if not (-ins <= pair[0] < ins and -outs <= pair[1] < outs):
+                raise IndexError(
+                    f"neuron_selector {pair!r} is out of range: the layer has {ins} inputs and {outs} outputs."
+                )
+        return [(i % ins, j % outs) for i, j in several]
+
     def outputs(self, x: Tensor, outs: slice) -> Tensor:
         """Return k_io = W_oi * x_i without bias for all i, (rows, in, outs, *space), by one grouped convolution."""
         if not self.is_conv:
@@ -81,7 +97,8 @@ class Kernels:
         ins, _ = self.shape
         groups = int(self.layer.groups)
         if groups == 1:
-            return self._apply_table(x, self._table()[:, outs])
+            table = self.weight if self._is_transposed else self.weight.transpose(0, 1)  # (in, out, *kernel)
+            return self._apply_table(x, table[:, outs])
         result: Tensor | None = None
         for at, o in enumerate(selected := range(*outs.indices(self.shape[1]))):
             inside, kernels = self._group(o)
@@ -90,10 +107,6 @@ class Kernels:
                 result = output.new_zeros(x.shape[0], ins, len(selected), *output.shape[3:])
             result[:, inside, at] = output[:, :, 0]
         return x.new_zeros(x.shape[0], ins, 0) if result is None else result
-
-    def _table(self) -> Tensor:
-        """Return the kernels of a layer without groups, (in, out, *kernel)."""
-        return self.weight if self._is_transposed else self.weight.transpose(0, 1)
 
     def _group(self, o: int) -> tuple[slice, Tensor]:
         """Return the inputs of output o's group and their kernels, (inside, 1, *kernel)."""
@@ -111,30 +124,24 @@ class Kernels:
         """Convolve every channel of x with its own kernels (channels, n, *kernel): (rows, channels, n, *space)."""
         channels, n = table.shape[:2]
         weight = table if self._is_transposed else table.reshape(channels * n, 1, *table.shape[2:])
-        return _tensor(self._apply(x, weight, channels).unflatten(1, (channels, n)))
+        return self._convolve(x, weight, channels).unflatten(1, (channels, n))  # type: ignore[no-any-return]
 
-    def _apply(self, x: Tensor, weight: Tensor, groups: int) -> Tensor:
-        """Return the layer's output without bias, with another weight."""
-        if isinstance(self.layer, nn.Linear):
-            return _tensor(F.linear(x, weight))
+    def _convolve(self, x: Tensor, weight: Tensor, groups: int) -> Any:
+        """Return the convolution of x without bias, with another weight and number of groups."""
         layer, dims = self.layer, self.layer.weight.dim() - 2
         if self._is_transposed:
             transposed: Any = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
-            options = layer.stride, layer.padding, layer.output_padding, groups, layer.dilation
-            return _tensor(transposed(x, weight, None, *options))
+            return transposed(
+                x, weight, None, layer.stride, layer.padding, layer.output_padding, groups, layer.dilation
+            )
         conv: Any = (F.conv1d, F.conv2d, F.conv3d)[dims - 1]
         padding = layer.padding
         if layer.padding_mode != "zeros":
             x, padding = F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode), 0
-        return _tensor(conv(x, weight, None, layer.stride, padding, layer.dilation, groups))
+        return conv(x, weight, None, layer.stride, padding, layer.dilation, groups)
 
     def sum_over_positions(self, x: Tensor, gradient: Tensor) -> Tensor:
-        """Return Σ_positions g_o k_io, (rows, in, out), by the gradient of the weight.
-
-        Args:
-            x: (rows, in, *space).
-            gradient: (rows, out, *space) at the layer's output.
-        """
+        """Return Σ_positions g_o k_io, (rows, in, out), of x (rows, in, *space) and a gradient (rows, out, *space)."""
         if not self.is_conv:
             return x[:, :, None] * self.weight.T * gradient[:, None]
         result = x.new_zeros(x.shape[0], *self.shape)
@@ -142,7 +149,7 @@ class Kernels:
         for r in range(x.shape[0]):
             with torch.enable_grad():
                 leaf = self.weight.clone().requires_grad_()
-                z = self._apply(x[r : r + 1], leaf, groups)
+                z = self._convolve(x[r : r + 1], leaf, groups)
                 (slope,) = torch.autograd.grad(z, leaf, gradient[r : r + 1])
             sums = (slope * self.weight).flatten(2).sum(2)
             if groups == 1:
@@ -155,19 +162,8 @@ class Kernels:
         return result
 
 
-def _tensor(x: Tensor) -> Tensor:
-    return x
-
-
-Pair = tuple[int, int]
-
-
 def kernels_of(tail: Tail) -> Kernels:
-    """Return the tail's layer as a table of kernels.
-
-    Raises:
-        LayerError: the layer is neither a Linear nor a convolution.
-    """
+    """Return the tail's layer as a table of kernels."""
     return Kernels(tail.layer, tail.name)
 
 
@@ -175,33 +171,6 @@ def layer_input(tail: Tail, batch: Batch) -> Tensor:
     """Return the layer's input, (rows, in) or (rows, in, *space)."""
     x = layer_activation(replace(tail, at_input=True), batch)
     return kernels_of(tail).check(x)
-
-
-def after_layer(tail: Tail) -> Tail:
-    """Return the tail from the layer's output on."""
-    return replace(tail, at_input=False)
-
-
-def resolve_pairs(shape: tuple[int, int], selector: Pair | Sequence[Pair] | None) -> list[Pair] | None:
-    """Return a selector of pairs as a list without negative indices, or None for all pairs.
-
-    Raises:
-        TypeError: the selector does not consist of pairs.
-        IndexError: a pair is out of range.
-    """
-    if selector is None:
-        return None
-    selector = python_index(selector)
-    several: list[Any] = selector if isinstance(selector, list) else [selector]
-    ins, outs = shape
-    for pair in several:
-        if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(i, int) for i in pair)):
-            raise TypeError(f'neuron_selector {pair!r}: with unit="pair" expected a tuple (in, out) or a list of them.')
-        if not (-ins <= pair[0] < ins and -outs <= pair[1] < outs):
-            raise IndexError(
-                f"neuron_selector {pair!r} is out of range: the layer has {ins} inputs and {outs} outputs."
-            )
-    return [(i % ins, j % outs) for i, j in several]
 
 
 def group_by_output(pairs: list[Pair]) -> dict[int, list[tuple[int, int]]]:
@@ -221,36 +190,33 @@ def pair_contributions(
     remainder that arises after the layer.
     """
     kernels = kernels_of(tail)
-    selected = resolve_pairs(kernels.shape, selector)
-    x, bias = layer_input(tail, batch), kernels.bias
-    remainder = bias.reshape(1, -1, *[1] * (x.dim() - 2)) if with_remainder else None
-    leaf, output, output_remainder, _ = run(after_layer(tail), batch, derivative, remainder)
-    if output[0].numel() <= 2 * kernels.shape[1]:
-        return _pairs_by_backward(
-            tail, kernels, x, leaf, output, output_remainder if selected is None else None, selected
-        )
-    del leaf, output
-    linearized = LinearizedTail(after_layer(tail), batch, derivative, remainder, per_eval)
+    ins, outs = kernels.shape
+    selected = kernels.resolve_pairs(selector)
+    x = layer_input(tail, batch)
+    remainder = kernels.bias_map(x.dim()) if with_remainder else None
+    tail_run = run(tail.after_layer(), batch, derivative, remainder)
+    if tail_run.output[0].numel() <= 2 * outs:
+        return _pairs_by_backward(tail, kernels, x, tail_run, selected)
+    del tail_run
+    linearized = LinearizedTail(tail.after_layer(), batch, derivative, remainder, per_eval)
     if selected is not None:
         return pairs_by_jvp(linearized, kernels, x, selected)
-    result = x.new_empty((x.shape[0], kernels.shape[0] + with_remainder, kernels.shape[1], *linearized.output_shape))
-    for o in range(kernels.shape[1]):
-        result[:, : kernels.shape[0], o] = linearized.jvp(kernels.outputs(x, slice(o, o + 1))[:, :, 0], o)
+    result = x.new_empty((x.shape[0], ins + with_remainder, outs, *linearized.output_shape))
+    for o in range(outs):
+        result[:, :ins, o] = linearized.jvp(kernels.outputs(x, slice(o, o + 1))[:, :, 0], o)
     if with_remainder:
-        for o, contribution in enumerate(remainder_contributions(linearized, bias)):
+        for o, contribution in enumerate(remainder_contributions(linearized, kernels, range(outs))):
             result[:, -1, o] = contribution
     return result
 
 
-def remainder_contributions(
-    linearized: LinearizedTail, bias: Tensor, outs: Sequence[int] | None = None
-) -> Iterator[Tensor]:
+def remainder_contributions(linearized: LinearizedTail, kernels: Kernels, outs: Iterable[int]) -> Iterator[Tensor]:
     """Yield for each output unit the contribution of its bias plus an equal share of the later remainder."""
-    everywhere = bias.reshape(1, -1, *[1] * (linearized.activation.dim() - 2)).expand_as(linearized.activation)
+    everywhere = kernels.bias_map(linearized.activation.dim()).expand_as(linearized.activation)
     if linearized.remainder is None:
         raise RuntimeError("only the secant has a remainder")
-    equal_share = (linearized.remainder - linearized.jvp_all(everywhere)) / len(bias)
-    for o in range(len(bias)) if outs is None else outs:
+    equal_share = (linearized.remainder - linearized.jvp_all(everywhere)) / kernels.shape[1]
+    for o in outs:
         yield linearized.jvp(everywhere[:, o : o + 1], o)[:, 0] + equal_share
 
 
@@ -263,29 +229,34 @@ def pairs_by_jvp(linearized: LinearizedTail, kernels: Kernels, x: Tensor, pairs:
     return result
 
 
-def _pairs_by_backward(
-    tail: Tail,
-    kernels: Kernels,
-    x: Tensor,
-    leaf: Tensor,
-    output: Tensor,
-    remainder: Tensor | None,
-    selected: list[Pair] | None,
-) -> Tensor:
+def _sum_positions(values: Tensor, unit_axis: int) -> Tensor:
+    """Return the sum over all axes after that of the units."""
+    first = unit_axis + 1
+    return values.flatten(first).sum(first) if values.dim() > first else values
+
+
+def _sum_pairs(kernels: Kernels, x: Tensor, gradient: Tensor, remainder: Tensor | None) -> Tensor:
+    """Return Σ gradient · k_io, (rows, in, out); a remainder (rows,) is split as one more input."""
+    table = kernels.sum_over_positions(x, gradient)
+    if remainder is None:
+        return table
+    bias_term = kernels.bias * _sum_positions(gradient, 1)
+    rest = (remainder - bias_term.sum(1)) / kernels.shape[1]
+    return torch.cat([table, (bias_term + rest[:, None])[:, None]], 1)
+
+
+def _pairs_by_backward(tail: Tail, kernels: Kernels, x: Tensor, tail_run: Run, selected: list[Pair] | None) -> Tensor:
     """Return the contributions of pairs by one backward pass for every output, for few outputs."""
-    flat = output.flatten(1) if output.dim() > 1 else output[:, None]
+    remainder = tail_run.remainder if selected is None else None
+    remainder = None if remainder is None else remainder.detach().reshape(len(x), -1)
     contributions: list[Tensor] = []
-    for o, gradient in enumerate(gradients(tail, leaf, flat)):
-        table = kernels.sum_over_positions(x, gradient)
-        if selected is not None:
-            table = table[:, [i for i, _ in selected], [j for _, j in selected]]
-        elif remainder is not None:
-            bias_term = kernels.bias * gradient.flatten(2).sum(2) if gradient.dim() > 2 else kernels.bias * gradient
-            rest = (remainder.detach().reshape(len(x), -1)[:, o] - bias_term.sum(1)) / kernels.shape[1]
-            table = torch.cat([table, (bias_term + rest[:, None])[:, None]], 1)
-        contributions.append(table)
+    for o, gradient in enumerate(gradients(tail, tail_run.activation, tail_run.output)):
+        table = _sum_pairs(kernels, x, gradient, None if remainder is None else remainder[:, o])
+        contributions.append(
+            table if selected is None else table[:, [i for i, _ in selected], [j for _, j in selected]]
+        )
     result = torch.stack(contributions, -1)
-    return result.reshape(*result.shape[:-1], *output.shape[1:])
+    return result.reshape(*result.shape[:-1], *tail_run.output.shape[1:])
 
 
 class Site(Protocol):
@@ -297,24 +268,15 @@ class Site(Protocol):
     def maps(self, units: list[Any]) -> Tensor:
         """Return the contributions of some units: (rows, k, *output)."""
 
-    has_adjoint: bool
-    """Whether :meth:`sums` is available; it computes no maps."""
+    def sums(self, weights: Tensor) -> Tensor | None:
+        """Return Σ_output weights · c of every unit, a remainder last, or None if the rule needs maps for them.
 
-    def sums(self, weights: Tensor) -> Tensor:
-        """Return Σ_output weights · c for every unit.
-
-        Args:
-            weights: (n, rows, *output).
-
-        Returns:
-            (n, rows, units) or (n, rows, in, out), a remainder last.
+        Shapes: weights (n, rows, *output), also flattened; the result (n, rows, units) or (n, rows, in, out).
         """
 
 
 class NeuronSite:
     """Contributions of units under the tangent or the secant."""
-
-    has_adjoint = True
 
     def __init__(self, tail: Tail, batch: Batch, derivative: Derivative, per_eval: int | None) -> None:
         self._linearized = LinearizedTail(tail, batch, derivative, None, per_eval)
@@ -333,8 +295,9 @@ class NeuronSite:
     def sums(self, weights: Tensor) -> Tensor:
         """See :class:`Site`; costs one backward pass for each of n."""
         linearized = self._linearized
+        weights = linearized.like_output(weights)
         contributions = linearized.vjp(weights) * linearized.activation
-        units = contributions.flatten(3).sum(3) if contributions.dim() > 3 else contributions
+        units = _sum_positions(contributions, 2)
         if linearized.remainder is None:
             return units
         return torch.cat([units, (weights * linearized.remainder).flatten(2).sum(2)[..., None]], 2)
@@ -343,56 +306,42 @@ class NeuronSite:
 class PairSite:
     """Contributions of pairs (kernels or single weights) under the tangent or the secant."""
 
-    has_adjoint = True
-
     def __init__(
         self, tail: Tail, batch: Batch, derivative: Derivative, per_eval: int | None, with_remainder: bool
     ) -> None:
         self._kernels, self._x = kernels_of(tail), layer_input(tail, batch)
-        remainder = self._kernels.bias.reshape(1, -1, *[1] * (self._x.dim() - 2)) if with_remainder else None
-        self._linearized = LinearizedTail(after_layer(tail), batch, derivative, remainder, per_eval)
+        remainder = self._kernels.bias_map(self._x.dim()) if with_remainder else None
+        self._linearized = LinearizedTail(tail.after_layer(), batch, derivative, remainder, per_eval)
 
     def maps(self, units: list[Pair]) -> Tensor:
         """See :class:`Site`."""
         ins = self._kernels.shape[0]
         if all(i < ins for i, _ in units):
             return pairs_by_jvp(self._linearized, self._kernels, self._x, units)
-        outputs = dict.fromkeys(o for i, o in units if i == ins)
-        remainders = dict(
-            zip(outputs, remainder_contributions(self._linearized, self._kernels.bias, list(outputs)), strict=True)
-        )
+        outs = dict.fromkeys(o for i, o in units if i == ins)
+        remainders = dict(zip(outs, remainder_contributions(self._linearized, self._kernels, outs), strict=True))
         return torch.stack([remainders[o] if i == ins else self.maps([(i, o)])[:, 0] for i, o in units], 1)
 
     def sums(self, weights: Tensor) -> Tensor:
         """See :class:`Site`; costs one backward pass and one gradient of the weight for each of n."""
-        linearized, (ins, outs) = self._linearized, self._kernels.shape
-        remainder = linearized.remainder
-        result = self._x.new_empty(*weights.shape[:2], ins + (remainder is not None), outs)
-        for at, weight in enumerate(weights):
-            gradient = linearized.vjp(weight[None])[0]
-            result[at, :, :ins] = self._kernels.sum_over_positions(self._x, gradient)
-            if remainder is not None:
-                positions = gradient.flatten(2).sum(2) if gradient.dim() > 2 else gradient
-                bias_term = self._kernels.bias * positions
-                rest = (weight * remainder).flatten(1).sum(1) - bias_term.sum(1)
-                result[at, :, ins] = bias_term + rest[:, None] / outs
-        return result
+        remainder, sums = self._linearized.remainder, []
+        for weight in self._linearized.like_output(weights):
+            (gradient,) = self._linearized.vjp(weight[None])
+            rest = None if remainder is None else (weight * remainder).flatten(1).sum(1)
+            sums.append(_sum_pairs(self._kernels, self._x, gradient, rest))
+        return torch.stack(sums)
 
 
 class DirectSite:
-    """Contributions of any rule, computed again by every call."""
-
-    has_adjoint = False
+    """Contributions of any rule, computed again by every call; weighted sums need all maps."""
 
     def __init__(self, rule: Any, tail: Tail, batch: Batch, per_eval: int | None, pairs: bool) -> None:
-        self._rule, self._tail, self._batch, self._per_eval, self._pairs = rule, tail, batch, per_eval, pairs
+        self._contributions: partial[Tensor] = partial(rule.pairs if pairs else rule.neurons, tail, batch)
+        self._per_eval = per_eval
 
     def maps(self, units: list[Any]) -> Tensor:
         """See :class:`Site`."""
-        method = self._rule.pairs if self._pairs else self._rule.neurons
-        result: Tensor = method(self._tail, self._batch, units, self._per_eval)
-        return result
+        return self._contributions(units, self._per_eval)
 
-    def sums(self, weights: Tensor) -> Tensor:
-        """Raise, because sums of any rule need all maps."""
-        raise NotImplementedError("this rule cannot compute weighted sums directly; call maps() and sum the result.")
+    def sums(self, weights: Tensor) -> None:
+        """Return None."""

@@ -13,19 +13,8 @@ from torch import Tensor
 from ....batch import Batch, Selector, chunks, list_units, replace_unit
 from ...base import shares_statistics
 from . import secant_tensor
-from .derivatives import Derivative, layer_activation, unit_contributions
-from .kernels import (
-    DirectSite,
-    NeuronSite,
-    Pair,
-    PairSite,
-    Site,
-    after_layer,
-    kernels_of,
-    layer_input,
-    pair_contributions,
-    resolve_pairs,
-)
+from .derivatives import Derivative, layer_activation, run, unit_contributions
+from .kernels import DirectSite, NeuronSite, Pair, PairSite, Site, kernels_of, layer_input, pair_contributions
 from .tail import Footprint, Tail, measure
 from .xinc import Xinc
 
@@ -42,15 +31,13 @@ class Ablation:
     under zero and mean baselines can disagree completely.
 
     Args:
-        baselines: a number, "mean", "resample", or a tensor that broadcasts to (rows, units, ...). "mean" is the
-            unit's mean over all samples, for each position; for a single sample it is the unit's mean over its
-            positions (the dimensions after the units). "resample" is the unit's value in another sample: the samples
-            form one random cycle, so no sample is replaced by itself and each is used once.
+        baselines: a number, "mean", "resample", or a tensor that broadcasts to (rows, units, ...). "mean" is the unit's
+            mean over all samples, for each position; for a single sample, over its positions (the dimensions after the
+            units). "resample" is the unit's value in another sample: the samples form one random cycle.
         seed: for "resample".
 
     Raises:
-        ValueError: another string for ``baselines``; "resample" of one sample; "mean" of one sample whose units have
-            one position.
+        ValueError: another string, "resample" of one sample, or "mean" of one sample whose units have one position.
 
     Source: the perturbation reference of Padmanabhan et al. (CVPR 2024); Bau et al. 2020 for unit ablation.
 
@@ -116,18 +103,14 @@ class Ablation:
         return self._differences(tail, batch, edits, per_eval or 1)
 
     def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
-        """Return the effect of W_ji * (x_i − b_i) in z_j on the output.
-
-        Shape (rows, in, out, *output), or (rows, k, *output) when selected.
-        """
-        kernels, after = kernels_of(tail), after_layer(tail)
-        selected = resolve_pairs(kernels.shape, selector)
-        into = replace(tail, at_input=True)
-        x = layer_input(tail, batch)
-        removed = x - self.baseline(into, batch, x)
-        z = layer_activation(after, batch)
+        """Return the effect of W_ji * (x_i − b_i) in z_j on the output; shapes as in :meth:`Rule.pairs`."""
+        kernels, after = kernels_of(tail), tail.after_layer()
         ins, outs = kernels.shape
+        selected = kernels.resolve_pairs(selector)
         pairs = selected if selected is not None else [(i, j) for j in range(outs) for i in range(ins)]
+        x = layer_input(tail, batch)
+        removed = x - self.baseline(replace(tail, at_input=True), batch, x)
+        z = layer_activation(after, batch)
         outputs: dict[int, Tensor] = {}
 
         def edit(i: int, j: int) -> Tensor:
@@ -178,16 +161,14 @@ def _mean_baseline(tail: Tail, batch: Batch, max_rows: int) -> Tensor:
                 f"{tail.name} has shape {tuple(activation.shape)}: one position for each unit. Give at least two "
                 "samples, or baselines=0.0 or a tensor."
             )
-        positions = tuple(range(2, activation.dim()))
-        return activation.mean(positions, keepdim=True, dtype=torch.promote_types(activation.dtype, torch.float32)).to(
-            activation.dtype
-        )
-    sums, dtype = [], torch.float32
+        dtype = torch.promote_types(activation.dtype, torch.float32)
+        return activation.mean(tuple(range(2, activation.dim())), keepdim=True, dtype=dtype).to(activation.dtype)
+    sums = []
     for piece in chunks(batch.rows, max_rows):
-        activations = layer_activation(tail, batch.cut(*piece))
-        dtype = activations.dtype
-        sums.append(activations.sum(0, keepdim=True, dtype=torch.promote_types(dtype, torch.float32)))
-    return (torch.stack(sums).sum(0) / batch.rows).to(dtype)
+        activation = layer_activation(tail, batch.cut(*piece))
+        dtype = torch.promote_types(activation.dtype, torch.float32)
+        sums.append(activation.sum(0, keepdim=True, dtype=dtype))
+    return (torch.stack(sums).sum(0) / batch.rows).to(activation.dtype)
 
 
 SECANT = Derivative("secant", secant_tensor.start, secant_tensor.finish)
@@ -209,16 +190,20 @@ class _DerivativeRule(ABC):
 
     def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
         """Return (rows, k, *output); without a selector a remainder comes last, as one more unit."""
-        contributions, remainder = unit_contributions(tail, batch, selector, self._derivative, per_eval)
-        if selector is not None or remainder is None:
+        tail_run = run(tail, batch, self._derivative)
+        contributions = unit_contributions(tail, batch, selector, self._derivative, per_eval, tail_run)
+        if selector is not None or not self.remainders:
             return contributions
+        remainder = tail_run.remainder
+        if remainder is None:  # the pass is shared, and the remainders of its layers differ
+            remainder = tail_run.output.detach() - contributions.sum(1)
         return torch.cat([contributions, remainder[:, None]], dim=1)
 
     def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
         """Return c_io = (W_oi * x_i) · ∂y/∂z_o: (rows, in, out, *output), or (rows, k, *output) when selected.
 
-        A remainder is one more input, the last. It has the bias of each output unit and an equal share of the remainder
-        that arises after the layer. Pairs sum to neurons over ``out`` and to the output over both.
+        A remainder is one more input, the last: each output unit's bias and an equal share of the remainder that arises
+        after the layer. Pairs sum to neurons over ``out`` and to the output over both.
         """
         return pair_contributions(tail, batch, selector, self._derivative, per_eval, bool(self.remainders))
 
@@ -233,29 +218,27 @@ class _DerivativeRule(ABC):
 class Secant(_DerivativeRule):
     r"""Linear operations without bias and pointwise operations by their secant, plus one remainder.
 
-    .. math:: \sigma:\; c_u \mapsto c_u \, \frac{\sigma(z) - \sigma(0)}{z}, \qquad \sum_u c_u + r = y
+    .. math:: \sigma:\; c_u \mapsto c_u \, \frac{\sigma(z) - \sigma(0)}{z}, \qquad \sum_u c_u + r = y, \qquad
+        z_a z_b = \textstyle\sum_u (a_u z_b + z_a b_u) / 2 + r
 
-    Symbols: z = Σ_u c_u + r the input of a pointwise σ; the limit at z = 0 is σ'(0). The remainder r is the sum of
+    Symbols: z = Σ_u c_u + r the input of a pointwise σ (the limit at z = 0 is σ'(0)), r the remainder: the sum of
     biases, σ(0) and everything that does not come from the layer. The sum is exact at every layer of every network of
-    linear and pointwise operations. The rule equals the tangent for ReLU. Max pooling keeps the inputs that it
-    selected: the sum stays exact, but no unit is credited for the selection. Masks from comparisons (``x > 0``) are
-    fixed in the same way. Detached tensors, results under ``torch.no_grad()`` and tensors made from a shape
-    (``zeros_like``, ``new_ones``) are constants: a constant factor is fixed, a constant summand goes to the remainder.
+    linear and pointwise operations, and the rule equals the tangent for ReLU. What max pooling selects and masks from
+    comparisons (``x > 0``) are fixed: sums stay exact, but no unit is credited for the selection. Detached tensors,
+    results under ``torch.no_grad()`` and tensors made from a shape (``zeros_like``) are constants: a constant factor is
+    fixed, a constant summand goes to the remainder.
 
     Args:
-        products: how to treat an elementwise product of two tensors that both depend on the layer (a gate, or density
-            and colour in a volume renderer). "refuse" raises a CarryError, because such a product has no unique
-            contributions. "halves" gives half to each factor: sums stay exact, but the split is a convention. In a
-            cumulative product (``cumprod``, the transmittance of a volume renderer) each of the i factors of the i-th
-            result gets 1/i.
-
-    .. math:: z_a z_b = \textstyle\sum_u (a_u z_b + z_a b_u) / 2 + r
+        products: how to treat an elementwise product of two tensors z_a, z_b that both depend on the layer (a gate, or
+            density and colour in a volume renderer). "refuse" raises a CarryError, because it has no unique
+            contributions. "halves" gives half to each factor, by convention, and 1/i to each of the i factors of the
+            i-th result of ``cumprod`` (the transmittance of a volume renderer).
 
     Raises:
         ValueError: another value of ``products``.
 
-    Source: the layer-wise redistribution idea of Bach et al. 2015 (LRP-0), applied to canvases of Padmanabhan et
-    al. (CVPR 2024).
+    Source: the layer-wise redistribution idea of Bach et al. 2015 (LRP-0), applied to canvases of Padmanabhan et al.
+    (CVPR 2024).
 
     Example:
         >>> from xinc_captum import NeuronCanvas
@@ -342,21 +325,19 @@ class Rule(Protocol):
         """Return the sum that all units should have, (rows, *output)."""
 
 
-SHORT_NAMES: dict[str, type] = {"tangent": Tangent, "secant": Secant, "ablation": Ablation, "xinc": Xinc}
+SHORT_NAMES: dict[str, Callable[[], Rule]] = {"tangent": Tangent, "secant": Secant, "ablation": Ablation, "xinc": Xinc}
 
 
 def as_rule(rule: str | Rule) -> Rule:
     """Return a rule object unchanged, or the rule of that name with default options.
 
     Raises:
-        ValueError: no rule has that name.
-        TypeError: ``rule`` is neither a name nor a rule object.
+        ValueError, TypeError: no rule has that name, or ``rule`` is neither a name nor a rule object.
     """
     if isinstance(rule, str):
         if rule not in SHORT_NAMES:
             raise ValueError(f"rule {rule!r} is unknown; expected one of {', '.join(map(repr, SHORT_NAMES))}.")
-        result: Rule = SHORT_NAMES[rule]()
-        return result
+        return SHORT_NAMES[rule]()
     if not hasattr(rule, "neurons") or isinstance(rule, type):
         raise TypeError(f"rule is {rule!r}; expected a name or a rule object such as Tangent() or Ablation('mean').")
     return rule
@@ -364,14 +345,7 @@ def as_rule(rule: str | Rule) -> Rule:
 
 @dataclass(frozen=True)
 class ChunkPlan:
-    """Chunk sizes of one call.
-
-    Attributes:
-        rule: after :meth:`Rule.prepare`.
-        max_rows: rows of one chunk.
-        max_units: units of one forward pass.
-        footprint: memory that a few rows need.
-    """
+    """Chunk sizes of one call, the rule after :meth:`Rule.prepare`, and the memory that a few rows need."""
 
     rule: Rule
     max_rows: int
@@ -382,11 +356,7 @@ class ChunkPlan:
 def plan_chunks(
     rule: Rule, tail: Tail, batch: Batch, pairs: bool, budget: int | None, per_eval: int | None
 ) -> ChunkPlan:
-    """Measure a few rows and return chunk sizes that fit the memory budget.
-
-    Raises:
-        ValueError: ``per_eval`` or the budget is not positive.
-    """
+    """Measure a few rows and return chunk sizes that fit the memory budget; raise a ValueError if none can."""
     if per_eval is not None and per_eval < 1:
         raise ValueError(f"perturbations_per_eval is {per_eval}; expected at least 1.")
     footprint = measure(tail, batch)

@@ -1,4 +1,4 @@
-"""Tensor subclass that carries secant contributions and a remainder through torch operations."""
+"""Torch operations by kind, and the tensor subclass that carries secant contributions and a remainder through them."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,19 +10,91 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from .tail import in_no_grad_block
-from .trace import (
-    AFFINE,
-    ATTRIBUTE_VIEWS,
-    BILINEAR,
-    CONSTANTS,
-    EVALUATION_ONLY,
-    FROZEN,
-    METADATA,
-    POINTWISE,
-    PRODUCTS,
-    SHAPED_LIKE,
-    plain_name,
+
+# Jointly affine in all tensor arguments: f(z) = A z + b. Units are multiplied by A, the remainder goes through f.
+AFFINE = frozenset(
+    """
+    add sub subtract rsub neg negative positive cat concat concatenate hstack vstack stack sum mean
+    view view_as reshape reshape_as ravel flatten unflatten permute transpose movedim moveaxis swapaxes swapdims t
+    squeeze unsqueeze expand expand_as contiguous clone to type float double half bfloat16 type_as getitem select
+    narrow index_select gather take_along_dim chunk split tensor_split unbind roll flip repeat repeat_interleave tile
+    broadcast_to atleast_2d
+    pad pixel_shuffle pixel_unshuffle interpolate upsample fold unfold channel_shuffle
+    masked_fill tril triu cumsum
+    avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+    T mT H mH
+    """.split()
 )
+
+# Of these, operations that use only the shape, dtype or device of their second tensor.
+SHAPED_LIKE = frozenset({"to", "type_as", "view_as", "reshape_as", "expand_as"})
+
+# Affine in one argument if the others do not depend on the layer.
+BILINEAR = frozenset(
+    """
+    linear mul multiply matmul mm bmm mv einsum addmm baddbmm addmv dot inner outer tensordot bilinear
+    conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d true_divide div divide where
+    """.split()
+)
+
+# Of these, elementwise products, which can be split between their factors.
+PRODUCTS = frozenset({"mul", "multiply"})
+
+# Constants: tensors that take only their shape from the layer, and comparisons, whose results are fixed.
+CONSTANTS = frozenset(
+    """
+    zeros_like ones_like full_like empty_like rand_like randn_like randint_like
+    new_zeros new_ones new_full new_empty new_empty_strided new_tensor
+    gt lt ge le eq ne greater less greater_equal less_equal not_equal isclose
+    isnan isinf isfinite isposinf isneginf isreal signbit logical_not logical_and logical_or logical_xor
+    """.split()
+)
+
+# Elementwise; further arguments must not depend on the layer.
+POINTWISE = frozenset(
+    """
+    relu relu6 leaky_relu prelu elu selu celu gelu silu mish softplus sigmoid logsigmoid tanh hardtanh hardsigmoid
+    hardswish softsign tanhshrink softshrink hardshrink threshold sin cos tan asin acos atan sinh cosh asinh atanh erf
+    erfc expm1 exp log1p exp2 sinc square pow abs absolute clamp clamp_min clamp_max clip sqrt
+    """.split()
+)
+
+# Identity or affine in evaluation mode, neither in training mode.
+EVALUATION_ONLY = frozenset(
+    "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout batch_norm".split()
+)
+
+# Select one of their inputs. The selection of the forward pass is fixed, and selecting is linear.
+FROZEN = frozenset(
+    "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d".split()
+)
+
+# Properties of a tensor that do not depend on its values.
+METADATA = frozenset(
+    """
+    size dim ndimension numel nelement stride is_contiguous is_floating_point is_complex element_size len get_device
+    shape dtype device ndim layout is_cuda is_cpu is_mps is_sparse is_quantized is_nested requires_grad is_leaf names
+    itemsize nbytes is_meta is_inference _is_view storage_offset data_ptr is_xpu is_mkldnn is_xla is_vulkan grad_fn
+    """.split()
+)
+
+_SPELLED = {"log_sigmoid": "logsigmoid", "_threshold": "threshold"}  # names under which torch.nn.functional dispatches
+
+_REFLECTED = {"radd": "add", "rmul": "mul", "rmatmul": "matmul", "truediv": "div"}
+
+
+def plain_name(func: object) -> tuple[str, bool]:
+    """Return the name of a torch function without dunders and in-place marks, and whether it works in place."""
+    name = getattr(func, "__name__", str(func))
+    if name == "__get__":
+        return str(getattr(getattr(func, "__self__", None), "__name__", "attribute")), False
+    if name.startswith("__"):
+        bare = name.strip("_")
+        if bare.startswith("i") and bare[1:] in {"add", "sub", "mul", "truediv", "pow", "matmul"}:
+            return _REFLECTED.get(bare[1:], bare[1:]), True
+        return _REFLECTED.get(bare, bare), False
+    return (name.rstrip("_"), True) if name.endswith("_") else (_SPELLED.get(name, name), False)
+
 
 Elementwise = Callable[[Tensor], Tensor]
 
@@ -68,18 +140,8 @@ _OPTIONS = {"softplus": ("beta", "threshold"), "elu": ("alpha",), "celu": ("alph
 def difference(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Elementwise | None:
     """Return z ↦ σ(z) − σ(0) for a function whose subtraction loses digits, or None for any other function.
 
-    Near z = 0 the values σ(z) and σ(0) agree in most digits, so their difference is inexact. The formulas here are
-    identities, for example 1/(1 + exp(−z)) − 1/2 = tanh(z/2)/2.
-
-    Args:
-        name: torch's name of the operation.
-        args: its arguments after z.
-        kwargs: its keyword arguments.
-
-    Example:
-        >>> rise = difference("sigmoid", (), {})
-        >>> rise(torch.tensor([4e-9])) / 4e-9
-        tensor([0.2500])
+    Near z = 0 the values σ(z) and σ(0) agree in most digits, so their difference is inexact. The formulas of ``_EXACT``
+    are identities, for example 1/(1 + exp(−z)) − 1/2 = tanh(z/2)/2.
     """
     exact = _EXACT.get(name)
     if exact is None:
@@ -90,16 +152,7 @@ def difference(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Ele
 
 
 def max_pool(name: str, value: Tensor, remainder: Tensor, args: Any, kwargs: Any) -> tuple[Tensor, Tensor]:
-    """Return the pooled value and the remainder at the selected positions, so that the sum stays exact.
-
-    The selection of the forward pass is fixed. A unit that would change it gets no credit for that, as under the
-    gradient.
-
-    Example:
-        >>> value, remainder = torch.tensor([[[1.0, 5.0, 2.0, 0.0]]]), torch.tensor([[[0.1, 0.2, 0.3, 0.4]]])
-        >>> [t.tolist() for t in max_pool("max_pool1d", value, remainder, (2,), {})]
-        [[[[5.0, 2.0]]], [[[0.2..., 0.3...]]]]
-    """
+    """Return the pooled value and the remainder at the selected positions, so that the sum stays exact."""
     kwargs = {key: value for key, value in kwargs.items() if key != "return_indices"}
     pooled, indices = getattr(F, f"{name}_with_indices")(value, *args, **kwargs)
     dims = int(name[-2])
@@ -109,15 +162,7 @@ def max_pool(name: str, value: Tensor, remainder: Tensor, args: Any, kwargs: Any
 
 
 def product(values: Sequence[Tensor], remainders: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return z_a z_b with half of its derivative through each factor, and its remainder.
-
-    Σ_u (a_u z_b + z_a b_u) / 2 plus the remainder, split in the same way, equals the product.
-
-    Example:
-        >>> values, remainders = torch.tensor([2.0, 3.0]), torch.tensor([1.0, 0.0])
-        >>> [t.item() for t in product(values.unbind(), remainders.unbind())]
-        [6.0, 1.5]
-    """
+    """Return z_a z_b with half of its derivative through each factor, and its remainder, split in the same way."""
     (a, b), (remainder_a, remainder_b) = values, remainders
     value = (a * b.detach() + a.detach() * b) / 2
     with torch.no_grad():
@@ -132,10 +177,6 @@ def cumulative_product(z: Tensor, remainder: Tensor, dim: int) -> tuple[Tensor, 
 
     Symbols: i counts from 1. The remainder r is split in the same way, so that Σ_u c_{u,i} + r_i = p_i. Factors may be
     zero.
-
-    Example:
-        >>> [t.tolist() for t in cumulative_product(torch.tensor([2.0, 3.0]), torch.tensor([2.0, 0.0]), 0)]
-        [[2.0, 6.0], [2.0, 3.0]]
     """
     products = z.cumprod(dim)
     counts = [1] * z.dim()
@@ -153,12 +194,7 @@ def cumulative_product(z: Tensor, remainder: Tensor, dim: int) -> tuple[Tensor, 
 
 
 def tangent_slope(sigma: Elementwise, z: Tensor) -> Tensor:
-    """Return σ'(z), elementwise.
-
-    Example:
-        >>> tangent_slope(torch.square, torch.tensor([3.0, -1.0]))
-        tensor([ 6., -2.])
-    """
+    """Return σ'(z), elementwise."""
     with torch.enable_grad():
         leaf = z.detach().requires_grad_()
         (slope,) = torch.autograd.grad(sigma(leaf.clone()).sum(), leaf)
@@ -168,17 +204,10 @@ def tangent_slope(sigma: Elementwise, z: Tensor) -> Tensor:
 def secant_slope(
     sigma: Elementwise, z: Tensor, elementwise: bool = False, rise: Elementwise | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return σ(z), (σ(z) − σ(0))/z with its limit σ'(0) at z = 0, and σ(0).
+    """Return σ(z), (σ(z) − σ(0))/z with its limit σ'(0) at z = 0, and σ(0), for detached values z.
 
-    Args:
-        sigma: the function; it may modify its argument.
-        z: detached values.
-        elementwise: whether σ has tensor parameters, so that σ(0) differs between elements.
-        rise: z ↦ σ(z) − σ(0), if a formula is more exact than the subtraction.
-
-    Example:
-        >>> [t.tolist() for t in secant_slope(torch.exp, torch.tensor([0.0]))]
-        [[1.0], [1.0], [1.0]]
+    ``sigma`` may modify its argument. With ``elementwise`` it has tensor parameters, so that σ(0) differs between
+    elements. ``rise`` is z ↦ σ(z) − σ(0), if a formula is more exact than the subtraction.
     """
     native, fixed = z.dtype, z
     if z.element_size() == 2 and not elementwise:
@@ -205,6 +234,13 @@ _ADVICE = ' (Secant(products="halves") splits it equally between its factors)'
 
 class CarryError(ValueError):
     """The secant rule cannot propagate contributions through an operation between the layer and the output."""
+
+
+def _error(name: str, why: str) -> CarryError:
+    return CarryError(
+        f"rule 'secant' cannot carry contributions through {name!r}: {why}. "
+        'Use rule="tangent" or rule="ablation", which work for any operation, or choose a layer after it.'
+    )
 
 
 class SecantTensor(Tensor):
@@ -238,14 +274,12 @@ class SecantTensor(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, *_: Any, **__: Any) -> Any:  # type: ignore[override]
-        raise CarryError(
-            _error_text(str(func), "it is called below torch's Python functions (in a custom autograd Function?)")
-        )
+        raise _error(str(func), "it is called below torch's Python functions (in a custom autograd Function?)")
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, in_place = plain_name(func)
-        args, kwargs = _input_first(args, kwargs or {})
+        args, kwargs = input_first(args, kwargs or {})
         in_place = in_place or bool(kwargs.get("inplace")) or (name in POINTWISE and any(a is True for a in args[1:2]))
         with torch._C.DisableTorchFunctionSubclass():
             if name in METADATA or (name in SHAPED_LIKE and not isinstance(args[0], SecantTensor)):
@@ -254,29 +288,26 @@ class SecantTensor(Tensor):
                 return args[0].value.detach().clone()
             alone = not in_place and kwargs.get("out") is None
             if alone and (name in CONSTANTS or (in_no_grad_block() and not torch.is_grad_enabled())):
-                return _constant(func(*_values(args), **_values(kwargs)))
-            if not torch.is_grad_enabled() and any(c.value.requires_grad for c in _secant_tensors((args, kwargs))):
-                raise CarryError(
-                    _error_text(
-                        name, "it runs under no_grad in a custom autograd Function, in inference_mode, or in place"
-                    )
+                # In new memory, so that edits of the constant do not change the original value.
+                constant = func(*_values(args), **_values(kwargs))
+                return tree_map(lambda x: x.detach().clone() if isinstance(x, Tensor) else x, constant)
+            sources = _secant_tensors((args, kwargs))
+            if not torch.is_grad_enabled() and any(one.value.requires_grad for one in sources):
+                raise _error(
+                    name, "it runs under no_grad in a custom autograd Function, in inference_mode, or in place"
                 )
             if kwargs.get("out") is not None or (in_place and not isinstance(args[0], SecantTensor)):
-                raise CarryError(
-                    _error_text(f"in-place {name}", "it writes into a tensor that does not come from the layer")
-                )
+                raise _error(f"in-place {name}", "it writes into a tensor that does not come from the layer")
             if in_place and args[0].aliased:
-                raise CarryError(
-                    _error_text(f"in-place {name}", "it edits a view, which shares memory with other tensors")
-                )
+                raise _error(f"in-place {name}", "it edits a view, which shares memory with other tensors")
             # In-place functions run on a copy; the result is then written back into the caller's tensor.
             operands = (args[0].copy(), *args[1:]) if in_place else args
             result = _apply_operation(func, name, operands, kwargs)
-            halves = any(c.halves for c in _secant_tensors((args, kwargs)))
+            halves = any(one.halves for one in sources)
             for one in _secant_tensors(result):
                 one.halves = halves
             if not in_place:
-                _mark_aliases(result, _secant_tensors((args, kwargs)))
+                _mark_aliases(result, sources)
                 return result
             args[0].value, args[0].bias_remainder = result.value, result.bias_remainder
             return args[0]
@@ -289,11 +320,7 @@ def start(activation: Tensor, remainder: Tensor | None = None, *, halves: bool =
 
 
 def finish(output: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the value and the remainder of the output.
-
-    Raises:
-        CarryError: the output does not come from the layer by operations that torch functions can follow.
-    """
+    """Return the value and the remainder of the output; raise a CarryError if it does not come from the layer."""
     if not isinstance(output, SecantTensor):
         raise CarryError(
             "the output has no secant contributions: it does not depend on the layer, or it is rebuilt from values "
@@ -303,22 +330,23 @@ def finish(output: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _values(tree: Any) -> Any:
-    return tree_map(lambda x: x.value if isinstance(x, SecantTensor) else x, tree, is_leaf=_is_secant)
+    return tree_map(lambda x: x.value if isinstance(x, SecantTensor) else x, tree)
 
 
 def _remainders(tree: Any) -> Any:
-    return tree_map(lambda x: x.bias_remainder if isinstance(x, SecantTensor) else x, tree, is_leaf=_is_secant)
-
-
-def _is_secant(x: Any) -> bool:
-    return isinstance(x, SecantTensor)
+    return tree_map(lambda x: x.bias_remainder if isinstance(x, SecantTensor) else x, tree)
 
 
 def _secant_tensors(tree: Any) -> list[SecantTensor]:
-    return [x for x in tree_flatten(tree, is_leaf=_is_secant)[0] if isinstance(x, SecantTensor)]
+    return [x for x in tree_flatten(tree)[0] if isinstance(x, SecantTensor)]
 
 
-def _input_first(args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def has_tensors(*trees: Any) -> bool:
+    """Return whether a tensor is among the arguments of an operation."""
+    return any(isinstance(x, Tensor) for x in tree_flatten(trees)[0])
+
+
+def input_first(args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Return the arguments of ``f(input=x)`` as those of ``f(x)``."""
     if args or "input" not in kwargs:
         return args, kwargs
@@ -326,25 +354,23 @@ def _input_first(args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]
 
 
 def _apply_operation(func: Any, name: str, args: Any, kwargs: Any) -> Any:
-    if name in ATTRIBUTE_VIEWS or name in AFFINE:
-        return _affine(func, args, kwargs, name)
-    if name in PRODUCTS and any(c.halves for c in _secant_tensors((args, kwargs))):
+    if name in PRODUCTS:
         factors = _secant_tensors((args, kwargs))
-        if len(factors) == 2:
-            return SecantTensor(*product([c.value for c in factors], [c.bias_remainder for c in factors]))
+        if len(factors) == 2 and any(one.halves for one in factors):
+            return SecantTensor(*product([one.value for one in factors], [one.bias_remainder for one in factors]))
     if name == "cumprod":
         return _cumulative(args, kwargs)
     if name in BILINEAR:
         _check_bilinear(name, args, kwargs)
-        return _affine(func, args, kwargs, name)
     if name in EVALUATION_ONLY:
         _check_evaluation(name, args, kwargs)
+    if name in AFFINE or name in BILINEAR or name in EVALUATION_ONLY:
         return _affine(func, args, kwargs, name)
     if name in POINTWISE:
         return _pointwise(func, args, kwargs, name)
     if name in FROZEN and not (kwargs.get("return_indices") or any(a is True for a in args[1:])):
         return SecantTensor(*max_pool(name, args[0].value, args[0].bias_remainder, args[1:], kwargs))
-    raise CarryError(_error_text(name, "it is neither linear nor applied to each element alone"))
+    raise _error(name, "it is neither linear nor applied to each element alone")
 
 
 def _mark_aliases(result: Any, sources: list[SecantTensor]) -> None:
@@ -361,7 +387,7 @@ def _affine(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> Any:
         remainder = func(*_remainders(args), **_remainders(kwargs))
     leaves, spec = tree_flatten(value)
     if any(isinstance(leaf, Tensor) and not leaf.is_floating_point() for leaf in leaves):
-        raise CarryError(_error_text(name, "its result has no floating-point numbers"))
+        raise _error(name, "its result has no floating-point numbers")
     pairs: Iterable[tuple[Any, Any]] = zip(leaves, tree_flatten(remainder)[0], strict=True)
     return tree_unflatten([SecantTensor(v, s) if isinstance(v, Tensor) else v for v, s in pairs], spec)
 
@@ -369,87 +395,57 @@ def _affine(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> Any:
 def _cumulative(args: Any, kwargs: Any) -> SecantTensor:
     factors: SecantTensor = args[0]
     if not factors.halves:
-        raise CarryError(
-            _error_text(
-                "cumprod", "its factors depend on the layer, and a product has no unique contributions" + _ADVICE
-            )
-        )
+        why = "its factors depend on the layer, and a product has no unique contributions"
+        raise _error("cumprod", why + _ADVICE)
     dim = kwargs["dim"] if "dim" in kwargs else args[1]
     dtype = kwargs.get("dtype")
     z, remainder = (t if dtype is None else t.to(dtype) for t in (factors.value, factors.bias_remainder))
     return SecantTensor(*cumulative_product(z, remainder, dim))
 
 
-def _constant(tree: Any) -> Any:
-    """Return tensors without a graph and in new memory, so that edits do not change the original value."""
-    return tree_map(lambda x: x.detach().clone() if isinstance(x, Tensor) else x, tree)
-
-
-def _pointwise(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> SecantTensor:
+def _pointwise(func: Callable[..., Tensor], args: Any, kwargs: Any, name: str) -> SecantTensor:
     """Return σ(z) with the slope (σ(z) − σ(0))/z; the remainder is multiplied by the slope, plus σ(0)."""
-    carried = _secant_tensors((args, kwargs))
-    if len(carried) != 1 or not isinstance(args[0], SecantTensor):
-        raise CarryError(_error_text(name, "more than its first argument depends on the layer"))
+    if len(_secant_tensors((args, kwargs))) != 1 or not isinstance(args[0], SecantTensor):
+        raise _error(name, "more than its first argument depends on the layer")
     if name == "pow" and not (len(args) > 1 and isinstance(args[1], int | float) and args[1] > 0):
-        raise CarryError(_error_text(name, "only fixed positive exponents are finite at zero"))
-    z, remainder = carried[0].value, carried[0].bias_remainder
+        raise _error(name, "only fixed positive exponents are finite at zero")
+    z, remainder = args[0].value, args[0].bias_remainder
 
     def sigma(x: Tensor) -> Tensor:
-        y: Tensor = func(x.clone() if x.requires_grad else x, *args[1:], **kwargs)
-        return y
+        return func(x.clone() if x.requires_grad else x, *args[1:], **kwargs)
 
     rise = difference(name, args[1:], kwargs)
-    at_z, slope, at_zero = secant_slope(sigma, z.detach(), _has_tensors(args[1:], kwargs), rise)
+    at_z, slope, at_zero = secant_slope(sigma, z.detach(), has_tensors(args[1:], kwargs), rise)
     with torch.no_grad():
         new_remainder = slope * remainder + at_zero
     # The added term is zero and has the secant's slope, in backward and forward differentiation.
     return SecantTensor(at_z + (z - z.detach()) * slope, new_remainder)
 
 
-def _has_tensors(*trees: Any) -> bool:
-    return any(isinstance(x, Tensor) for x in tree_flatten(trees)[0])
-
-
 def _check_bilinear(name: str, args: Any, kwargs: Any) -> None:
+    after_first = _secant_tensors((args[1:], kwargs))
     if name == "where":
-        return _check_condition(args, kwargs)
-    if name in {"div", "divide", "true_divide"}:
-        if _secant_tensors(args[1:]) or _secant_tensors(kwargs):
-            raise CarryError(_error_text(name, "the divisor depends on the layer"))
+        if _secant_tensors((args[:1], kwargs.get("condition"))):
+            raise _error(name, "its condition depends on the layer")
+    elif name in {"div", "divide", "true_divide"}:
+        if after_first:
+            raise _error(name, "the divisor depends on the layer")
         if kwargs.get("rounding_mode") is not None:
-            raise CarryError(_error_text(name, "it rounds"))
-        return None
-    weighted = name == "linear" or name.startswith("conv")
-    if weighted and _secant_tensors((args[1:], kwargs)):
-        raise CarryError(_error_text(name, "its weight or bias depends on the layer"))
-    factors = (args[1:], kwargs) if name in {"addmm", "baddbmm", "addmv"} else (args, kwargs)
-    if len(_secant_tensors(factors)) > 1:
-        raise CarryError(
-            _error_text(
-                name,
-                "both factors depend on the layer, and a product has no unique contributions"
-                + _ADVICE * (name in PRODUCTS),
-            )
-        )
-    return None
-
-
-def _check_condition(args: Any, kwargs: Any) -> None:
-    if _secant_tensors((args[:1], kwargs.get("condition"))):
-        raise CarryError(_error_text("where", "its condition depends on the layer"))
+            raise _error(name, "it rounds")
+    elif name == "linear" or name.startswith("conv"):
+        if after_first:
+            raise _error(name, "its weight or bias depends on the layer")
+    else:
+        is_sum = name in {"addmm", "baddbmm", "addmv"}  # of the first argument and a product of the others
+        if len(after_first if is_sum else _secant_tensors((args, kwargs))) > 1:
+            why = "both factors depend on the layer, and a product has no unique contributions"
+            raise _error(name, why + _ADVICE * (name in PRODUCTS))
 
 
 def _check_evaluation(name: str, args: Any, kwargs: Any) -> None:
     if _secant_tensors((args[1:], kwargs)):
-        raise CarryError(_error_text(name, "more than its first argument depends on the layer"))
-    position = {"batch_norm": 5}.get(name, 2)
+        raise _error(name, "more than its first argument depends on the layer")
+    position = 5 if name == "batch_norm" else 2
     training = kwargs.get("training", args[position] if len(args) > position else name != "batch_norm")
     if training:
-        raise CarryError(_error_text(name, "it is in training mode; call model.eval() first"))
-
-
-def _error_text(name: str, why: str) -> str:
-    return (
-        f"rule 'secant' cannot carry contributions through {name!r}: {why}. "
-        'Use rule="tangent" or rule="ablation", which work for any operation, or choose a layer after it.'
-    )
+        raise _error(name, "it is in training mode; call model.eval() first")

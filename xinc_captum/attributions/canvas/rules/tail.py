@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cache
 from types import TracebackType
 from typing import Any
 
@@ -19,23 +19,14 @@ from ....hooks import ForwardFunc, LayerError, capture, layer_name, one_tensor, 
 
 @dataclass(frozen=True)
 class Tail:
-    """The part of a model between a layer and the output.
+    """The part of a model between a layer and the output."""
 
-    Attributes:
-        forward_func: the whole model, called with inputs and additional arguments.
-        layer: the layer at which the tail begins.
-        at_input: the tail begins at the layer's input, not at its output.
-        output_fn: selects the output tensor of what the model returns.
-        shared_pass: the forward pass that this tail shares with those of other layers, if any.
-        unit_axis: which axis of the activation holds the units; None determines it (:func:`unit_axis` of hooks).
-    """
-
-    forward_func: ForwardFunc
+    forward_func: ForwardFunc  # the whole model, called with inputs and additional arguments
     layer: nn.Module
-    at_input: bool = False
-    output_fn: OutputFn | None = None
-    shared_pass: Any = field(default=None, repr=False, compare=False)
-    unit_axis: int | None = None
+    at_input: bool = False  # the tail begins at the layer's input, not at its output
+    output_fn: OutputFn | None = None  # selects the output tensor of what the model returns
+    shared_pass: Any = field(default=None, repr=False, compare=False)  # of tails of other layers
+    unit_axis: int | None = None  # axis of the activation with the units; None determines it (unit_axis of hooks)
     _axes: dict[bool, int] = field(default_factory=dict, repr=False, compare=False)  # found, by at_input
 
     @property
@@ -48,6 +39,10 @@ class Tail:
         """The layer's name, for error messages."""
         return layer_name(self.forward_func, self.layer)
 
+    def after_layer(self) -> "Tail":
+        """Return the tail from the layer's output on."""
+        return replace(self, at_input=False)
+
     def output(self, batch: Batch) -> Tensor:
         """Return the selected output, (rows, *output)."""
         return select_output(batch.through(self.forward_func), batch, self.output_fn)
@@ -56,16 +51,12 @@ class Tail:
         """Return the activation (rows, units, ...) and the output (rows, *output) computed from it."""
         with capture(self.forward_func, self.layer, at_input=self.at_input) as captured:
             output = self.output(batch)
-        return self.per_row(self.single(captured[self.layer]), batch), output
+        return self.per_row(captured[self.layer], batch), output
 
-    def per_row(self, activation: Tensor, batch: Batch) -> Tensor:
-        """Return the activation with its units on axis 1, (rows, units, ...).
-
-        Raises:
-            LayerError: rows are folded together or do not come first, or the unit axis cannot be determined.
-        """
-        rows = one_tensor(activation, lambda: self.name, batch.rows, at_input=self.at_input)
-        return self._units_second(rows, tuple(batch.inputs[0].shape))
+    def per_row(self, value: Tensor | tuple[Tensor, ...], batch: Batch) -> Tensor:
+        """Return the layer's activation as one tensor (rows, units, ...), or raise a LayerError."""
+        activation = one_tensor(value, lambda: self.name, batch.rows, at_input=self.at_input)
+        return self._units_second(activation, tuple(batch.inputs[0].shape))
 
     def to_layer_axes(self, activation: Tensor) -> Tensor:
         """Return an activation of :meth:`per_row` with the axes of the layer's own activation."""
@@ -80,12 +71,7 @@ class Tail:
         return baselines.reshape(*[1] * (like.dim() - baselines.dim()), *baselines.shape).movedim(axis, 1)
 
     def move_selector(self, selector: Selector, like: Tensor) -> Selector:
-        """Return a Captum selector of the layer's activation as one of :meth:`per_row`'s result.
-
-        Args:
-            selector: ints are units; tuples and functions refer to the layer's own axes.
-            like: an activation of :meth:`per_row`.
-        """
+        """Return a Captum selector of the layer's activation as one of ``like``, a result of :meth:`per_row`."""
         axis = self._axes.get(self.at_input, 1)
         if axis == 1 or selector is None:
             return selector
@@ -118,13 +104,9 @@ class Tail:
         """Make the layer return ``edit(activation)`` while the block runs the model once."""
 
         def edit_value(value: Any) -> Tensor:
-            return self.to_layer_axes(edit(self.per_row(self.single(value), batch)))
+            return self.to_layer_axes(edit(self.per_row(value, batch)))
 
         return patch(self.forward_func, self.layer, edit_value, at_input=self.at_input)
-
-    def single(self, value: Tensor | tuple[Tensor, ...]) -> Tensor:
-        """Return the activation as one float tensor, or raise an error that names the layer."""
-        return one_tensor(value, lambda: self.name, at_input=self.at_input)
 
 
 def _move_axis(one: OneUnit, axis: int, layer_activation: Tensor) -> OneUnit:
@@ -143,25 +125,21 @@ _OFF: ContextVar[bool] = ContextVar("gradients are off in a no_grad block of the
 
 
 def in_no_grad_block() -> bool:
-    """Return whether the model is in a ``no_grad`` block of its own.
+    """Return whether the model is in a ``no_grad`` block of its own; valid only inside :class:`GradModes`.
 
-    False in the forward pass of a custom autograd Function: gradients are off there too, but its result has a
-    derivative. Valid only inside :class:`GradModes`.
+    It is not in the forward pass of a custom autograd Function, whose result has a derivative.
     """
     return _OFF.get()
 
 
 class GradModes(TorchFunctionMode):
-    """Tracks whether a model that runs inside turns gradients off or on.
+    """Tracks whether a model turns gradients off or on (``toggled``); forward mode ignores such blocks."""
 
-    Attributes:
-        toggled: whether it did. Forward-mode differentiation ignores such blocks, backward passes do not.
-    """
+    _before: Token[bool]
 
     def __init__(self) -> None:
         super().__init__()
         self.toggled = False
-        self._before: Token[bool] | None = None
 
     def __enter__(self) -> "GradModes":
         self._before = _OFF.set(False)
@@ -172,8 +150,7 @@ class GradModes(TorchFunctionMode):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         super().__exit__(kind, error, traceback)
-        if self._before is not None:
-            _OFF.reset(self._before)
+        _OFF.reset(self._before)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") == "_set_grad_enabled":
@@ -189,35 +166,17 @@ PROBE_ROWS = 4
 
 @dataclass(frozen=True)
 class Footprint:
-    """Memory that a forward pass needs, measured with a few rows.
+    """Memory that a forward pass needs, measured with a few rows."""
 
-    Attributes:
-        activation: of those rows at the layer, (few, units, ...).
-        output: of those rows, (few, *output).
-        upper_bound: bytes of the graph for each row, including a share of the memory that does not grow with rows.
-        measure_again: returns the bytes without that share, by another forward pass.
-    """
-
-    activation: Tensor
-    output: Tensor
-    upper_bound: int
-    measure_again: Callable[[], int]
-
-    @cached_property
-    def bytes_per_row(self) -> int:
-        """Bytes by which the graph of one forward pass grows with each row."""
-        return self.measure_again()
+    activation: Tensor  # of those rows at the layer, (few, units, ...)
+    output: Tensor  # of those rows, (few, *output)
+    upper_bound: int  # bytes of the graph for each row, with a share of the memory that does not grow with rows
+    measure_again: Callable[[], int]  # returns the bytes without that share, by another forward pass
 
     def max_rows(self, units: int, budget: int | None, enough: int | None = None) -> int:
-        """Return the number of rows that fit the budget.
+        """Return the number of rows with this many units each that fit the budget in bytes (None is 256 MiB).
 
-        Args:
-            units: number of units in each row of the result.
-            budget: bytes of working memory; None is 256 MiB.
-            enough: do not measure again if at least this many rows fit.
-
-        Raises:
-            ValueError: the budget is not positive.
+        Nothing is measured again if at least ``enough`` rows fit. A budget that is not positive raises a ValueError.
         """
         if budget is not None and budget <= 0:
             raise ValueError(f"memory_budget is {budget}; expected a positive number of bytes, or None for 256 MiB.")
@@ -226,16 +185,10 @@ class Footprint:
         if enough is not None and safe_rows >= enough:
             return safe_rows
         # The graph and the gradients of its tensors.
-        return max(1, (budget or DEFAULT_BUDGET) // max(2 * self.bytes_per_row + result_bytes, 1))
+        return max(1, (budget or DEFAULT_BUDGET) // max(2 * self.measure_again() + result_bytes, 1))
 
     def max_units(self, units: int, rows: int, budget: int | None) -> int:
-        """Return the number of units that are computed in one pass of a chunk.
-
-        Args:
-            units: number of all units.
-            rows: number of rows of a chunk.
-            budget: as in :meth:`max_rows`.
-        """
+        """Return the number of units, of all ``units``, that are computed in one pass of a chunk of ``rows``."""
         max_rows = self.max_rows(1 if self.output[0].numel() > 2 * units else units, budget, enough=units * rows)
         return max(1, min(units, max_rows // rows))
 
@@ -245,21 +198,11 @@ def measure(tail: Tail, batch: Batch) -> Footprint:
     few = batch.cut(0, PROBE_ROWS)
     nbytes, activation, output = _graph_bytes(tail, few)
 
+    @cache
     def measure_again() -> int:
         return max(_graph_bytes(tail, few.repeat(2))[0] - nbytes, 0) // few.rows
 
     return Footprint(activation.detach(), output.detach(), -(-nbytes // few.rows), measure_again)
-
-
-def _forward(tail: Tail, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return the activation and the output, without a graph if the model was made under inference mode."""
-    try:
-        return tail.run(batch)
-    except RuntimeError as error:
-        if "nference tensor" not in str(error):
-            raise
-    with torch.no_grad():
-        return tail.run(batch)
 
 
 def _graph_bytes(tail: Tail, batch: Batch) -> tuple[int, Tensor, Tensor]:
@@ -272,7 +215,13 @@ def _graph_bytes(tail: Tail, batch: Batch) -> tuple[int, Tensor, Tensor]:
         return tensor.detach()  # an operation that saves its own output would never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        activation, output = _forward(tail, batch)
+        try:
+            activation, output = tail.run(batch)
+        except RuntimeError as error:
+            if "nference tensor" not in str(error):
+                raise
+            with torch.no_grad():  # the model was made under inference mode and cannot have a graph
+                activation, output = tail.run(batch)
     return sum(sizes.values()) + activation.nbytes + output.nbytes, activation, output
 
 
@@ -282,18 +231,8 @@ Renderer = Callable[..., Tensor]
 def compose_renderer(field: ForwardFunc, render: Renderer) -> Callable[..., Tensor]:
     """Return a function from samples to pixels: ``field`` at all samples, then ``render`` of its outputs.
 
-    Args:
-        field: maps (rays · samples, ...) to tensors with as many rows.
-        render: maps these outputs as (rays, samples, ...), followed by the inputs, to (rays,) or (rays, channels).
-
-    Raises:
-        ValueError: the inputs have no samples, the field returns another number of rows, or the renderer does not
-            reduce the samples.
-
-    Example:
-        >>> mean = compose_renderer(torch.nn.Linear(3, 1), lambda outputs, points: outputs.mean(1))
-        >>> mean(torch.rand(5, 7, 3)).shape
-        torch.Size([5, 1])
+    The field maps (rays · samples, ...) to tensors with as many rows. The renderer maps these outputs as (rays,
+    samples, ...), followed by the inputs, to (rays,) or (rays, channels). Other shapes raise a ValueError.
     """
 
     def pixels(*values: Any) -> Tensor:
@@ -334,12 +273,9 @@ class RayTail(Tail):
     The contribution of a unit to a pixel is the sum over the ray's samples, as over the positions of a convolution.
     """
 
-    def per_row(self, activation: Tensor, batch: Batch) -> Tensor:
-        """See :meth:`Tail.per_row`.
-
-        Raises:
-            LayerError: the layer's rows are not the samples of the rays.
-        """
+    def per_row(self, value: Tensor | tuple[Tensor, ...], batch: Batch) -> Tensor:
+        """Return the activation with its units on axis 1 and the samples last, or raise a LayerError."""
+        activation = one_tensor(value, lambda: self.name, at_input=self.at_input)
         samples = batch.inputs[0].shape[1]
         if activation.dim() < 2 or activation.shape[0] != batch.rows * samples:
             raise LayerError(
@@ -357,9 +293,9 @@ class RayTail(Tail):
         return super().to_layer_axes(samples)
 
     def move_baselines(self, baselines: Tensor, like: Tensor) -> Tensor:
-        """See :meth:`Tail.move_baselines`: baselines have the axes (rays, units, ..., samples)."""
+        """Return baselines unchanged: they have the axes (rays, units, ..., samples)."""
         return baselines
 
     def move_selector(self, selector: Selector, like: Tensor) -> Selector:
-        """See :meth:`Tail.move_selector`: tuples and functions refer to (rays, units, ..., samples)."""
+        """Return the selector unchanged: tuples and functions refer to (rays, units, ..., samples)."""
         return selector

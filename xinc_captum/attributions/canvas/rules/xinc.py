@@ -10,20 +10,10 @@ from torch import Tensor, nn
 
 from ....batch import Batch, Selector, chunks, select, select_output
 from ....hooks import LayerError, modules_behind, of_this_thread
-from .kernels import (
-    WEIGHTED,
-    DirectSite,
-    Kernels,
-    Pair,
-    Site,
-    after_layer,
-    group_by_output,
-    kernels_of,
-    layer_input,
-    resolve_pairs,
-)
+from .chain import CONV_ARGUMENTS, Step, Trace, as_pair, trace
+from .kernels import WEIGHTED, DirectSite, Kernels, Pair, Site, group_by_output, kernels_of, layer_input
+from .secant_tensor import POINTWISE
 from .tail import Tail
-from .trace import POINTWISE, Step, Trace, as_pair, trace
 
 _SAME = {"contiguous", "clone", "dropout", "dropout2d", "batch_norm"}  # norms are ignored, as in the released code
 _RESAMPLED = {"interpolate", "upsample", "avg_pool2d", "adaptive_avg_pool2d", "pad"}
@@ -81,57 +71,37 @@ class Pointwise:
     zero_stays: bool
 
 
-@dataclass(frozen=True)
-class Resample:
-    """Pooling, interpolation or padding, applied to each map alone."""
-
-    step: Step
-
-
-Stage = Box | Nearest | PlacePhase | Pointwise | Resample
+AxisStage = Box | Nearest | PlacePhase  # one matrix for each axis
+Stage = AxisStage | Pointwise | Step  # a step: pooling, interpolation or padding of each map alone
 
 
 def stages(trace: Trace | None, name: str) -> list[Stage]:
-    """Return the stages that the released code applies between an inner convolution and the last one.
-
-    Args:
-        trace: of the tail after the convolution.
-        name: the layer's name, for error messages.
-
-    Raises:
-        LayerError: the released code has no substitute for an operation.
-    """
+    """Return the stages that the released code applies between an inner convolution and the last one."""
     if trace is None:
         raise _layer_error(name, "the operations after it are not a chain")
     last = max(i for i, step in enumerate(trace.steps) if step.name.startswith("conv") and step.name != "contiguous")
     result: list[Stage] = []
     before_shuffle = True
     for step in trace.steps[: last + 1]:
-        stage = _stage(step, name, before_shuffle)
+        if step.name == "conv2d":
+            result.append(_box(step))
+        elif step.name == "pixel_shuffle":
+            factor = int(step.arguments("upscale_factor")["upscale_factor"])
+            result.append(PlacePhase(factor) if before_shuffle else Nearest(factor))
+        elif step.name in POINTWISE and not step.has_tensors:
+            with torch.no_grad():
+                moved = step.apply(torch.zeros(1)).numpy().any()  # on the CPU, without waiting for another device
+            result.append(Pointwise(step.apply, zero_stays=not moved))
+        elif step.name in _RESAMPLED:
+            result.append(step)
+        elif step.name not in _SAME:
+            raise _layer_error(name, f"met {step.name!r}")
         before_shuffle = before_shuffle and step.name not in {"conv2d", "pixel_shuffle"}
-        result += [] if stage is None else [stage]
     return result
 
 
-def _stage(step: Step, name: str, before_shuffle: bool) -> Stage | None:
-    if step.name == "conv2d":
-        return _box(step)
-    if step.name == "pixel_shuffle":
-        factor = int(step.arguments("upscale_factor")["upscale_factor"])
-        return PlacePhase(factor) if before_shuffle else Nearest(factor)
-    if step.name in POINTWISE and not step.has_tensors:
-        with torch.no_grad():
-            zero_stays = not step.apply(torch.zeros(1)).numpy().any()  # on the CPU, without waiting for another device
-        return Pointwise(step.apply, zero_stays)
-    if step.name in _RESAMPLED:
-        return Resample(step)
-    if step.name in _SAME:
-        return None
-    raise _layer_error(name, f"met {step.name!r}")
-
-
 def _box(step: Step) -> Box:
-    arguments: dict[str, Any] = step.arguments("weight bias stride padding dilation groups")
+    arguments: dict[str, Any] = step.arguments(CONV_ARGUMENTS)
     kernel = (int(arguments["weight"].shape[-2]), int(arguments["weight"].shape[-1]))
     dilation, padding = as_pair(arguments.get("dilation", 1)), arguments.get("padding", 0)
     if isinstance(padding, str):
@@ -153,9 +123,6 @@ class Expansion:
 
     Box filters, nearest upsampling and phase placement act on each axis alone. All of them between two activations are
     one matrix for the rows and one for the columns. An activation is moved before stages that only copy values.
-
-    Attributes:
-        stages: applied to each map in order.
     """
 
     stages: tuple[Stage, ...]
@@ -170,41 +137,31 @@ class Expansion:
         placed = [replace(s, phase=divmod(phase, s.factor)) if isinstance(s, PlacePhase) else s for s in self.stages]
         return Expansion(tuple(placed))
 
-    def size(self, low: tuple[int, int]) -> tuple[int, int]:
-        """Return the height and width of full maps."""
-        empty = torch.zeros(1, *low)
-        height, width = self(empty, None)[0].shape
-        return int(height), int(width)
-
     def __call__(self, low: Tensor, into: Sequence[Tensor] | None) -> Tensor:
         """Expand (n, h, w); the result is written into n tensors (H, W), or into a new (n, H, W) without ``into``."""
-        maps, pending = low, list[Box | Nearest | PlacePhase]()
+        maps, pending = low, list[AxisStage]()
         for stage in self.stages:
             if isinstance(stage, Pointwise):
-                copies = all(
-                    isinstance(p, Nearest) or (isinstance(p, PlacePhase) and stage.zero_stays) for p in pending
-                )
-                maps, pending = (maps, pending) if copies else (_apply_matrices(maps, pending, None), [])
+                copies = (Nearest, PlacePhase) if stage.zero_stays else Nearest
+                if not all(isinstance(one, copies) for one in pending):
+                    maps, pending = _apply_matrices(maps, pending), []
                 maps = stage.sigma(maps)
-            elif isinstance(stage, Resample):
-                maps, pending = stage.step.apply(_apply_matrices(maps, pending, None)[:, None])[:, 0], []
+            elif isinstance(stage, Step):
+                maps, pending = stage.apply(_apply_matrices(maps, pending)[:, None])[:, 0], []
             else:
                 pending.append(stage)
         return _apply_matrices(maps, pending, into)
 
 
-def _apply_matrices(
-    maps: Tensor, pending: Sequence[Box | Nearest | PlacePhase], into: Sequence[Tensor] | None
-) -> Tensor:
+def _apply_matrices(maps: Tensor, pending: Sequence[AxisStage], into: Sequence[Tensor] | None = None) -> Tensor:
     if not pending:
         if into is not None:
             for target, one in zip(into, maps, strict=True):
                 target.copy_(one)
         return maps
     with torch.autocast(maps.device.type, enabled=False):  # keep the dtype of the maps
-        across = maps @ _matrix(pending, 1, maps).T
-        down = _matrix(pending, 0, maps)
-        result = maps
+        down, right = (_product(tuple(pending), axis, maps.shape[1 + axis]).to(maps) for axis in (0, 1))
+        across, result = maps @ right.T, maps
         if into is None:
             result = maps.new_empty(len(maps), down.shape[0], across.shape[2])
             into = list(result.unbind())
@@ -213,12 +170,8 @@ def _apply_matrices(
         return result
 
 
-def _matrix(pending: Sequence[Box | Nearest | PlacePhase], axis: int, maps: Tensor) -> Tensor:
-    return _product(tuple(pending), axis, maps.shape[1 + axis]).to(maps)
-
-
 @lru_cache(maxsize=128)
-def _product(pending: tuple[Box | Nearest | PlacePhase, ...], axis: int, size: int) -> Tensor:
+def _product(pending: tuple[AxisStage, ...], axis: int, size: int) -> Tensor:
     product = torch.eye(size, dtype=torch.float64)
     for stage in pending:
         product = stage.matrix(axis, product.shape[0]) @ product
@@ -228,66 +181,42 @@ def _product(pending: tuple[Box | Nearest | PlacePhase, ...], axis: int, size: i
 _WORKING_BYTES = 16 << 20  # bytes of full maps that are computed together
 
 
-@dataclass(frozen=True)
+def core(kernels: Kernels, x: Tensor, outs: slice) -> Tensor:
+    """Return k_io = W_oi * x_i + b_o / n of some outputs, (rows, in, outs, *space), with n the number of inputs."""
+    k = kernels.outputs(x, outs)
+    share = kernels.bias[outs] / kernels.shape[0]
+    return k.add_(share.reshape(-1, *[1] * (k.dim() - 3)))
+
+
 class KernelMaps:
-    r"""The maps of all kernels of one inner block at some rows, stored before expansion.
+    """The maps of all kernels of one inner block at some rows: the :func:`core`, expanded to the size (H, W)."""
 
-    .. math:: k_{io} = W_{oi} * x_i + b_o / n
-
-    Symbols: x_i the input of the convolution, n its number of inputs. The core k determines everything: a full map is
-    k expanded, with ``phases`` output channels for each pixel.
-
-    Attributes:
-        kernels: the convolution.
-        x: (rows, in, h, w).
-        expansion: maps k to a full map.
-        size: of a full map, (H, W).
-    """
-
-    kernels: Kernels
-    x: Tensor
-    expansion: Expansion
-    size: tuple[int, int]
-
-    has_adjoint = False
-
-    @classmethod
-    def of(cls, tail: Tail, batch: Batch) -> "KernelMaps":
-        """Run the rows up to the layer, and one row through the operations after it."""
-        kernels, x = kernels_of(tail), layer_input(tail, batch)
-        expansion = Expansion(tuple(stages(trace(after_layer(tail), batch.cut(0, 1)), tail.name)))
-        low = kernels.outputs(x[:1, :, :], slice(0, 1)).shape[-2:]
-        return cls(kernels, x, expansion, expansion.size((int(low[0]), int(low[1]))))
-
-    def core(self, outs: slice) -> Tensor:
-        """Return the core k of some output channels, (rows, in, outs, h, w)."""
-        k = self.kernels.outputs(self.x, outs)
-        return k.add_((self.kernels.bias[outs] / self.kernels.shape[0])[:, None, None])
+    def __init__(self, tail: Tail, batch: Batch) -> None:
+        self._kernels, self._x = kernels_of(tail), layer_input(tail, batch)
+        self._expansion = Expansion(tuple(stages(trace(tail.after_layer(), batch.cut(0, 1)), tail.name)))
+        low = self._kernels.outputs(self._x[:1], slice(0, 1)).shape[-2:]
+        self._size = self._expansion(torch.zeros(1, *low), None).shape[1:]
 
     def maps(self, units: list[Pair]) -> Tensor:
         """Return full maps of some kernels: (rows, k, H, W)."""
         result: Tensor | None = None
         for o, members in group_by_output(units).items():
-            low = self.core(slice(o, o + 1))[:, [i for _, i in members], 0]
-            result = low.new_empty(len(self.x), len(units), *self.size) if result is None else result
-            into = [result[r, at] for r in range(len(self.x)) for at, _ in members]
-            self.expansion.at(o % self.expansion.phases)(low.flatten(0, 1), into)
-        return self.x[:, :0] if result is None else result
+            low = core(self._kernels, self._x, slice(o, o + 1))[:, [i for _, i in members], 0]
+            result = low.new_empty(len(low), len(units), *self._size) if result is None else result
+            into = [row[at] for row in result for at, _ in members]
+            self._expansion.at(o % self._expansion.phases)(low.flatten(0, 1), into)
+        return self._x[:, :0] if result is None else result
 
-    def sums(self, weights: Tensor) -> Tensor:
-        """Raise, because activations act on each map alone and sums need all maps."""
-        raise NotImplementedError(
-            "the 'xinc' rule cannot compute weighted sums directly; call maps() and sum the result."
-        )
+    def sums(self, weights: Tensor) -> None:
+        """Return None, because activations act on each map alone and sums need all maps."""
 
     def all_maps(self) -> Tensor:
         """Return full maps of every kernel: (rows, in, out, H, W)."""
-        (ins, outs), phases = self.kernels.shape, self.expansion.phases
-        core = self.core(slice(None))
-        result = core.new_empty(len(self.x), ins, outs, *self.size)
-        batch_size = max(1, _WORKING_BYTES // (self.size[0] * self.size[1] * core.element_size()))
+        phases, cores = self._expansion.phases, core(self._kernels, self._x, slice(None))
+        result = cores.new_empty(*cores.shape[:3], *self._size)
+        batch_size = max(1, _WORKING_BYTES // (self._size.numel() * cores.element_size()))
         for phase in range(phases):
-            expand, low = self.expansion.at(phase), core[:, :, phase::phases].flatten(0, 2)
+            expand, low = self._expansion.at(phase), cores[:, :, phase::phases].flatten(0, 2)
             full = [m for row in result for of_input in row for m in of_input[phase::phases]]
             for first, last in chunks(len(full), batch_size):
                 expand(low[first:last], full[first:last])
@@ -295,11 +224,8 @@ class KernelMaps:
 
 
 def head_maps(tail: Tail, batch: Batch) -> Tensor:
-    """Return W_oi * x_i + b_o / n of the last convolution, which sum to its output: (rows, in, out, H, W)."""
-    kernels = kernels_of(tail)
-    k = kernels.outputs(layer_input(tail, batch), slice(None))
-    share = kernels.bias / kernels.shape[0]
-    return k.add_(share.reshape(-1, *[1] * (k.dim() - 3)))
+    """Return the maps of the last convolution, which sum to its output: (rows, in, out, H, W)."""
+    return core(kernels_of(tail), layer_input(tail, batch), slice(None))
 
 
 @dataclass(frozen=True)
@@ -312,8 +238,8 @@ class Xinc:
 
     Symbols: x_i the input of the Linear or convolution (the paper's neuron is an *input* of the layer, so
     ``attribute_to_layer_input=True`` is required), n its number of inputs, σ the decoder's activations, place the
-    kernel's phase of the PixelShuffle, box a mean filter in place of each later convolution, near nearest upsampling
-    in place of each later PixelShuffle. The last layer's maps sum to its output exactly; operations after it,
+    kernel's phase of the PixelShuffle, box a mean filter in place of each later convolution, near nearest upsampling in
+    place of each later PixelShuffle. The last layer's maps sum to its output exactly; operations after it,
     ``output_fn`` included, are ignored. Earlier maps do not depend on the output: MLP units with Σ_j W_ji < 0 are zero,
     and an inner block of a decoder has maps of kernels only (``unit="pair"``, (frames, in, out, H, W)). Use this rule
     to reproduce the paper, and Tangent or Secant to explain a network.
@@ -356,16 +282,16 @@ class Xinc:
 
     def neurons(self, tail: Tail, batch: Batch, selector: Selector, per_eval: int | None) -> Tensor:
         """Return (rows, k, *output) at the last layer, (rows, k) at an earlier Linear."""
-        if kernels_of(tail).is_conv:
+        kernels = kernels_of(tail)
+        if kernels.is_conv:
             return self._channels(tail, batch, selector)
-        layer: nn.Linear = tail.layer  # type: ignore[assignment]
-        x, weight, bias = layer_input(tail, batch), layer.weight.detach(), kernels_of(tail).bias
-        n = layer.in_features
+        x, weight, bias, (n, _) = layer_input(tail, batch), kernels.weight, kernels.bias, kernels.shape
         if not self._is_last:
             return select(_relu_of_sum(x, weight, bias / n), selector)
         # One output channel at a time: a target that selects one channel does not compute the others.
         if isinstance(batch.target, int) and not isinstance(batch.target, bool):
-            _check_target(batch.target, len(bias))
+            if not -len(bias) <= batch.target < len(bias):
+                raise ValueError(f"target {batch.target} does not fit the output's {len(bias)} channels.")
             return select(torch.addcmul(bias[batch.target] / n, x, weight[batch.target]), selector)
         maps = torch.stack(
             [select(torch.addcmul(b / n, x, w), selector) for w, b in zip(weight, bias, strict=True)], -1
@@ -383,19 +309,20 @@ class Xinc:
             ins = maps.shape[1]
             flat = select_output(maps.transpose(0, 1).flatten(0, 1), batch.repeat(ins), None)
             maps = flat.reshape(ins, batch.rows, *flat.shape[1:]).transpose(0, 1)
-        if selector is None or maps.dim() == 2:
-            return maps if selector is None else select(maps, selector)
+        if selector is None:
+            return maps
+        if maps.dim() == 2:
+            return select(maps, selector)
         positions = select(maps.flatten(2).transpose(1, 2).flatten(0, 1), selector)  # every position is a row of units
-        return (
-            positions.reshape(len(maps), -1, positions.shape[1]).transpose(1, 2).reshape(len(maps), -1, *maps.shape[2:])
-        )
+        by_row = positions.reshape(len(maps), -1, positions.shape[1])
+        return by_row.transpose(1, 2).reshape(len(maps), -1, *maps.shape[2:])
 
     def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
         """Return W_ji x_i + b_j / n before any activation, (rows, in, out), or kernels' maps, (rows, in, out, H, W)."""
         kernels = kernels_of(tail)
-        selected = resolve_pairs(kernels.shape, selector)
+        selected = kernels.resolve_pairs(selector)
         if kernels.is_conv and not self._is_last:
-            maps = KernelMaps.of(tail, batch)
+            maps = KernelMaps(tail, batch)
             return maps.all_maps() if selected is None else maps.maps(selected)
         if kernels.is_conv:
             all_maps = head_maps(tail, batch)
@@ -404,21 +331,17 @@ class Xinc:
         share = kernels.bias / kernels.shape[0]
         if selected is None:
             return torch.addcmul(share, x[:, :, None], weight.T.contiguous())
-        i, j = [i for i, _ in selected], [j for _, j in selected]
-        return torch.addcmul(share[j], x[:, i], weight[j, i])
+        i, o = [i for i, _ in selected], [o for _, o in selected]
+        return torch.addcmul(share[o], x[:, i], weight[o, i])
 
     def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
         """Return the contributions at these rows; the core of an inner block is stored for repeated queries."""
         if pairs and kernels_of(tail).is_conv and not self._is_last:
-            return KernelMaps.of(tail, batch)
+            return KernelMaps(tail, batch)
         return DirectSite(self, tail, batch, per_eval, pairs)
 
     def total(self, tail: Tail, batch: Batch) -> Tensor:
-        """Return the output, to which the last layer's maps sum.
-
-        Raises:
-            ValueError: the layer is an earlier one, whose maps have no such sum.
-        """
+        """Return the output, to which the last layer's maps sum; raise a ValueError at earlier layers."""
         if not self._is_last:
             raise ValueError(
                 f"rule 'xinc' has no convergence delta at layer {tail.name}: the paper's maps before the last "
@@ -458,11 +381,6 @@ def _execution_order(tail: Tail, batch: Batch) -> list[nn.Module]:
         for handle in handles:
             handle.remove()
     return order
-
-
-def _check_target(target: int, size: int) -> None:
-    if not -size <= target < size:
-        raise ValueError(f"target {target} does not fit the output's {size} channels.")
 
 
 def _apply_target(maps: Tensor, batch: Batch) -> Tensor:
