@@ -181,6 +181,7 @@ def test_score_curve_labels_its_axes():
 def test_score_curve_without_distances_has_one_panel():
     scores = torch.tensor([[1.0, 1.0], [2.0, torch.nan]])
     assert len(score_curve(scores, titles=["a", "b"]).axes) == 1
+    assert len(score_curve(scores[:0], titles=["a", "b"]).axes) == 1, "nothing is optimized at dose 0"
 
 
 def test_score_curve_rejects_wrong_inputs():

@@ -169,7 +169,8 @@ def score_curve(
     Example:
         >>> figure = score_curve(torch.rand(9, 2).cumsum(0), torch.rand(9, 2), titles=["lion", "lynx"], unit="logit")
     """
-    check_axes(titles=(titles, "N"), scores=(scores, "steps, N"), distances=(distances, "steps, N"))
+    shape = "steps, N" if len(scores) else "0, N"  # nothing is optimized at dose 0
+    check_axes(titles=(titles, "N"), scores=(scores, shape), distances=(distances, shape))
     panels = [(scores, f"{unit}, mean over augmentations", "the score")]
     if distances is not None:
         where = f" at {layer}" if layer else ""

@@ -330,9 +330,10 @@ def check_axes(sizes: Mapping[str, int] | None = None, /, **entries: tuple[Tenso
             continue
         names, shape = axes.split(", "), tuple(entry.shape) if isinstance(entry, Tensor) else (len(entry),)
         known = ", ".join(f"{axis} = {lengths[axis]}" for axis in dict.fromkeys(names) if axis in lengths)
-        fits = len(shape) == len(names) and 0 not in shape
+        fits = len(shape) == len(names)
         for axis, length in zip(names, shape, strict=False):
-            fits &= length == (int(axis) if axis.isdigit() else lengths.setdefault(axis, length))
+            size = int(axis) if axis.isdigit() else max(lengths.setdefault(axis, length), 1)  # named axes are not empty
+            fits &= length == size
         if not fits and isinstance(entry, Tensor):
             empty = ", and no length of 0" if 0 in shape else ""
             raise ValueError(f"{name} has shape {shape}; expected ({axes}){known and f' with {known}'}{empty}.")
