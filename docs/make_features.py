@@ -7,8 +7,8 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from xinc_captum import FeatureActivationMap, capture, layer_to_grid
 from xinc_captum.images import centre_crop
-from xinc_captum.visualizers.layout import Sheet
-from xinc_captum.visualizers.style import QUIET, array, bare, draw_photo, heat_limit
+from xinc_captum.visualizers.layout import Sheet, array, bare, draw_photo, heat_limit
+from xinc_captum.visualizers.style import QUIET
 from xinc_captum.zoo import dinov2_vits14, foolbox_photos, photo
 
 LAYER, COUNT = "blocks.8", 4

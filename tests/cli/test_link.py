@@ -33,7 +33,7 @@ from xinc_captum.metrics.statistics import Interval
 from xinc_captum.store import StoreError, sha256
 from xinc_captum.visualizers import Measured
 from xinc_captum.visualizers.layout import predicate
-from xinc_captum.visualizers.unit_sheet import FADED
+from xinc_captum.visualizers.linked_unit import FADED
 
 
 def given(tiny, **change):

@@ -31,6 +31,12 @@ def pixels(figure):
     return np.asarray(Image.open(file).convert("RGB"), dtype=float)
 
 
+@pytest.fixture(name="pixels")
+def pixels_of():
+    """Return a function from a figure to its image."""
+    return pixels
+
+
 @pytest.fixture
 def depends_on_input(legible):
     """Return a check that a function from a random generator to a figure draws other numbers differently."""

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from xinc_captum.visualizers import accentuation_rows, class_bars, dose_strip, score_curve
-from xinc_captum.visualizers.accentuation import percent
+from xinc_captum.visualizers.layout import percent
 
 PHOTO = torch.rand(1, 3, 12, 16)
 IMAGES, OPACITIES = torch.rand(2, 3, 12, 16), torch.rand(2, 1, 12, 16)
@@ -64,14 +64,23 @@ def test_figures_are_deterministic_and_accept_grey_images():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"images": IMAGES[0]}, r"images have shape \(3, 12, 16\); expected \(N, C, H, W\)"),
-        ({"photos": torch.rand(1, 3, 8, 8)}, r"photos have shape \(1, 3, 8, 8\) .* of the same height and width"),
-        ({"photos": torch.rand(3, 3, 12, 16)}, "expected one for all rows, or one per row"),
-        ({"cams": torch.rand(2, 3, 4)}, r"cams have shape \(2, 3, 4\); expected \(2, 12, 16\)"),
-        ({"opacities": OPACITIES[:1]}, r"opacities have shape \(1, 1, 12, 16\); expected \(2, 1, 12, 16\)"),
-        ({"titles": ["lion"]}, "titles has 1 entries for 2 rows; expected one per row"),
-        ({"notes": ["a", "b", "c"]}, "notes has 3 entries for 2 rows"),
-        ({"trusts": TRUSTS[:1]}, "trusts has 1 entries for 2 rows"),
+        ({"images": IMAGES[0]}, r"images has shape \(3, 12, 16\); expected \(N, C, H, W\)"),
+        (
+            {"photos": torch.rand(1, 3, 8, 8)},
+            r"photos has shape \(1, 3, 8, 8\); expected \(1, c, H, W\) with H = 12, W = 16",
+        ),
+        (
+            {"photos": torch.rand(3, 3, 12, 16)},
+            r"photos has shape \(3, 3, 12, 16\); expected \(N, c, H, W\) with N = 2, H = 12, W = 16",
+        ),
+        ({"cams": torch.rand(2, 3, 4)}, r"cams has shape \(2, 3, 4\); expected \(N, H, W\) with N = 2, H = 12, W = 16"),
+        (
+            {"opacities": OPACITIES[:1]},
+            r"opacities has shape \(1, 1, 12, 16\); expected \(N, 1, H, W\) with N = 2, H = 12, W = 16",
+        ),
+        ({"titles": ["lion"]}, "titles has 1 entries; expected N = 2"),
+        ({"notes": ["a", "b", "c"]}, "notes has 3 entries; expected N = 2"),
+        ({"trusts": TRUSTS[:1]}, "trusts has 1 entries; expected N = 2"),
         ({"trusts": [("good", "x"), ("holds", "y")]}, "verdict 'good' is not known; expected holds, weak, fails"),
     ],
 )
@@ -111,13 +120,13 @@ def test_the_title_names_the_direction_of_doses():
 
 
 def test_dose_strip_rejects_wrong_inputs():
-    with pytest.raises(ValueError, match=r"images have shape \(2, 3, 4, 4\) for 1 doses; expected one per dose"):
+    with pytest.raises(ValueError, match=r"images has shape \(2, 3, 4, 4\); expected \(K, C, H, W\) with K = 1"):
         dose_strip(torch.rand(2, 3, 4, 4), [1], seed=torch.rand(3, 4, 4), title="x")
-    with pytest.raises(ValueError, match=r"seed has shape \(3, 5, 4\); expected that of one image, \(3, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"seed has shape \(3, 5, 4\); expected \(C, H, W\) with C = 3, H = 4, W = 4"):
         dose_strip(torch.rand(1, 3, 4, 4), [1], seed=torch.rand(3, 5, 4), title="x")
-    with pytest.raises(ValueError, match="notes has 2 entries for 1 doses"):
+    with pytest.raises(ValueError, match="notes has 2 entries; expected K = 1"):
         strip([1], notes=["a", "b"])
-    with pytest.raises(ValueError, match="labels has 2 entries for 1 doses"):
+    with pytest.raises(ValueError, match="labels has 2 entries; expected K = 1"):
         strip([1], labels=["a", "b"])
 
 
@@ -172,10 +181,11 @@ def test_score_curve_labels_its_axes():
 def test_score_curve_without_distances_has_one_panel():
     scores = torch.tensor([[1.0, 1.0], [2.0, torch.nan]])
     assert len(score_curve(scores, titles=["a", "b"]).axes) == 1
+    assert len(score_curve(scores[:0], titles=["a", "b"]).axes) == 1, "nothing is optimized at dose 0"
 
 
 def test_score_curve_rejects_wrong_inputs():
-    with pytest.raises(ValueError, match=r"scores have shape \(5,\) for 1 titles; expected \(steps, rows\)"):
+    with pytest.raises(ValueError, match=r"scores has shape \(5,\); expected \(steps, N\) with N = 1"):
         score_curve(torch.rand(5), titles=["a"])
-    with pytest.raises(ValueError, match=r"distances have shape \(4, 1\); expected that of the scores, \(5, 1\)"):
+    with pytest.raises(ValueError, match=r"distances has shape \(4, 1\); expected \(steps, N\) with steps = 5, N = 1"):
         score_curve(torch.rand(5, 1), torch.rand(4, 1), titles=["a"])

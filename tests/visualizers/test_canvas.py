@@ -6,16 +6,13 @@ import torch
 from PIL import Image
 
 from xinc_captum.visualizers import (
-    FilmRow,
     brightness,
     build_up,
     canvas_grid,
     dominant_units,
-    frame_reconstructions,
     neuron_over_photo,
     order_by_total,
     pixel_contributors,
-    unit_film,
 )
 from xinc_captum.visualizers.canvas import diverse_units
 
@@ -76,75 +73,3 @@ def test_diverse_units_are_strong_and_different():
     maps = torch.stack([3 * pattern, 2.9 * pattern, other, 0.01 * torch.randn(8, 8)])
     assert diverse_units(maps, 2) == [0, 2]
     assert sorted(diverse_units(maps, 9)) == [0, 1, 2, 3]
-
-
-FRAMES = torch.rand(10, 3, 12, 18, generator=torch.Generator().manual_seed(0))
-
-
-def rows(*names):
-    g = torch.Generator().manual_seed(1)
-    note = "strongest; 12.3 % of the layer"
-    return [FilmRow(layer, unit, note, torch.randn(10, 12, 18, generator=g)) for layer, unit in names]
-
-
-def test_unit_film_has_one_row_per_unit_and_one_heading_per_layer(legible):
-    figure = unit_film(FRAMES, rows(("blocks.0.activation", "neuron 3"), ("blocks.0.activation", "neuron 5"), ("head", "kernel 11 → green")))  # fmt: skip
-    legible(figure)
-    words = [text.get_text() for text in figure.texts]
-    assert words.count("blocks.0.activation") == 1 and words.count("head") == 1
-    assert [word for word in words if word.startswith("frame ")] == [f"frame {t}" for t in (0, 1, 3, 4, 5, 6, 8, 9)]
-    assert len(figure.axes) == 8 * 4 + 1
-
-
-def test_unit_film_rows_have_one_scale():
-    one = rows(("a", "neuron 1"))[0]
-    quiet = one.maps.clone()
-    quiet[1:] *= 0.01  # contributes in the first frame and hardly after
-    figure = unit_film(FRAMES[:2], [one._replace(maps=quiet[:2])])
-    limits = [axes.images[0].get_clim() for axes in figure.axes[2:4]]
-    assert limits[0] == limits[1] and limits[0][0] == -limits[0][1]
-
-
-def test_unit_film_depends_on_its_input():
-    one = rows(("a", "neuron 1"))
-    other = [one[0]._replace(maps=-one[0].maps)]
-    assert np.abs(pixels(unit_film(FRAMES, one)) - pixels(unit_film(FRAMES, other))).max() > 50
-
-
-def test_unit_film_rejects_wrong_maps():
-    with pytest.raises(ValueError, match=r"got 1 rows with maps of shapes \[\(9, 12, 18\)\]; .* all \(10, 12, 18\)"):
-        unit_film(FRAMES, [rows(("a", "b"))[0]._replace(maps=torch.zeros(9, 12, 18))])
-    with pytest.raises(ValueError, match="got 0 rows"):
-        unit_film(FRAMES, [])
-
-
-RECONSTRUCTION_FRAMES = torch.rand(5, 3, 12, 18, generator=torch.Generator().manual_seed(0))
-
-
-def test_reconstructions_show_frames_outputs_differences_and_psnr(legible):
-    drawn = (RECONSTRUCTION_FRAMES + 0.1).clamp(0, 1)
-    figure = frame_reconstructions(RECONSTRUCTION_FRAMES, drawn, [30.0, 31.5, 29.0, 40.0, 33.0], columns=3)
-    legible(figure)
-    words = [text.get_text() for text in figure.texts]
-    assert [word for word in words if word.startswith("frame ")] == ["frame 0", "frame 2", "frame 4"]
-    assert "mean 32.7, worst 29.0" in " ".join(words)
-    clip, picture, missing, curve = (figure.axes[i] for i in (0, 3, 6, 9))
-    assert torch.allclose(torch.as_tensor(clip.images[0].get_array()), RECONSTRUCTION_FRAMES[0].permute(1, 2, 0))
-    assert torch.allclose(torch.as_tensor(picture.images[0].get_array()), drawn[0].permute(1, 2, 0))
-    gap = torch.as_tensor(missing.images[0].get_array())
-    assert torch.allclose(gap, (RECONSTRUCTION_FRAMES - drawn)[0].mean(0), atol=1e-6), (
-        "red where the output is too dark"
-    )
-    assert curve.lines[0].get_ydata().tolist() == [30.0, 31.5, 29.0, 40.0, 33.0]
-
-
-def test_reconstructions_state_the_scale_of_the_difference():
-    figure = frame_reconstructions(RECONSTRUCTION_FRAMES, RECONSTRUCTION_FRAMES - 0.05, [26.0] * 5)
-    assert "full colour at 5.0 % of white" in " ".join(text.get_text() for text in figure.texts)
-
-
-def test_reconstructions_reject_wrong_shapes():
-    with pytest.raises(ValueError, match="with 4 decibels; expected equal shapes and one number per frame"):
-        frame_reconstructions(RECONSTRUCTION_FRAMES, RECONSTRUCTION_FRAMES, [1.0] * 4)
-    with pytest.raises(ValueError, match=r"reconstructions \(4, 3, 12, 18\)"):
-        frame_reconstructions(RECONSTRUCTION_FRAMES, RECONSTRUCTION_FRAMES[:4], [1.0] * 5)

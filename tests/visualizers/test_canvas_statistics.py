@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from xinc_captum.visualizers import Spread, association_rows, cluster_variance_bars, region_bars, spread_curves
+from xinc_captum.visualizers import (
+    Spread,
+    association_rows,
+    cluster_sheet,
+    cluster_variance_bars,
+    region_bars,
+    spread_curves,
+)
 
 H, W = 12, 18
 
@@ -18,7 +25,7 @@ def test_association_rows_depend_on_their_input(depends_on_input, photo):
 
 def test_association_rows_reject_wrong_maps(photo):
     rho = {"edges": (torch.rand(3), torch.rand(2, 3))}
-    with pytest.raises(ValueError, match=r"'edges': \(3, 3\).*expected \(12, 18\) and the same names"):
+    with pytest.raises(ValueError, match=r"field edges has shape \(3, 3\); expected \(H, W\) with H = 12, W = 18"):
         association_rows(photo, torch.rand(H, W), {"edges": torch.rand(3, 3)}, rho)
 
 
@@ -45,7 +52,7 @@ def test_region_bars_show_both_controls(words, photo):
 def test_region_bars_reject_wrong_inputs(photo):
     with pytest.raises(ValueError, match="kinds are cells and labels for none"):
         region_bars({"cells": (torch.rand(2), torch.rand(1, 2), torch.rand(1, 2))}, {}, photo)
-    with pytest.raises(ValueError, match=r"labels of cells have shape \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"labels of cells has shape \(3, 3\); expected \(H, W\) with H = 12, W = 18"):
         region_bars({"cells": torch.rand(3, 1, 2)}, {"cells": torch.zeros(3, 3).long()}, photo)
     with pytest.raises(ValueError, match="variances of cells have no finite value; expected at least one"):
         region_bars({"cells": (torch.full((2,), torch.nan),) * 3}, {"cells": torch.zeros(H, W).long()}, photo)
@@ -82,7 +89,7 @@ def test_spread_is_compared_with_its_control():
 
 
 def test_spread_curves_reject_empty_input(photo):
-    with pytest.raises(ValueError, match=r"maps of needed units are \{\} for a photo"):
+    with pytest.raises(ValueError, match="layers is empty; expected the statistics of at least one layer"):
         spread_curves({}, photo)
 
 
@@ -106,3 +113,38 @@ def test_cluster_variance_bars_show_the_verdict(words):
 def test_cluster_variance_bars_reject_empty_input():
     with pytest.raises(ValueError, match="shares is empty; expected at least one response"):
         cluster_variance_bars({}, "")
+
+
+def clusters(g, photo, positions=True):
+    labels = torch.randint(0, 4, (40,), generator=g)
+    labels[:4] = torch.arange(4)
+    sources = [f"network {i % 4}, layer 2" for i in range(40)]
+    facts = {"the same from other seeds": (0.8, 0.2), "clusters are the sources: 1, go across them: 0": (-0.02, 0.0)}
+    return cluster_sheet(
+        torch.rand(40, H, W, generator=g), labels, photo, sources=sources, facts=facts if positions else None,
+        positions=torch.randn(40, 2, generator=g) if positions else None,
+    )  # fmt: skip
+
+
+def test_cluster_sheet_depends_on_its_input(depends_on_input, photo):
+    depends_on_input(lambda g: clusters(g, photo))
+
+
+def test_cluster_sheet_without_overview_is_legible(legible, g, photo):
+    legible(clusters(g, photo, positions=False))
+
+
+def test_clusters_are_counted_and_their_members_named(words, photo):
+    labels, sources, facts = torch.tensor([0, 0, 0, 2]), ["a", "a", "b", "b"], {"stable": (0.75, 0.125)}
+    said = words(
+        cluster_sheet(
+            torch.rand(4, H, W), labels, photo, sources=sources, units=torch.tensor([4, 5, 6, 7]), facts=facts
+        )
+    )
+    assert "4 units in 2 clusters" in said and "cluster 0: 3 units" in said and "cluster 2: 1 unit" in said
+    assert "2 of a" in said and "b, unit 7" in said and "0.75" in said and "0.12 shuffled" in said
+
+
+def test_cluster_sheet_rejects_wrong_lengths(photo):
+    with pytest.raises(ValueError, match=r"labels has shape \(2,\); expected \(units\) with units = 3"):
+        cluster_sheet(torch.rand(3, H, W), torch.zeros(2), photo, sources=["a"] * 3)

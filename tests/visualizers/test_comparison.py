@@ -80,12 +80,12 @@ def test_grid_is_deterministic_and_accepts_grey_photos():
 def test_grid_rejects_wrong_inputs():
     with pytest.raises(ValueError, match="maps is empty; expected at least one"):
         comparison_grid(PHOTOS, {})
-    with pytest.raises(ValueError, match="1 captions for 2 photos; expected one per photo, or none"):
+    with pytest.raises(ValueError, match="captions has 1 entries; expected N = 2"):
         comparison_grid(PHOTOS, maps("a"), captions=[("tench", "p 0.5")])
-    with pytest.raises(ValueError, match=r"photos have shape \(3, 12, 16\); expected \(N, C, H, W\)"):
+    with pytest.raises(ValueError, match=r"photos has shape \(3, 12, 16\); expected \(N, C, H, W\)"):
         comparison_grid(PHOTOS[0], maps("a"))
     with pytest.raises(
-        ValueError, match=r"the map 'a' has shape \(2, 6, 16\) for photos of shape .*; expected \(2, 12, 16\)"
+        ValueError, match=r"map 'a' has shape \(2, 6, 16\); expected \(N, H, W\) with N = 2, H = 12, W = 16"
     ):
         comparison_grid(PHOTOS, {"a": torch.rand(2, 6, 16)})
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from xinc_captum import visualizers as v
-from xinc_captum.visualizers.style import add_legend, new_figure
+from xinc_captum.visualizers.layout import add_legend, new_figure
 
 NAMES = ["_a$^2", "$b_{", "c\\frac$"]
 H, W = 8, 12

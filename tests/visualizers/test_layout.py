@@ -1,3 +1,8 @@
+import io
+import sys
+
+import matplotlib
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,27 +21,30 @@ from xinc_captum.visualizers import (
     unit_sheet,
 )
 from xinc_captum.visualizers.layout import (
-    GRID_GAP,
-    MARGIN,
     NAME_LINES,
     NAME_SIZES,
     Sheet,
-    check_lengths,
+    check_axes,
     check_verdicts,
     clip_text,
     decimals_for,
     decimals_over,
+    draw_heat,
+    draw_photo,
+    draw_scale,
     even_indices,
     fit_names,
+    limit_of,
+    new_figure,
     number,
     number_duplicates,
     ordinal,
     predicate,
     shorten,
     text_width,
-    verdict_line,
     wrap,
 )
+from xinc_captum.visualizers.style import DIM, GRID_GAP, MARGIN
 
 LONG = "sulphur-crested cockatoo, Kakatoe galerita, Cacatua galerita and everything that looks like one from afar"
 NAME = "a class of a long and winding name"
@@ -152,10 +160,23 @@ def test_texts_do_not_overlap(name, legible):
             legible(figure, down=0.9)
 
 
-def test_lengths_are_checked_with_their_names():
-    check_lengths(2, "row", titles=["a", "b"], notes=None)
-    with pytest.raises(ValueError, match="notes has 1 entries for 2 rows; expected one per row"):
-        check_lengths(2, "row", titles=["a", "b"], notes=["c"])
+def test_axes_of_one_name_have_one_length():
+    images, maps = torch.rand(2, 3, 8, 12), torch.rand(2, 8, 12)
+    check_axes({"K": 12}, images=(images, "N, C, H, W"), maps=(maps, "N, H, K"), cams=(None, "N"), names=("ab", "N"))
+    for entry, text in (
+        ((maps[:1], "N, H, W"), r"maps has shape \(1, 8, 12\); expected \(N, H, W\) with N = 2, H = 8, W = 12\."),
+        ((maps, "N, 1, W"), r"maps has shape \(2, 8, 12\); expected \(N, 1, W\) with N = 2, W = 12\."),
+        ((maps[0, 0], "K, L"), r"maps has shape \(12,\); expected \(K, L\)\."),
+        (
+            (maps[:, :0], "N, P, W"),
+            r"maps has shape \(2, 0, 12\); expected \(N, P, W\) with N = 2, W = 12, and no length of 0",
+        ),
+        ((maps, "N, P, P"), r"maps has shape \(2, 8, 12\); expected \(N, P, P\) with N = 2\."),
+    ):
+        with pytest.raises(ValueError, match=text):
+            check_axes(images=(images, "N, C, H, W"), maps=entry)
+    with pytest.raises(ValueError, match="notes has 1 entries; expected N = 2"):
+        check_axes(titles=(["a", "b"], "N"), notes=(["c"], "N"))
 
 
 @pytest.mark.parametrize(("count", "most", "indices"), [(1, 4, [0]), (3, 8, [0, 1, 2]), (20, 3, [0, 10, 19])])
@@ -308,7 +329,7 @@ def test_predicate_of_each_verdict():
 
 def test_verdict_line_has_mark_word_and_reason():
     sheet = Sheet(5)
-    bottom = verdict_line(sheet, 0.1, "weak", "of many words, so many that they do not fit into one line of the page")
+    bottom = sheet.verdict(0.1, "weak", "of many words, so many that they do not fit into one line of the page")
     words = [t.get_text() for t in sheet.finish(bottom).texts]
     assert words[0] == "≈ weak" and words[1].startswith("because of many words") and len(words) == 3
 
@@ -317,3 +338,84 @@ def test_unknown_verdicts_are_rejected():
     check_verdicts("holds", "weak", "fails")
     with pytest.raises(ValueError, match="verdict 'perhaps' is not known; expected holds, weak, fails"):
         check_verdicts("holds", "perhaps")
+
+
+def test_pyplot_state_is_not_changed():
+    import matplotlib.pyplot as plt
+
+    before = plt.get_fignums()
+    new_figure(2, 2)
+    assert plt.get_fignums() == before
+    assert "matplotlib.pyplot" in sys.modules, "captum imports it, and the figures do not use it"
+
+
+def test_limit_is_a_quantile_and_never_zero():
+    assert limit_of(torch.tensor([-4.0, 1.0]), 1.0) == 4.0
+    assert limit_of(torch.zeros(3)) == 1.0
+    large = torch.zeros(3 << 20)
+    large[::7] = 2.0
+    assert limit_of(large) == 2.0
+
+
+def test_headings_reserve_space():
+    drawn = new_figure(4, 2, "Title", "how to read it")
+    assert drawn.get_layout_engine().get()["rect"][3] < 0.75
+    assert [t.get_text() for t in drawn.texts] == ["Title", "how to read it"]
+
+
+def test_photos_can_have_any_number_of_channels():
+    drawn = new_figure(2, 2)
+    axes = drawn.subplots(1, 3)
+    for axis, channels in zip(axes, (1, 3, 5), strict=True):
+        draw_photo(axis, torch.rand(channels, 4, 4) * 3 - 1)
+        image = axis.get_images()[0].get_array()
+        assert image.min() >= 0 and image.max() <= 1
+
+
+def test_pdf_fonts_are_truetype():
+    drawn = new_figure(2, 2, dots=150)
+    drawn.text(0.1, 0.5, "Grad-CAM")
+    before = matplotlib.rcParams["pdf.fonttype"]
+    file = io.BytesIO()
+    drawn.savefig(file, format="pdf")
+    assert b"/CIDFontType2" in file.getvalue() and b"/Type3" not in file.getvalue()
+    assert matplotlib.rcParams["pdf.fonttype"] == before and drawn.dpi == 150
+
+
+LUMA = (0.2126, 0.7152, 0.0722)
+PHOTO = torch.full((3, 4, 6), 0.8)
+
+
+def drawn(values):
+    axes = new_figure(2, 2).subplots()
+    draw_heat(axes, PHOTO, values)
+    return axes.get_images()[0].get_array(), axes.texts[0].get_text()
+
+
+def test_heat_is_bright_where_values_are_large():
+    values = torch.zeros(4, 6)
+    values[:2] = 1
+    picture, word = drawn(values)
+    assert picture[:2].mean() > 0.8 and word == ""
+    np.testing.assert_allclose(picture[2:], DIM * 0.8, atol=0.01)
+
+
+def test_constant_and_non_finite_maps_are_labelled():
+    assert drawn(torch.ones(4, 6))[1] == "constant"
+    assert drawn(torch.full((4, 6), torch.nan))[1] == "not finite"
+
+
+def test_the_heat_scale_becomes_lighter():
+    axes = new_figure(2, 2).subplots()
+    draw_scale(axes)
+    light = axes.get_images()[0].get_array().mean(-1)[0]
+    assert light[-1] > light[128] > light[0]
+
+
+@pytest.mark.parametrize("grey", [0.0, 0.25, 0.5, 0.75, 1.0])
+def test_larger_values_are_lighter_over_every_photo(grey):
+    axes = new_figure(2, 2).subplots()
+    draw_heat(axes, torch.full((3, 1, 201), grey), torch.linspace(0, 1, 201)[None], limit=1.0)
+    light = np.asarray(axes.get_images()[0].get_array())[0] @ LUMA
+    assert (np.diff(light) > -0.002).all(), "the colours come in 256 steps"
+    assert light[-1] > 0.9 and light[0] == pytest.approx(DIM * grey, abs=0.01)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from xinc_captum.visualizers import selectivity_table, unit_filmstrips
+from xinc_captum.visualizers import selectivity_table, unit_filmstrips, unit_sheet
+from xinc_captum.visualizers.linked_unit import MIN_BAR
 
 VALUES = torch.tensor([0.0, 1.0, 2.0, 3.0])
 
@@ -53,9 +54,11 @@ def test_originals_are_before_their_reconstructions():
     assert shown[:2] == [0.25, 0.75]
     said = words(figure)
     assert {"the picture", "linked"} <= set(said) and "unchanged" not in said and "a screenshot" in " ".join(said)
-    with pytest.raises(ValueError, match=r"originals have shape \(1, 1, 8, 8\); expected the bases', None"):
+    with pytest.raises(
+        ValueError, match="originals is given without bases; expected the reconstructions of the originals too"
+    ):
         strips(rows=1, originals=pictures[0])
-    with pytest.raises(ValueError, match="original_predictions has 2 entries for 1 rows; expected one per row"):
+    with pytest.raises(ValueError, match="original_predictions has 2 entries; expected N = 1"):
         strips(rows=1, originals=pictures[0], bases=pictures[1], original_predictions=["a", "b"])
 
 
@@ -79,11 +82,17 @@ def test_missing_measurements_are_dashes():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"measured": torch.rand(2, 3)}, r"measured has shape \(2, 3\); expected \(2, 4\), one per image"),
-        ({"values": torch.rand(2, 1)}, r"images have shape \(2, 1, 1, 8, 8\).*at least two values"),
-        ({"bases": torch.rand(2, 1, 4, 4)}, r"bases have shape \(2, 1, 4, 4\); expected \(2, 1, 8, 8\)"),
-        ({"notes": ["one"]}, "notes has 1 entries for 2 rows; expected one per row"),
-        ({"predictions": [["a"] * 4, ["a"] * 3]}, "3 predictions for 4 images of a row"),
+        ({"measured": torch.rand(2, 3)}, r"measured has shape \(2, 3\); expected \(N, S\) with N = 2, S = 4"),
+        (
+            {"values": torch.rand(2, 1)},
+            r"images has shape \(2, 1, 1, 8, 8\); expected \(N, S, C, H, W\) with at least two values",
+        ),
+        (
+            {"bases": torch.rand(2, 1, 4, 4)},
+            r"bases has shape \(2, 1, 4, 4\); expected \(N, C, H, W\) with N = 2, C = 1, H = 8, W = 8",
+        ),
+        ({"notes": ["one"]}, "notes has 1 entries; expected N = 2"),
+        ({"predictions": [["a"] * 4, ["a"] * 3]}, "predictions of row 1 has 3 entries; expected S = 4"),
         ({"trust": ("sure", "of course")}, "verdict 'sure' is not known"),
     ],
 )
@@ -93,7 +102,7 @@ def test_filmstrips_reject_wrong_inputs(change, says):
 
 
 def test_filmstrips_reject_values_of_another_shape():
-    with pytest.raises(ValueError, match=r"values have shape \(3,\); expected \(4,\) or \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"values has shape \(3,\); expected \(S\) with S = 4"):
         unit_filmstrips(torch.rand(2, 4, 1, 8, 8), torch.rand(3), torch.rand(2, 4), rows=["a", "b"])
 
 
@@ -154,9 +163,110 @@ def test_many_classes_have_rotated_names_and_no_numbers():
 
 
 def test_selectivity_table_rejects_wrong_inputs():
-    with pytest.raises(ValueError, match=r"means have shape \(3, 3\) for 2 units and 3 classes; expected \(2, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"means has shape \(3, 3\); expected \(units, classes\) with units = 2, classes = 3"
+    ):
         table(units=[1, 2])
     with pytest.raises(ValueError, match="61 units for one table; expected at most 60"):
         table(torch.rand(61, 3), units=range(61))
-    with pytest.raises(ValueError, match=r"explained has shape \(2,\); expected \(3,\), one per unit"):
+    with pytest.raises(ValueError, match=r"explained has shape \(2,\); expected \(units\) with units = 3"):
         table(explained=torch.rand(2))
+
+
+NAN = float("nan")
+
+
+def sheet(count=4, **more):
+    low, high = torch.zeros(count, 1, 8, 8), torch.full((count, 1, 8, 8), 0.5)
+    settings = {"units": list(range(10, 10 + count)), "ranks": torch.ones(count), "followed": torch.ones(count)}
+    settings |= {"verdicts": ["holds"] * count} | more
+    return unit_sheet(low, high, count=64, **settings)
+
+
+def photos(figure):
+    return [
+        axes.images[0].get_array() for axes in figure.axes if axes.images and axes.images[0].get_cmap().name == "gray"
+    ]
+
+
+def test_failing_units_are_faded_and_marked():
+    figure = sheet(2, ranks=torch.tensor([1.0, 14.0]), followed=torch.tensor([0.97, 0.1]), verdicts=["holds", "fails"])
+    said = words(figure)
+    assert "✓ moves most of 64, follows 0.97" in said
+    assert "✗ not this unit: moves 14th of 64, follows 0.10" in said
+    low = photos(figure)[::2]
+    assert float(low[0].max()) == 0 and float(low[1].min()) > 0.7, "the black picture is nearly paper"
+    assert "of 2 units, 1 ✓ hold, 1 ✗ fail (faded)" in said
+
+
+def test_dead_units_are_listed_and_not_drawn():
+    figure = sheet(3, ranks=torch.tensor([NAN, 1.0, NAN]))
+    assert len(photos(figure)) == 2
+    assert any(w.startswith("Dead, without pictures: units 10, 12.") for w in words(figure))
+    assert "unit 11" in words(figure) and "unit 10" not in words(figure)
+
+
+def test_classes_with_the_largest_responses_are_listed():
+    figure = sheet(1, selectivity=torch.tensor([[0.1, 2.0, -1.5, 0.2, 0.6]]), classes=["a", "b", "c", "d", "e"])
+    said = words(figure)
+    assert [w for w in said if w in {"a", "b", "c", "d", "e"}] == ["b", "e", "c"]
+    assert [w for w in said if w in {"2.0", "0.6", "−1.5"}] == ["2.0", "0.6", "−1.5"]
+
+
+@pytest.mark.parametrize("names", [list("012"), ["class 1", "class 2", "class 3"], ["golden retriever", "fox", "owl"]])
+def test_class_names_are_complete_and_beside_bars(names, legible):
+    strongest = torch.tensor([[-2.0, 2.0, -1.9]]).expand(4, 3)
+    figure = sheet(4, selectivity=strongest, classes=names)
+    assert set(names) <= set(words(figure)), "none is cut off"
+    legible(figure)
+    bars = [axes for axes in figure.axes if axes.patches]
+    assert len(bars) == 4 and all(axes.get_position().width > 0.15 / 9 for axes in bars)
+
+
+def test_names_longer_than_a_card_leave_room_for_bars(legible):
+    figure = sheet(2, selectivity=torch.tensor([[-2.0, 2.0]]).expand(2, 2), classes=["a very long name " * 3, "fox"])
+    legible(figure)
+    bars = [axes for axes in figure.axes if axes.patches]
+    assert all(axes.get_position().width * 9 == pytest.approx(MIN_BAR) for axes in bars)
+
+
+def test_a_sheet_of_dead_units_is_summarised():
+    figure = sheet(2, ranks=torch.full((2,), NAN))
+    assert "of 2 units, 2 are dead" in words(figure)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"count": 46}, "46 units for one sheet; expected at most 45"),
+        ({"ranks": torch.ones(3)}, r"ranks has shape \(3,\); expected \(U\) with U = 4"),
+        ({"classes": ["a"]}, r"1 classes for selectivity of shape None; expected \(U, 1\)"),
+        ({"selectivity": torch.ones(4, 2), "classes": ["a"]}, r"shape \(4, 2\); expected \(U, 1\)"),
+    ],
+)
+def test_unit_sheet_rejects_wrong_inputs(change, says):
+    with pytest.raises(ValueError, match=says):
+        sheet(**change)
+
+
+def test_unit_sheet_rejects_images_of_two_shapes():
+    with pytest.raises(
+        ValueError, match=r"high has shape \(1, 1, 4, 4\); expected \(U, C, H, W\) with U = 1, C = 1, H = 8, W = 8"
+    ):
+        unit_sheet(
+            torch.rand(1, 1, 8, 8),
+            torch.rand(1, 1, 4, 4),
+            units=[0],
+            ranks=torch.ones(1),
+            followed=torch.ones(1),
+            count=2,
+            verdicts=["holds"],
+        )
+
+
+def test_verdicts_are_counted_and_checked():
+    figure = sheet(verdicts=["weak"] * 4)
+    assert any("4 ≈ are weak" in line for line in words(figure))
+    assert float(photos(figure)[0].max()) == 0, "weak units are not faded"
+    with pytest.raises(ValueError, match="verdict 'maybe' is not known"):
+        sheet(verdicts=["maybe"] * 4)

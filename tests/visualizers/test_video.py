@@ -1,7 +1,85 @@
 import pytest
 import torch
 
-from xinc_captum.visualizers import flow_beside_change, object_time
+from xinc_captum.visualizers import FilmRow, flow_beside_change, frame_reconstructions, object_time, unit_film
+
+FRAMES = torch.rand(10, 3, 12, 18, generator=torch.Generator().manual_seed(0))
+
+
+def rows(*names):
+    g = torch.Generator().manual_seed(1)
+    note = "strongest; 12.3 % of the layer"
+    return [FilmRow(layer, unit, note, torch.randn(10, 12, 18, generator=g)) for layer, unit in names]
+
+
+def test_unit_film_has_one_row_per_unit_and_one_heading_per_layer(legible):
+    figure = unit_film(FRAMES, rows(("blocks.0.activation", "neuron 3"), ("blocks.0.activation", "neuron 5"), ("head", "kernel 11 → green")))  # fmt: skip
+    legible(figure)
+    words = [text.get_text() for text in figure.texts]
+    assert words.count("blocks.0.activation") == 1 and words.count("head") == 1
+    assert [word for word in words if word.startswith("frame ")] == [f"frame {t}" for t in (0, 1, 3, 4, 5, 6, 8, 9)]
+    assert len(figure.axes) == 8 * 4 + 1
+
+
+def test_unit_film_rows_have_one_scale():
+    one = rows(("a", "neuron 1"))[0]
+    quiet = one.maps.clone()
+    quiet[1:] *= 0.01  # contributes in the first frame and hardly after
+    figure = unit_film(FRAMES[:2], [one._replace(maps=quiet[:2])])
+    limits = [axes.images[0].get_clim() for axes in figure.axes[2:4]]
+    assert limits[0] == limits[1] and limits[0][0] == -limits[0][1]
+
+
+def test_unit_film_depends_on_its_input(pixels):
+    one = rows(("a", "neuron 1"))
+    other = [one[0]._replace(maps=-one[0].maps)]
+    assert abs(pixels(unit_film(FRAMES, one)) - pixels(unit_film(FRAMES, other))).max() > 50
+
+
+def test_unit_film_rejects_wrong_maps():
+    with pytest.raises(
+        ValueError,
+        match=r"maps of b has shape \(9, 12, 18\); expected \(frames, H, W\) with frames = 10, H = 12, W = 18",
+    ):
+        unit_film(FRAMES, [rows(("a", "b"))[0]._replace(maps=torch.zeros(9, 12, 18))])
+    with pytest.raises(ValueError, match="rows is empty; expected the canvases of at least one unit"):
+        unit_film(FRAMES, [])
+
+
+RECONSTRUCTION_FRAMES = torch.rand(5, 3, 12, 18, generator=torch.Generator().manual_seed(0))
+
+
+def test_reconstructions_show_frames_outputs_differences_and_psnr(legible):
+    drawn = (RECONSTRUCTION_FRAMES + 0.1).clamp(0, 1)
+    figure = frame_reconstructions(RECONSTRUCTION_FRAMES, drawn, [30.0, 31.5, 29.0, 40.0, 33.0], columns=3)
+    legible(figure)
+    words = [text.get_text() for text in figure.texts]
+    assert [word for word in words if word.startswith("frame ")] == ["frame 0", "frame 2", "frame 4"]
+    assert "mean 32.7, worst 29.0" in " ".join(words)
+    clip, picture, missing, curve = (figure.axes[i] for i in (0, 3, 6, 9))
+    assert torch.allclose(torch.as_tensor(clip.images[0].get_array()), RECONSTRUCTION_FRAMES[0].permute(1, 2, 0))
+    assert torch.allclose(torch.as_tensor(picture.images[0].get_array()), drawn[0].permute(1, 2, 0))
+    gap = torch.as_tensor(missing.images[0].get_array())
+    assert torch.allclose(gap, (RECONSTRUCTION_FRAMES - drawn)[0].mean(0), atol=1e-6), (
+        "red where the output is too dark"
+    )
+    assert curve.lines[0].get_ydata().tolist() == [30.0, 31.5, 29.0, 40.0, 33.0]
+
+
+def test_reconstructions_state_the_scale_of_the_difference():
+    figure = frame_reconstructions(RECONSTRUCTION_FRAMES, RECONSTRUCTION_FRAMES - 0.05, [26.0] * 5)
+    assert "full colour at 5.0 % of white" in " ".join(text.get_text() for text in figure.texts)
+
+
+def test_reconstructions_reject_wrong_shapes():
+    with pytest.raises(ValueError, match="decibels has 4 entries; expected frames = 5"):
+        frame_reconstructions(RECONSTRUCTION_FRAMES, RECONSTRUCTION_FRAMES, [1.0] * 4)
+    with pytest.raises(
+        ValueError,
+        match=r"reconstructions has shape \(4, 3, 12, 18\); expected \(frames, C, H, W\) with frames = 5, C = 3, H = 12, W = 18",
+    ):
+        frame_reconstructions(RECONSTRUCTION_FRAMES, RECONSTRUCTION_FRAMES[:4], [1.0] * 5)
+
 
 H, W = 12, 18
 
@@ -41,7 +119,10 @@ def test_best_units_come_first_with_their_control(words):
 
 def test_object_time_rejects_wrong_shapes():
     one = torch.rand(3, 1, 4)
-    with pytest.raises(ValueError, match=r"masks have shape \(2, 1, 12, 18\); expected \(3, 1, 12, 18\) for 1 names"):
+    with pytest.raises(
+        ValueError,
+        match=r"masks has shape \(2, 1, 12, 18\); expected \(frames, names, H, W\) with frames = 3, names = 1, H = 12, W = 18",
+    ):
         object_time(torch.rand(3, 3, H, W), torch.ones(2, 1, H, W), one, one, torch.rand(3, 4, H, W), names=["x"])
 
 
@@ -65,5 +146,7 @@ def test_flow_shows_scores_and_controls(words):
 
 def test_flow_rejects_wrong_shapes():
     maps = torch.rand(2, H, W)
-    with pytest.raises(ValueError, match=r"table \(3, 3\); expected \(2, 12, 18\) twice and \(2, 2\) for 3 frames"):
+    with pytest.raises(
+        ValueError, match=r"table has shape \(3, 3\); expected \(frames - 1, frames - 1\) with frames - 1 = 2"
+    ):
         flow_beside_change(torch.rand(3, 3, H, W), maps, maps, torch.eye(3), controls={})

@@ -17,7 +17,7 @@ from ..attributions.accentuation.evidence import QUANTILE
 from ..attributions.accentuation.settings import Settings
 from ..attributions.accentuation.transforms import view
 from ..visualizers import accentuation_rows, class_bars, dose_strip, score_curve
-from ..visualizers.accentuation import percent
+from ..visualizers.layout import percent
 from ..visualizers.report import Picture, Section, Table, write_report
 from ..zoo.classifiers import CLASSIFIERS, imagenet_labels
 from .accentuate_results import (

@@ -12,8 +12,8 @@ from .. import store
 from ..attributions.accentuation.result import opacity
 from ..comparison.measures import COLUMNS, Column
 from ..images import read_photo
-from ..visualizers.accentuation import percent
 from ..visualizers.explorer import Strip, explore_accentuations, explore_sweeps, explore_table
+from ..visualizers.layout import percent
 from .errors import UsageError
 from .link_results import link_page
 from .results import Bundle, photo_page, read_bundle, video_page

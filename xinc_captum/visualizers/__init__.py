@@ -1,28 +1,40 @@
-"""Figures of plain tensors: every function returns a matplotlib Figure and shows none."""
+"""Figures of plain tensors: every function returns a matplotlib Figure, which ``savefig`` writes, and shows none.
+
+All functions raise ValueError, which tells what was expected, for shapes and lengths that do not match each other, for
+empty inputs, and for verdicts other than "holds", "weak" and "fails".
+"""
 
 from .accentuation import accentuation_rows, class_bars, dose_strip, score_curve
 from .canvas import (
-    FilmRow,
     brightness,
     build_up,
     canvas_grid,
     dominant_units,
-    frame_reconstructions,
     neuron_over_photo,
     order_by_total,
     pixel_contributors,
-    unit_film,
 )
-from .canvas_statistics import Spread, association_rows, cluster_variance_bars, region_bars, spread_curves
-from .clusters import cluster_sheet
+from .canvas_statistics import (
+    Spread,
+    association_rows,
+    cluster_sheet,
+    cluster_variance_bars,
+    region_bars,
+    spread_curves,
+)
 from .comparison import comparison_grid
-from .counterfactual import counterfactual_rows
-from .link_audit import Measured, link_audit
-from .linked_unit import selectivity_table, unit_filmstrips
-from .nern import kernel_sheet, layer_profile_sheet
-from .trans_inr import network_sheet, neurons_across, patch_sheet, route_sheet, token_sheet
-from .unit_sheet import unit_sheet
-from .video import flow_beside_change, object_time
+from .hypernetworks import (
+    kernel_sheet,
+    layer_profile_sheet,
+    network_sheet,
+    neurons_across,
+    patch_sheet,
+    route_sheet,
+    token_sheet,
+)
+from .link import Measured, counterfactual_rows, link_audit
+from .linked_unit import selectivity_table, unit_filmstrips, unit_sheet
+from .video import FilmRow, flow_beside_change, frame_reconstructions, object_time, unit_film
 
 __all__ = [
     "FilmRow",

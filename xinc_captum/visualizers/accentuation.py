@@ -5,11 +5,21 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .layout import IMAGE_GAP, MARGIN, PAGE, Sheet, check_lengths, check_verdicts, text_width, verdict_line, wrap
-from .style import INK, LINE_COLOURS, QUIET, add_legend, array, bare, draw_heat, draw_photo, frame, new_figure
-
-MAX_HEIGHT = 3.0  # inches of one image
-PAPER = 0.94  # grey level where the opacity is 0
+from .layout import (
+    Sheet,
+    add_legend,
+    array,
+    bar_axes,
+    check_axes,
+    draw_heat,
+    draw_photo,
+    frame,
+    new_figure,
+    percent,
+    text_width,
+    wrap,
+)
+from .style import IMAGE_GAP, INK, LINE_COLOURS, MARGIN, PAGE, QUIET
 
 
 def accentuation_rows(
@@ -37,31 +47,25 @@ def accentuation_rows(
         cam_name: title of the column of ``cams``.
         heading: title of the figure.
 
-    Raises:
-        ValueError: shapes that do not match, a wrong number of titles, notes or trusts, or an unknown verdict.
-
     Example:
         >>> photo, images = torch.rand(1, 3, 8, 12), torch.rand(2, 3, 8, 12)
         >>> masks = torch.rand(2, 1, 8, 12)
         >>> figure = accentuation_rows(photo, masks[:, 0], images, masks, titles=["lion", "lynx"])
         >>> figure.savefig("accentuated.png")  # doctest: +SKIP
     """
-    _check_accentuations(photos, cams, images, opacities)
-    check_lengths(len(images), "row", titles=titles, notes=notes, trusts=trusts)
-    check_verdicts(*(verdict for verdict, _ in trusts or ()))
-    columns = [
-        "the photo",
-        *([] if cams is None else [cam_name]),
-        "accentuated: what",
-        "accentuated, where it mattered",
-    ]
+    one_or_all = "1, c, H, W" if len(photos) == 1 else "N, c, H, W"
+    check_axes(
+        images=(images, "N, C, H, W"), photos=(photos, one_or_all), cams=(cams, "N, H, W"),
+        opacities=(opacities, "N, 1, H, W"), titles=(titles, "N"), notes=(notes, "N"), trusts=(trusts, "N"),
+    )  # fmt: skip
+    columns = ["the photo", cam_name, "accentuated: what", "accentuated, where it mattered"]
+    if cams is None:
+        del columns[1]
     cell = (PAGE - 2 * MARGIN - (len(columns) - 1) * IMAGE_GAP) / len(columns)
     width, height = _image_size(images, cell)
     sheet = Sheet()
-    top = sheet.heading(
-        heading,
-        "accentuated: the photo changed so that the feature responds more, while it stays close to the photo",
-    )
+    how = "accentuated: the photo changed so that the feature responds more, while it stays close to the photo"
+    top = sheet.heading(heading, how)
     lefts = [MARGIN + i * (cell + IMAGE_GAP) for i in range(len(columns))]
     for row, title in enumerate(titles):
         top = sheet.paragraph(MARGIN, top, title, PAGE - 2 * MARGIN, size=11, bold=True)
@@ -79,46 +83,23 @@ def accentuation_rows(
         if cams is not None:
             draw_heat(cells[1], photo, cams[row])
         draw_photo(cells[-2], images[row])
-        draw_photo(cells[-1], _on_paper(images[row], opacities[row]))
-        for axes in cells:
-            bare(axes)
+        image, opacity = images[row].clamp(0, 1).float().cpu(), opacities[row].float().cpu()
+        draw_photo(cells[-1], opacity * image + (1 - opacity) * 0.94)  # over grey paper
         top += height + 0.08
         if trusts is not None:
-            top = verdict_line(sheet, top, *trusts[row])
+            top = sheet.verdict(top, *trusts[row])
         top += 0.16
     return sheet.finish(top - 0.06)
 
 
 def _image_size(images: Tensor, cell: float) -> tuple[float, float]:
-    """Return width and height in inches of an image in a cell."""
+    """Return width and height in inches of an image in a cell, at most 3 inches high."""
     height, width = images.shape[-2:]
-    inches = min(cell * height / width, MAX_HEIGHT)
+    inches = min(cell * height / width, 3.0)
     return inches * width / height, inches
 
 
-def _on_paper(image: Tensor, opacity: Tensor) -> Tensor:
-    image = image.clamp(0, 1).float().cpu()
-    opacity = opacity.float().cpu()
-    return opacity * image + (1 - opacity) * PAPER
-
-
-def _check_accentuations(photos: Tensor, cams: Tensor | None, images: Tensor, opacities: Tensor) -> None:
-    if images.dim() != 4 or not len(images):
-        raise ValueError(f"images have shape {tuple(images.shape)}; expected (N, C, H, W), one per feature.")
-    rows, size = len(images), tuple(images.shape[2:])
-    if photos.dim() != 4 or len(photos) not in {1, rows} or tuple(photos.shape[2:]) != size:
-        raise ValueError(
-            f"photos have shape {tuple(photos.shape)} for images of shape {tuple(images.shape)}; expected one for all "
-            "rows, or one per row, of the same height and width."
-        )
-    for name, maps, shape in (("cams", cams, (rows, *size)), ("opacities", opacities, (rows, 1, *size))):
-        if maps is not None and tuple(maps.shape) != shape:
-            raise ValueError(f"{name} have shape {tuple(maps.shape)}; expected {shape}.")
-
-
 CLASS_GAP = 0.25  # inches between columns
-CLASS_COLUMNS = 3  # images side by side
-CLASS_COLOUR, MARKED_COLOUR = "#dfe6f1", "#9dbbe6"
 CLASS_SIZE, CLASS_STEP = 8.5, 0.23  # points of a label, inches of a bar
 
 
@@ -129,67 +110,40 @@ def class_bars(predictions: Mapping[str, Sequence[tuple[str, float]]], *, marked
         predictions: by the name of the image, pairs of label and probability in [0, 1].
         marked: labels to highlight, for example the targets.
 
-    Raises:
-        ValueError: no predictions.
-
     Example:
         >>> figure = class_bars({"the photo": [("tabby", 0.9), ("lynx", 0.05)], "after": [("lynx", 0.8)]})
-        >>> len(figure.axes)
-        2
     """
     if not predictions:
         raise ValueError("predictions is empty; expected at least one image: {'the photo': [('tabby', 0.9)]}.")
-    columns = min(len(predictions), CLASS_COLUMNS)
+    columns = min(len(predictions), 3)
     width = (PAGE - 2 * MARGIN - (columns - 1) * CLASS_GAP) / columns
     sheet = Sheet()
     top = sheet.heading("What the network predicts", "the most probable classes, with their probabilities")
     names = list(predictions)
     for start in range(0, len(names), columns):
-        row = names[start : start + columns]
-        lefts = [MARGIN + i * (width + CLASS_GAP) for i in range(len(row))]
-        below = max(
-            sheet.paragraph(x, top, name, width, size=10, bold=True) for x, name in zip(lefts, row, strict=True)
-        )
-        bottoms = [
-            _draw_class_list(sheet, x, below + 0.05, width, predictions[name], marked)
-            for x, name in zip(lefts, row, strict=True)
-        ]
-        top = max(bottoms) + 0.2
+        row = {MARGIN + i * (width + CLASS_GAP): name for i, name in enumerate(names[start : start + columns])}
+        below = max(sheet.paragraph(x, top, name, width, size=10, bold=True) for x, name in row.items()) + 0.05
+        for x, name in row.items():
+            _draw_class_list(sheet, x, below, width, predictions[name], marked)
+        top = below + CLASS_STEP * max(len(predictions[name]) for name in row.values()) + 0.2
     return sheet.finish(top - 0.08)
 
 
 def _draw_class_list(
     sheet: Sheet, x: float, top: float, width: float, classes: Sequence[tuple[str, float]], marked: Sequence[str]
-) -> float:
+) -> None:
     axes = sheet.axes(x, top, width, CLASS_STEP * len(classes))
-    axes.set_xlim(0, 1)
-    axes.set_ylim(len(classes) - 0.5, -0.5)
-    bare(axes)
+    bar_axes(axes, len(classes), 0, 1, zero=0)
     label_width = width - text_width("100 %", CLASS_SIZE) - 0.2
     for i, (label, probability) in enumerate(classes):
         bold = label in marked
         axes.barh(i, 1, height=0.84, color="#f4f4f6")
-        axes.barh(i, probability, height=0.84, color=MARKED_COLOUR if bold else CLASS_COLOUR)
+        axes.barh(i, probability, height=0.84, color="#9dbbe6" if bold else "#dfe6f1")
         lines = wrap(label, label_width, CLASS_SIZE, bold=bold)
         text = lines[0] if len(lines) == 1 else f"{lines[0]} …"
         line = top + i * CLASS_STEP + 0.04
         sheet.line(x + 0.06, line, text, size=CLASS_SIZE, bold=bold)
-        sheet.line(x + width - 0.06, line, percent(probability), size=CLASS_SIZE, colour=INK, align="right")
-    return top + CLASS_STEP * len(classes)
-
-
-def percent(probability: float) -> str:
-    """Format a probability for readers.
-
-    Example:
-        >>> percent(0.004), percent(0.431)
-        ('<1 %', '43 %')
-    """
-    if 0 < probability < 0.01:
-        return "<1 %"
-    if 0.99 < probability < 1:
-        return ">99 %"
-    return f"{100 * probability:.0f} %"
+        sheet.line(x + width - 0.06, line, percent(probability), size=CLASS_SIZE, align="right")
 
 
 LINE_STYLES = ("-", "--", ":", "-.")  # lines differ without their colours
@@ -212,23 +166,11 @@ def score_curve(
         unit: unit of the score: "logit", "activation" …
         layer: layer at which the distance is measured.
 
-    Raises:
-        ValueError: another number of dimensions, or of titles.
-
     Example:
         >>> figure = score_curve(torch.rand(9, 2).cumsum(0), torch.rand(9, 2), titles=["lion", "lynx"], unit="logit")
-        >>> figure.axes[0].get_xlabel()
-        'optimization step'
     """
-    if scores.dim() != 2 or scores.shape[1] != len(titles):
-        raise ValueError(
-            f"scores have shape {tuple(scores.shape)} for {len(titles)} titles; expected (steps, rows), one title per "
-            "row."
-        )
-    if distances is not None and distances.shape != scores.shape:
-        raise ValueError(
-            f"distances have shape {tuple(distances.shape)}; expected that of the scores, {tuple(scores.shape)}."
-        )
+    shape = "steps, N" if len(scores) else "0, N"  # nothing is optimized at dose 0
+    check_axes(titles=(titles, "N"), scores=(scores, shape), distances=(distances, shape))
     panels = [(scores, f"{unit}, mean over augmentations", "the score")]
     if distances is not None:
         where = f" at {layer}" if layer else ""
@@ -256,10 +198,6 @@ def score_curve(
     return figure
 
 
-DOSE_WIDTH = 2.2  # inches of one image, at most
-DOSE_COLUMNS = 6  # images side by side
-
-
 def dose_strip(
     images: Tensor,
     doses: Sequence[float],
@@ -279,33 +217,29 @@ def dose_strip(
         labels: line above each image instead of its dose.
         notes: line below each image, for example its score.
 
-    Raises:
-        ValueError: shapes that do not match, or another number of doses, labels or notes.
-
     Example:
         >>> figure = dose_strip(torch.rand(3, 3, 8, 12), [-0.5, 0.5, 1], seed=torch.rand(3, 8, 12), title="lion")
-        >>> len(figure.axes)
-        4
     """
-    if images.dim() != 4 or len(images) != len(doses) or not len(images):
-        raise ValueError(f"images have shape {tuple(images.shape)} for {len(doses)} doses; expected one per dose.")
-    if tuple(seed.shape) != tuple(images.shape[1:]):
-        raise ValueError(f"seed has shape {tuple(seed.shape)}; expected that of one image, {tuple(images.shape[1:])}.")
-    check_lengths(len(doses), "dose", labels=labels, notes=notes)
-    above = list(labels) if labels is not None else [_dose_label(dose) for dose in doses]
-    below = list(notes) if notes is not None else ["the unchanged photo" if dose == 0 else "" for dose in doses]
+    check_axes(
+        doses=(doses, "K"), images=(images, "K, C, H, W"), seed=(seed, "C, H, W"), labels=(labels, "K"),
+        notes=(notes, "K"),
+    )  # fmt: skip
+    above = labels or [_dose_label(dose) for dose in doses]
+    below = notes or ["the unchanged photo" if dose == 0 else "" for dose in doses]
     cells = list(zip(doses, images, above, below, strict=True))
     if 0 not in doses:
-        cells.append(
-            (0, seed, "the unchanged photo" if labels else _dose_label(0), "" if labels else "the unchanged photo")
-        )
+        above_zero, below_zero = ("the unchanged photo", "") if labels else (_dose_label(0), "the unchanged photo")
+        cells.append((0, seed, above_zero, below_zero))
     cells.sort(key=lambda one: one[0])
-    columns = min(len(cells), DOSE_COLUMNS)
-    cell = min(DOSE_WIDTH, (PAGE - 2 * MARGIN - (columns - 1) * IMAGE_GAP) / columns)
+    columns = min(len(cells), 6)
+    cell = min(2.2, (PAGE - 2 * MARGIN - (columns - 1) * IMAGE_GAP) / columns)
     width, height = _image_size(images, cell)
     sheet = Sheet()
     how = "the frame marks the unchanged photo" if labels else "dose 0 is the unchanged photo, bit-identical"
-    top = sheet.heading(f"The same photo, {_direction(doses)} {title}", how)
+    direction = "less and less" if min(doses) < 0 else "more and more"
+    if min(doses) < 0 < max(doses):
+        direction = "from less to more"
+    top = sheet.heading(f"The same photo, {direction} {title}", how)
     first = (PAGE - columns * cell - (columns - 1) * IMAGE_GAP) / 2
     for start in range(0, len(cells), columns):
         bottoms = []
@@ -316,18 +250,10 @@ def dose_strip(
             draw_photo(axes, image)
             if dose == 0:
                 frame(axes, INK, 2.2)
-            else:
-                bare(axes)
             bottom = image_top + height + 0.05
             bottoms.append(sheet.paragraph(middle, bottom, note, cell, size=8, colour=QUIET, align="center"))
         top = max(bottoms) + 0.12
     return sheet.finish(top)
-
-
-def _direction(doses: Sequence[float]) -> str:
-    if min(doses) < 0 < max(doses):
-        return "from less to more"
-    return "less and less" if min(doses) < 0 else "more and more"
 
 
 def _dose_label(dose: float) -> str:

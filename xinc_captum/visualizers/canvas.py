@@ -1,33 +1,15 @@
-"""Figures of canvases: grids, single neurons, pixels, build-up of an image, video frames."""
+"""Figures of canvases: grids, single neurons, pixels, build-up of an image."""
 
 import math
-from collections.abc import Sequence
-from itertools import groupby
-from typing import NamedTuple
 
 import torch
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from .layout import MARGIN, WIDE_PAGE, FrameColumns, Sheet
-from .style import (
-    BLUE,
-    INK,
-    QUIET,
-    SIGNED,
-    add_signed_colorbar,
-    array,
-    bare,
-    draw_photo,
-    draw_signed,
-    heading,
-    limit_of,
-    new_figure,
-)
+from .layout import add_colorbar, array, draw_map, draw_photo, draw_signed, limit_of, new_figure
+from .style import INK
 
 UNIT_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee8866", "#77aadd")
 CHANNEL_COLOURS = ("#d62728", "#2ca02c", "#1f77b4")  # light of the red, green and blue channel
@@ -63,22 +45,21 @@ def canvas_grid(maps: Tensor, photo: Tensor, *, layer: str = "layer", neurons: i
     rows = math.ceil((len(order) + 1) / columns)
     height, width = photo.shape[-2:]
     cell = 2.0
-    figure = new_figure(columns * cell + 0.9, rows * (0.93 * cell * height / width + 0.36) + 0.75)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    draw_photo(axes[0], photo)
-    bare(axes[0], "the picture")
-    for axis, unit in zip(axes[1:], order, strict=False):
-        draw_signed(axis, signed[unit], limit_of(signed[unit]))
-        bare(axis, f"neuron {unit}", note=f"{100 * totals[unit] / totals.sum():.1f} %")
-    for axis in axes[len(order) + 1 :]:
-        axis.set_axis_off()
-    add_signed_colorbar(figure, list(axes), 1.0, low="darkens", high="brightens", shrink=0.6, aspect=30)
-    heading(
-        figure,
+    figure = new_figure(
+        columns * cell + 0.9,
+        rows * (0.93 * cell * height / width + 0.36) + 0.75,
         f"What each neuron of {layer} paints",
         f"the {len(order)} strongest of {len(maps)} neurons, strongest first, each on its own scale; "
         "%: share of the neuron in the contributions of the layer",
     )
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    draw_photo(axes[0], photo, "the picture")
+    for axis, unit in zip(axes[1:], order, strict=False):
+        note = f"{100 * totals[unit] / totals.sum():.1f} %"
+        draw_signed(axis, signed[unit], limit_of(signed[unit]), f"neuron {unit}", note=note)
+    for axis in axes[len(order) + 1 :]:
+        axis.set_axis_off()
+    add_colorbar(figure, list(axes), 1.0, low="darkens", high="brightens", shrink=0.6, aspect=30)
     return figure
 
 
@@ -89,26 +70,21 @@ def neuron_over_photo(one: Tensor, photo: Tensor, *, unit: int, layer: str = "la
         one: (channels, H, W) or (H, W), contribution of the neuron in the units of the photo.
         photo: (C, H, W), the network's output.
         unit: number of the neuron, for the heading.
-        layer: name of the layer.
+        layer: name of the layer, for the heading.
     """
     signed = one.mean(0) if one.dim() == 3 else one
     limit = limit_of(signed)
     height, width = photo.shape[-2:]
-    figure = new_figure(10.5, 3.0 * height / width + 0.8)
+    figure = new_figure(10.5, 3.0 * height / width + 0.8, f"What neuron {unit} of {layer} does to the picture")
     axes = figure.subplots(1, 3)
-    draw_photo(axes[0], photo)
-    bare(axes[0], "the picture")
+    draw_photo(axes[0], photo, "the picture")
     draw_photo(axes[1], photo, grey=True)
     strength = 0.9 * (signed.abs() / limit).clamp(0, 1)
-    draw_signed(axes[1], signed, limit, alpha=array(strength))
-    bare(axes[1], f"where neuron {unit} adds and removes light")
+    draw_signed(axes[1], signed, limit, f"where neuron {unit} adds and removes light", alpha=array(strength))
     times = max(1, round(0.35 / limit))  # the contribution of one neuron of many is too weak to be visible
-    draw_photo(axes[2], photo - times * (one if one.dim() == 3 else one[None]))
-    bare(
-        axes[2], "the picture minus its contribution" if times == 1 else f"the picture minus {times} x its contribution"
-    )
-    add_signed_colorbar(figure, list(axes), limit, low="darkens", high="brightens", shrink=0.8, aspect=25)
-    heading(figure, f"What neuron {unit} of {layer} does to the picture")
+    title = f"the picture minus {'' if times == 1 else f'{times} x '}its contribution"
+    draw_photo(axes[2], photo - times * (one if one.dim() == 3 else one[None]), title)
+    add_colorbar(figure, list(axes), limit, low="darkens", high="brightens", shrink=0.8, aspect=25)
     return figure
 
 
@@ -129,25 +105,23 @@ def pixel_contributors(
     signed, numbers = brightness(maps)[:k], indices[:k].tolist()
     height, width = photo.shape[-2:]
     side = math.ceil(k / 2)
-    figure = new_figure(12, max(2 * (1.75 * height / width + 0.3) + 0.8, 3.6))
-    grid = figure.add_gridspec(2, 3 + side, width_ratios=[1, 1, 1.05, *[1] * side])
-    where = figure.add_subplot(grid[:, :2])
-    draw_photo(where, photo)
-    _ring(where, pixel, 12)
-    bare(where, "the circled pixel …")
-    rest = photo[:, pixel[0], pixel[1]] - values[:k].sum(0)
-    _channel_bars(figure.add_subplot(grid[:, 2]), values[:k], [f"neuron {n}" for n in numbers], rest)
-    for i, number in enumerate(numbers):
-        axis = figure.add_subplot(grid[i // side, 3 + i % side])
-        draw_signed(axis, signed[i], limit_of(signed[i]))
-        _ring(axis, pixel, 5)
-        bare(axis, f"neuron {number}")
-    heading(
-        figure,
+    figure = new_figure(
+        12,
+        max(2 * (1.75 * height / width + 0.3) + 0.8, 3.6),
         f"Who paints this pixel? ({layer})",
         "middle: red, green and blue light that each neuron adds to the pixel; right: what the same neurons add "
         "everywhere (red brightens, blue darkens)",
     )
+    grid = figure.add_gridspec(2, 3 + side, width_ratios=[1, 1, 1.05, *[1] * side])
+    where = figure.add_subplot(grid[:, :2])
+    draw_photo(where, photo, "the circled pixel …")
+    _ring(where, pixel, 12)
+    rest = photo[:, pixel[0], pixel[1]] - values[:k].sum(0)
+    _channel_bars(figure.add_subplot(grid[:, 2]), values[:k], [f"neuron {n}" for n in numbers], rest)
+    for i, number in enumerate(numbers):
+        axis = figure.add_subplot(grid[i // side, 3 + i % side])
+        draw_signed(axis, signed[i], limit_of(signed[i]), f"neuron {number}")
+        _ring(axis, pixel, 5)
     return figure
 
 
@@ -193,14 +167,12 @@ def dominant_units(photo: Tensor, strongest: Tensor, *, layer: str = "layer", co
         labels[strongest.long() == unit] = rank
     palette = [UNIT_COLOURS[i % len(UNIT_COLOURS)] for i in range(len(leaders))] + ["#dddddd"]
     height, width = photo.shape[-2:]
-    figure = new_figure(11.5, 4.2 * height / width + 0.75)
+    title = f"Which neuron of {layer} contributes most, pixel by pixel"
+    figure = new_figure(11.5, 4.2 * height / width + 0.75, title)
     axes = figure.subplots(1, 3, width_ratios=[1, 1, 0.42])
-    draw_photo(axes[0], photo)
-    bare(axes[0], "the picture")
-    axes[1].imshow(
-        array(labels), cmap=ListedColormap(palette), vmin=-0.5, vmax=len(leaders) + 0.5, interpolation="nearest"
-    )
-    bare(axes[1], "each pixel in the colour of its strongest neuron")
+    draw_photo(axes[0], photo, "the picture")
+    title, top = "each pixel in the colour of its strongest neuron", len(leaders) + 0.5
+    draw_map(axes[1], labels, ListedColormap(palette), title, vmin=-0.5, vmax=top)
     shares = [float((strongest.long() == unit).float().mean()) for unit in leaders]
     shares.append(max(0.0, 1 - sum(shares)))
     names = [f"neuron {unit}" for unit in leaders] + [f"{len(numbers) - len(leaders)} others"]
@@ -214,7 +186,6 @@ def dominant_units(photo: Tensor, strongest: Tensor, *, layer: str = "layer", co
     axes[2].set_title("share of pixels", fontsize=9, color=INK)
     axes[2].set_xticks([])
     axes[2].spines[["top", "right", "bottom"]].set_visible(False)
-    heading(figure, f"Which neuron of {layer} contributes most, pixel by pixel")
     return figure
 
 
@@ -224,7 +195,7 @@ def build_up(maps: Tensor, rest: Tensor, photo: Tensor, *, layer: str = "layer",
     Args:
         maps: (units, channels, H, W) contributions that, with ``rest``, add up to the image.
         rest: (channels, H, W), the contribution of no neuron (the biases).
-        photo: (C, H, W), the photo.
+        photo: (C, H, W) in [0, 1].
         layer: name of the layer, for the heading.
         stages: number of partial sums; the last one has every neuron.
     """
@@ -233,41 +204,32 @@ def build_up(maps: Tensor, rest: Tensor, photo: Tensor, *, layer: str = "layer",
     signed = brightness(maps)
     alone = diverse_units(signed, len(counts))
     height, width = photo.shape[-2:]
-    figure = new_figure(2.05 * (len(counts) + 1), 2 * (1.88 * height / width + 0.27) + 0.75)
+    figure = new_figure(
+        2.05 * (len(counts) + 1),
+        2 * (1.88 * height / width + 0.27) + 0.75,
+        "A network paints a photo, neuron by neuron",
+        f"above: the neurons of one layer ({layer}) added up, the strongest first; below: single strong neurons",
+    )
     axes = figure.subplots(2, len(counts) + 1, squeeze=False)
     so_far, used = rest.clone(), 0
     for column, count in enumerate(counts):
         so_far, used = so_far + maps[order[used:count]].sum(0), count
-        draw_photo(axes[0, column], so_far)
         titles = {0: "no neurons, only biases", 1: "1 neuron", len(order): f"all {count} neurons"}
-        bare(axes[0, column], titles.get(count, f"{count} neurons"))
+        draw_photo(axes[0, column], so_far, titles.get(count, f"{count} neurons"))
         if column >= len(alone):
             axes[1, column].set_axis_off()
             continue
         unit = alone[column]
-        draw_signed(axes[1, column], signed[unit], limit_of(signed[unit]))
-        bare(axes[1, column], f"neuron {unit} alone")
-    draw_photo(axes[0, -1], photo)
-    bare(axes[0, -1], "the photo")
+        draw_signed(axes[1, column], signed[unit], limit_of(signed[unit]), f"neuron {unit} alone")
+    draw_photo(axes[0, -1], photo, "the photo")
     axes[1, -1].set_axis_off()
     inset = axes[1, -1].inset_axes((0.08, 0.08, 0.16, 0.84))
-    bar = figure.colorbar(ScalarMappable(Normalize(-1, 1), SIGNED), cax=inset)
-    bar.set_ticks([-0.97, 0, 0.97], labels=["takes light away", "nothing", "adds light"])
-    bar.ax.tick_params(labelsize=9, colors=INK, length=0)
-    bar.outline.set_visible(False)
-    heading(
-        figure,
-        "A network paints a photo, neuron by neuron",
-        f"above: the neurons of one layer ({layer}) added up, the strongest first; below: single strong neurons",
-    )
+    add_colorbar(figure, None, 1.0, low="takes light away", high="adds light", end=0.97, size=9, cax=inset)
     return figure
 
 
 def diverse_units(signed: Tensor, count: int) -> list[int]:
-    """Select ``count`` strong units with different maps, the strongest first.
-
-    Greedy: the next unit has the largest total x (1 − its largest |correlation| with the units selected before).
-    """
+    """Select units greedily by total x (1 − largest |correlation| with the units before), the strongest first."""
     flat = signed.flatten(1)
     totals = flat.abs().sum(1)
     centred = torch.nn.functional.normalize(flat - flat.mean(1, keepdim=True), dim=1)
@@ -278,131 +240,3 @@ def diverse_units(signed: Tensor, count: int) -> list[int]:
         score[units] = -1
         units.append(int(score.argmax()))
     return units
-
-
-FILM_LABEL, RECONSTRUCTION_LABEL = 1.5, 1.35  # inches left of the frames
-CURVE = 0.95  # inches of the curve
-
-
-class FilmRow(NamedTuple):
-    """The canvases of one unit over time.
-
-    Attributes:
-        layer: name of the layer, the heading of its rows.
-        unit: name of the unit.
-        note: why it was selected.
-        maps: (frames, H, W), signed change of brightness.
-    """
-
-    layer: str
-    unit: str
-    note: str
-    maps: Tensor
-
-
-def unit_film(frames: Tensor, rows: Sequence[FilmRow], *, columns: int = 8) -> Figure:
-    """Draw frames, and below them the canvases of units, each unit on one scale for all frames.
-
-    Args:
-        frames: (frames, C, H, W) in [0, 1].
-        rows: units in display order, those of a layer together.
-        columns: number of frames, at most; of more, evenly spaced ones.
-
-    Raises:
-        ValueError: no rows, or maps of another size than the frames.
-
-    Example:
-        >>> row = FilmRow("blocks.0", "unit 3", "strongest", torch.randn(4, 8, 12))
-        >>> unit_film(torch.rand(4, 3, 8, 12), [row]).savefig("film.png")  # doctest: +SKIP
-    """
-    shape = (len(frames), *frames.shape[2:])
-    wrong = [tuple(row.maps.shape) for row in rows if tuple(row.maps.shape) != shape]
-    if wrong or not rows:
-        raise ValueError(f"got {len(rows)} rows with maps of shapes {wrong[:3]}; expected at least one, all {shape}.")
-    sheet = Sheet(WIDE_PAGE)
-    grid = FrameColumns(sheet, frames, columns, FILM_LABEL)
-    top = sheet.heading(
-        "What single units paint, frame by frame",
-        "red: the unit brightens the pixel; blue: it darkens it; each row has one scale for all frames",
-    )
-    top = grid.header(top)
-    sheet.paragraph(MARGIN, top, "the video", FILM_LABEL - 0.1, bold=True)
-    for axes, t in zip(grid.row(top), grid.indices, strict=True):
-        draw_photo(axes, frames[t])
-    top += grid.height + 0.12
-    for layer, group in groupby(rows, key=lambda row: row.layer):
-        top = sheet.line(MARGIN, top, layer, size=10, bold=True) + 0.04
-        for row in group:
-            below = sheet.paragraph(MARGIN, top, row.unit, FILM_LABEL - 0.1)
-            sheet.paragraph(MARGIN, below, row.note, FILM_LABEL - 0.15, size=8, colour=QUIET)
-            limit = limit_of(row.maps)
-            for axes, t in zip(grid.row(top), grid.indices, strict=True):
-                draw_signed(axes, row.maps[t], limit)
-            top += grid.height + 0.06
-        top += 0.08
-    sheet.colour_scale(grid.x, top, ("darkens", "nothing", "brightens"))
-    return sheet.finish(top + 0.36)
-
-
-def frame_reconstructions(
-    frames: Tensor, reconstructions: Tensor, decibels: Sequence[float], *, columns: int = 8
-) -> Figure:
-    """Draw rows of frames, reconstructed frames and their difference; below, the PSNR of every frame.
-
-    Args:
-        frames: (frames, C, H, W) in [0, 1].
-        reconstructions: (frames, C, H, W), the network's output.
-        decibels: PSNR of each frame.
-        columns: number of frames, at most; of more, evenly spaced ones.
-
-    Raises:
-        ValueError: shapes that do not match.
-
-    Example:
-        >>> clip = torch.rand(3, 3, 8, 12)
-        >>> frame_reconstructions(clip, clip * 0.9, [20.0, 21.0, 19.5]).savefig("drawn.png")  # doctest: +SKIP
-    """
-    if frames.shape != reconstructions.shape or len(decibels) != len(frames):
-        raise ValueError(
-            f"frames have shape {tuple(frames.shape)}, reconstructions {tuple(reconstructions.shape)}, with "
-            f"{len(decibels)} decibels; expected equal shapes and one number per frame."
-        )
-    sheet = Sheet(WIDE_PAGE)
-    grid = FrameColumns(sheet, frames, columns, RECONSTRUCTION_LABEL)
-    missing = (frames - reconstructions).mean(1)
-    limit = limit_of(missing[grid.indices])
-    top = sheet.heading(
-        "How well the network reproduces the video",
-        "the explanations are of the network's output, which should look like the frames",
-    )
-    top = grid.header(top)
-    for row, name in enumerate(("the video", "the output", "the difference")):
-        below = sheet.paragraph(MARGIN, top, name, RECONSTRUCTION_LABEL - 0.1, bold=True)
-        if row == 2:
-            text = f"red: output too dark, blue: too bright; full colour at {100 * limit:.1f} % of white"
-            sheet.paragraph(MARGIN, below, text, RECONSTRUCTION_LABEL - 0.15, size=7.5, colour=QUIET)
-        for axes, t in zip(grid.row(top), grid.indices, strict=True):
-            if row == 2:
-                draw_signed(axes, missing[t], limit)
-            else:
-                draw_photo(axes, (frames, reconstructions)[row][t])
-        top += grid.height + 0.06
-    return sheet.finish(_draw_decibels(grid, top + 0.14, torch.tensor(list(decibels))) + 0.1)
-
-
-def _draw_decibels(grid: FrameColumns, top: float, decibels: Tensor) -> float:
-    sheet = grid.sheet
-    below = sheet.paragraph(MARGIN, top, "PSNR in dB", grid.label - 0.1, bold=True)
-    text = f"every frame; mean {float(decibels.mean()):.1f}, worst {float(decibels.min()):.1f}"
-    sheet.paragraph(MARGIN, below, text, grid.label - 0.45, size=7.5, colour=QUIET)
-    width = sheet.width - 2 * MARGIN - grid.label
-    axes = sheet.axes(grid.x, top, width - 0.04, CURVE)
-    axes.plot(range(len(decibels)), array(decibels), "o-", color=BLUE, markersize=3, linewidth=1.2)
-    low, high = float(decibels.min()), float(decibels.max())
-    axes.set_ylim(low - 1 - 0.1 * (high - low), high + 1 + 0.1 * (high - low))
-    axes.set_xlim(-0.5, len(decibels) - 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.tick_params(labelsize=7.5, colors=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    sheet.line(MARGIN + grid.label + width / 2, top + CURVE + 0.2, "frame", size=8, colour=QUIET, align="center")
-    return top + CURVE + 0.36

@@ -7,16 +7,24 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .layout import IMAGE_GAP, LEADING, MARGIN, PAGE, Sheet, fit_names, shorten, text_width, wrap
-from .style import QUIET, bare, draw_heat, draw_photo, draw_scale, heat_limit
+from .layout import (
+    Sheet,
+    check_axes,
+    draw_heat,
+    draw_photo,
+    draw_scale,
+    fit_names,
+    heat_limit,
+    shorten,
+    text_width,
+    wrap,
+)
+from .style import IMAGE_GAP, LEADING, MARGIN, PAGE, QUIET
 
 CELL_WIDTH = (0.95, 2.2)  # inches, least and most; with many columns the figure grows and the text stays readable
 BASELINE_GAP, NAME_GAP = 0.24, 0.05  # inches before the baselines, and between the names of neighbours
-RULE = 0.012  # inches of the line above the baselines
 NOTE_SIZES = (7.5, 7.0, 6.5, 6.0)
 FIGURE_DOTS = (200, 300)  # per inch, least and most: as many as show every pixel of the photos
-WEAK_SHARE = 0.1  # of a shared scale: maps that end below look black and are named
-BASELINE_TITLE = "do not depend on the network"
 
 
 def comparison_grid(
@@ -45,14 +53,13 @@ def comparison_grid(
         shared: use one scale for all maps except those of the baselines, which ends at the 99th percentile of all; for
             methods with equal units.
 
-    Raises:
-        ValueError: no maps, a map whose shape does not match the photos, or another number of captions than photos.
-
     Example:
         >>> figure = comparison_grid(torch.rand(2, 3, 8, 12), {"Grad-CAM": torch.rand(2, 8, 12)})
-        >>> figure.savefig("comparison.png")  # doctest: +SKIP
     """
-    _check_maps(photos, maps, captions)
+    if not maps:
+        raise ValueError("maps is empty; expected at least one, by method: {'Grad-CAM': (N, H, W)}.")
+    entries = {f"map {name!r}": (values, "N, H, W") for name, values in maps.items()}
+    check_axes(photos=(photos, "N, C, H, W"), captions=(captions or None, "N"), **entries)
     methods = [name for name in maps if name not in baselines]
     controls = [name for name in maps if name in baselines]
     columns = ["the photo", *methods, *controls]
@@ -61,8 +68,7 @@ def comparison_grid(
     cell = min(CELL_WIDTH[1], max(CELL_WIDTH[0], cell))
     height = cell * photos.shape[-2] / photos.shape[-1]
     lefts = [MARGIN + i * (cell + IMAGE_GAP) + (gap if i > len(methods) else 0.0) for i in range(len(columns))]
-    limit = _limit([maps[name] for name in methods or controls]) if shared else None
-
+    limit = heat_limit(torch.cat([maps[name].flatten() for name in methods or controls])) if shared else None
     dots = min(max(FIGURE_DOTS[0], math.ceil(photos.shape[-1] / cell)), FIGURE_DOTS[1])
     sheet = Sheet(lefts[-1] + cell + MARGIN, dots)
     top = sheet.heading("What each method marks as important") - 0.02
@@ -76,11 +82,8 @@ def comparison_grid(
                 draw_heat(axes, photos[row], maps[name][row], None if name in controls and methods else limit)
             else:
                 draw_photo(axes, photos[row])
-            bare(axes)
     if controls:
-        axes = sheet.axes(lefts[-len(controls)], rule, lefts[-1] + cell - lefts[-len(controls)], RULE)
-        axes.set_facecolor(QUIET)
-        bare(axes)
+        sheet.rule(lefts[-len(controls)], rule, lefts[-1] + cell - lefts[-len(controls)])
     for row, lines in enumerate(texts):
         below = top + row * pitch + height + 0.03
         for line in lines:
@@ -99,11 +102,7 @@ def _draw_names(
     cell: float,
     first: int,
 ) -> tuple[float, float]:
-    """Write names and notes, which end at the same height, and the title of the columns from ``first`` on.
-
-    Returns:
-        top of the images, and top of the line below that title.
-    """
+    """Write names and notes, and the title of the columns from ``first`` on; return where images and its line begin."""
     size, names = fit_names(columns, cell - NAME_GAP)
     small = _note_size([line for name in columns for line in notes.get(name, "").splitlines()], cell)
     small = min(small, size - 0.5)
@@ -114,7 +113,7 @@ def _draw_names(
         (size * len(name) + small * len(lines)) * LEADING / 72 for name, lines in zip(names, note_lines, strict=True)
     ]
     width = lefts[-1] + cell - lefts[first] if first < len(columns) else 0.0
-    title = wrap(BASELINE_TITLE, width, NOTE_SIZES[0]) if width else []
+    title = wrap("do not depend on the network", width, NOTE_SIZES[0]) if width else []
     title_height = NOTE_SIZES[0] * LEADING / 72 * len(title) + 0.1
     bottom = top + max([*heights[:first], *(height + title_height for height in heights[first:])])
     for x, name, lines, height in zip(lefts, names, note_lines, heights, strict=True):
@@ -158,10 +157,6 @@ def _draw_foot(sheet: Sheet, top: float, paragraphs: Sequence[str], limit: float
     return max(below, at)
 
 
-def _limit(maps: Sequence[Tensor]) -> float:
-    return heat_limit(torch.cat([values.flatten() for values in maps]))
-
-
 def _how_to_read(
     maps: Mapping[str, Tensor], methods: Sequence[str], controls: Sequence[str], limit: float | None
 ) -> str:
@@ -169,26 +164,11 @@ def _how_to_read(
     if limit is not None:
         text = "One scale for all maps, which ends at the 99th percentile of all."
         if methods and controls:
-            text = (
-                "One scale for all methods, which ends at the 99th percentile of their maps; each map of a "
-                "baseline has its own."
-            )
+            text = "One scale for all methods, which ends at the 99th percentile of their maps; "
+            text += "each map of a baseline has its own."
         ends = {name: heat_limit(maps[name]) / limit for name in methods if (maps[name] > 0).any()}
-        weak = [f"{name} reaches {100 * share:.2g} % of it." for name, share in ends.items() if share < WEAK_SHARE]
+        weak = [
+            f"{name} reaches {100 * share:.2g} % of it." for name, share in ends.items() if share < 0.1
+        ]  # look black
         text = " ".join([text, *weak])
     return text + (" Negative values are not shown." if any((m < 0).any() for m in maps.values()) else "")
-
-
-def _check_maps(photos: Tensor, maps: Mapping[str, Tensor], captions: Sequence[tuple[str, str]]) -> None:
-    if not maps:
-        raise ValueError("maps is empty; expected at least one, by method: {'Grad-CAM': (N, H, W)}.")
-    if photos.dim() != 4:
-        raise ValueError(f"photos have shape {tuple(photos.shape)}; expected (N, C, H, W).")
-    for name, values in maps.items():
-        if values.shape != (len(photos), *photos.shape[2:]):
-            raise ValueError(
-                f"the map {name!r} has shape {tuple(values.shape)} for photos of shape {tuple(photos.shape)}; expected "
-                f"{(len(photos), *photos.shape[2:])}."
-            )
-    if captions and len(captions) != len(photos):
-        raise ValueError(f"{len(captions)} captions for {len(photos)} photos; expected one per photo, or none.")

@@ -1,31 +1,193 @@
-"""Text layout in inches: sheets of axes and text, line breaking, number formats and the line of a verdict."""
+"""Building blocks of all figures: sheets laid out in inches, texts that fit, photos and maps on axes."""
 
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from functools import cache, lru_cache
 from typing import Any, Literal, TypedDict, Unpack
 
+import numpy as np
 import torch
+from matplotlib import colormaps, rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from numpy.typing import NDArray
+from torch import Tensor
 
-from .style import INK, QUIET, SIGNED, array, bare, new_figure
+from .style import DIM, EDGE, GRID_GAP, HEAT, INK, LEADING, MARGIN, PAGE, QUIET, SIGNED, VERDICTS
 
-PAGE, WIDE_PAGE = 9.0, 11.0  # inches: 900 pixels at 100 dots per inch, and the width for a dozen video frames
-MARGIN = 0.14
-GRID_GAP, IMAGE_GAP = 0.06, 0.07  # inches between the cells of Sheet.grid, and between images elsewhere
 DOTS = (100, 120, 200)  # per inch: letters are rounded differently at each; the widest of these is within 2 %
-LEADING = 1.32  # distance of lines, in units of the font size
+
+
+class Page(Figure):
+    """A figure whose PDF and PostScript files contain TrueType fonts, because many journals refuse Type 3 fonts."""
+
+    def savefig(self, *args: Any, **kwargs: Any) -> None:
+        """Save the figure like matplotlib's ``Figure.savefig``."""
+        with rc_context({"pdf.fonttype": 42, "ps.fonttype": 42}):
+            super().savefig(*args, **kwargs)
+
+
+def new_figure(
+    width: float, height: float, title: str = "", subtitle: str = "", *, dots: float | None = None
+) -> Figure:
+    """Return a white figure, with title and subtitle above everything else, outside pyplot's global state."""
+    figure = Page(figsize=(width, height), dpi=dots, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    engine = figure.get_layout_engine()
+    if title and engine is not None:
+        inch = 1 / height
+        style: dict[str, Any] = {"ha": "center", "va": "top", "parse_math": False}
+        figure.text(0.5, 1 - 0.1 * inch, title, fontsize=13, color=INK, weight="bold", **style)
+        if subtitle:
+            figure.text(0.5, 1 - 0.36 * inch, subtitle, fontsize=9, color=QUIET, **style)
+        engine.set(rect=(0, 0, 1, 1 - (0.62 if subtitle else 0.4) * inch))  # type: ignore[call-arg]
+    return figure
+
+
+def array(tensor: Tensor) -> NDArray[np.float32]:
+    """Return a tensor as a float32 array on the CPU."""
+    values: NDArray[np.float32] = torch.as_tensor(tensor).detach().float().cpu().numpy()
+    return values
+
+
+def bare(axes: Axes, title: str = "", *, note: str = "", size: float = 9) -> None:
+    """Remove ticks and frame; add a title above and a grey note below."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    if title:
+        axes.set_title(title, fontsize=size, color=INK, pad=3, parse_math=False)
+    if note:
+        axes.set_xlabel(note, fontsize=size - 1.5, color=QUIET, labelpad=2, parse_math=False)
+
+
+def frame(axes: Axes, colour: str = EDGE, width: float = 0.8) -> None:
+    """Remove ticks, and draw a frame around the axes."""
+    bare(axes)
+    axes.spines[:].set(visible=True, linewidth=width, edgecolor=colour)
+
+
+def bar_axes(axes: Axes, count: int, low: float, high: float, *, zero: float = 1.0, colour: str = INK) -> None:
+    """Prepare axes for ``count`` horizontal bars, the first on top, with a vertical line at 0 of the width ``zero``."""
+    axes.set_xlim(low, high)
+    axes.set_ylim(count - 0.5, -0.5)
+    bare(axes)
+    if zero:
+        axes.axvline(0, color=colour, linewidth=zero)
+
+
+def add_legend(target: Axes | Figure, handles: Sequence[Artist], names: Sequence[str], **kwargs: Any) -> None:
+    """Add a legend with the names as they are.
+
+    Matplotlib itself reads dollar signs as mathematics and leaves out labels that begin with an underscore.
+    """
+    legend = target.legend(handles, [str(i) for i in range(len(names))], **kwargs)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)
+        text.set_text(name)
+
+
+def add_colorbar(
+    figure: Figure, axes: Any, limit: float, *, low: str, high: str, end: float = 1.0, size: float = 8, **kwargs: Any
+) -> None:
+    """Add a red-and-blue colour bar with words at the fraction ``end`` of the limit."""
+    bar = figure.colorbar(ScalarMappable(Normalize(-limit, limit), SIGNED), ax=axes, **kwargs)
+    bar.set_ticks([-end * limit, 0, end * limit], labels=[low, "nothing", high])
+    bar.ax.tick_params(labelsize=size, colors=INK, length=0)
+    bar.outline.set_visible(False)
+
+
+def draw_photo(axes: Axes, photo: Tensor, title: str = "", *, grey: bool = False) -> None:
+    """Draw a photo (C, H, W), clipped to [0, 1], without ticks; of other than 1 or 3 channels the mean is drawn."""
+    values = array(photo).clip(0, 1)
+    values = values if values.shape[0] in (1, 3) else values.mean(0, keepdims=True)
+    if grey or values.shape[0] == 1:
+        axes.imshow(values.mean(0), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    else:
+        axes.imshow(values.transpose(1, 2, 0), interpolation="nearest")
+    bare(axes, title)
+
+
+def draw_map(
+    axes: Axes, values: Tensor, colours: str | Colormap | None = None, title: str = "", *, note: str = "", **kwargs: Any
+) -> None:
+    """Draw a map (H, W), or an image (H, W, 3), without ticks; the note stands below it."""
+    axes.imshow(array(values), cmap=colours, interpolation="nearest", **kwargs)
+    bare(axes, title, note=note)
+
+
+def draw_signed(axes: Axes, signed: Tensor, limit: float, title: str = "", **kwargs: Any) -> None:
+    """Draw a map (H, W) in red and blue, zero in white, like :func:`draw_map`."""
+    draw_map(axes, signed, SIGNED, title, vmin=-limit, vmax=limit, **kwargs)
+
+
+def limit_of(maps: Tensor, quantile: float = 0.995) -> float:
+    """Return the end of a signed colour scale: a high quantile of the magnitudes, so that no single pixel sets it."""
+    magnitudes = array(maps).__abs__().ravel()
+    if magnitudes.size > 1 << 20:
+        magnitudes = magnitudes[:: magnitudes.size // (1 << 20) + 1]
+    return float(np.quantile(magnitudes, quantile)) or 1.0
+
+
+def draw_heat(axes: Axes, photo: Tensor, values: Tensor, limit: float | None = None) -> None:
+    """Draw :func:`heat_over` without ticks, and over it the reason of :func:`no_heat` why there is no map."""
+    axes.imshow(heat_over(photo, values, limit))
+    reason = no_heat(values)
+    axes.text(0.5, 0.5, reason, color="white", fontsize=9, ha="center", va="center", transform=axes.transAxes)
+    bare(axes)
+
+
+def heat_over(photo: Tensor, values: Tensor, limit: float | None = None) -> NDArray[Any]:
+    """Return a heat map (H, W) over the darkened grey photo (C, H, W), as an image (H, W, 3) in [0, 1].
+
+    Larger values are lighter, over black and over white; negative values are not shown. The scale ends at ``limit``, or
+    at :func:`heat_limit` of the map. Where there is no map, the darkened photo is returned.
+    """
+    grey = array(photo).clip(0, 1).mean(0)
+    empty = bool(no_heat(values))
+    strength = np.zeros_like(grey) if empty else (array(values) / (limit or heat_limit(values))).clip(0, 1)
+    return _glow(grey, strength)
+
+
+def no_heat(values: Tensor) -> str:
+    """Return why a map cannot be drawn ("not finite" or "constant"), or ""."""
+    if not values.isfinite().all():
+        return "not finite"
+    return "constant" if bool(values.max() - values.min() <= 1e-6 * values.abs().max()) else ""
+
+
+def heat_limit(values: Tensor) -> float:
+    """Return the end of the heat scale: the 99th percentile of the finite, non-negative values."""
+    values = values[values.isfinite()]
+    return limit_of(values.clamp_min(0), 0.99) if (values > 0).any() else 1.0
+
+
+def draw_scale(axes: Axes) -> None:
+    """Draw the colour scale of a heat map over middle grey."""
+    strength = np.linspace(0, 1, 256, dtype=np.float32)[None]
+    axes.imshow(_glow(np.full_like(strength, 0.5), strength), aspect="auto")
+    bare(axes)
+
+
+def _glow(grey: NDArray[np.float32], strength: NDArray[np.float32]) -> NDArray[Any]:
+    """Add the heat map to the photo; alpha blending would darken a bright photo at the low end of the scale."""
+    heat = colormaps[HEAT](strength)[..., :3]
+    photo = DIM * grey * (1 - strength**2)  # 0 at the maximum, so that all photos end alike
+    return np.asarray(1 - (1 - heat) * (1 - photo[..., None]))
+
 
 Align = Literal["left", "center", "right"]
 
 
 class Style(TypedDict, total=False):
-    """Text style: the keyword arguments of :meth:`Sheet.line`."""
+    """Style of a text: size in points, 9 by default; ``align`` tells which end of the text is at ``x``."""
 
     size: float
     colour: str
@@ -34,22 +196,11 @@ class Style(TypedDict, total=False):
 
 
 class Sheet:
-    """Collect axes and text at positions in inches from the upper left corner; the height is set at the end.
-
-    Args:
-        width: in inches.
-        dots: dots per inch; None uses matplotlib's setting.
-
-    Example:
-        >>> sheet = Sheet(4)
-        >>> bottom = sheet.paragraph(0.1, 0.1, "a line or two", 3.8)
-        >>> sheet.finish(bottom).get_size_inches().tolist()[0]
-        4.0
-    """
+    """Collect axes and text at positions in inches from the upper left corner; :meth:`finish` sets the height."""
 
     def __init__(self, width: float = PAGE, dots: float | None = None) -> None:
         self.width = width
-        self._figure = new_figure(width, 1, dots)
+        self._figure = new_figure(width, 1, dots=dots)
         self._figure.set_layout_engine("none")
         self._axes: list[tuple[Axes, tuple[float, float, float, float]]] = []
         self._texts: list[tuple[float, float, str, dict[str, Any]]] = []
@@ -60,25 +211,16 @@ class Sheet:
         self._axes.append((axes, (x, top, width, height)))
         return axes
 
-    def line(
-        self,
-        x: float,
-        top: float,
-        text: str,
-        *,
-        size: float = 9,
-        colour: str = INK,
-        bold: bool = False,
-        align: Align = "left",
-    ) -> float:
+    def line(self, x: float, top: float, text: str, **style: Unpack[Style]) -> float:
         """Add one line of text and return the top of the next line."""
-        style = {"fontsize": size, "color": colour, "weight": "bold" if bold else "normal", "ha": align}
-        self._texts.append((x, top, text, style))
+        size, weight = style.get("size", 9.0), "bold" if style.get("bold") else "normal"
+        font = {"fontsize": size, "color": style.get("colour", INK), "weight": weight, "ha": style.get("align", "left")}
+        self._texts.append((x, top, text, font))
         return top + size * LEADING / 72
 
     def paragraph(self, x: float, top: float, text: str, width: float, **style: Unpack[Style]) -> float:
         """Add text, broken into lines of at most ``width`` inches, and return the top of the next line."""
-        for line in wrap(text, width, style.get("size", 9), bold=style.get("bold", False)):
+        for line in wrap(text, width, style.get("size", 9.0), bold=style.get("bold", False)):
             top = self.line(x, top, line, **style)
         return top
 
@@ -94,17 +236,19 @@ class Sheet:
         """Add a paragraph as wide as the page and return the top of the next line."""
         return self.paragraph(MARGIN, top, text, self.width - 2 * MARGIN, size=size, colour=colour)
 
+    def verdict(self, top: float, verdict: str, because: str) -> float:
+        """Add the verdict, readable without its colour, and its reason; return the top of the next line."""
+        check_verdicts(verdict)
+        mark, colour = VERDICTS[verdict]
+        word = f"{mark} {verdict}"
+        indent = text_width(word, 9.5, bold=True) + 0.1
+        self.line(MARGIN, top, word, size=9.5, colour=colour, bold=True)
+        return self.paragraph(MARGIN + indent, top + 0.01, f"because {because}", self.width - 2 * MARGIN - indent)
+
     def grid(
         self, titles: Sequence[str], rows: int, top: float, shape: Sequence[int]
     ) -> tuple[list[list[Axes]], float]:
-        """Add rows of equal cells as wide as the page, and return the cells and the top of what follows.
-
-        Args:
-            titles: one per column.
-            rows: number of rows.
-            top: top of the titles.
-            shape: (…, H, W) of the images in the cells.
-        """
+        """Add rows of equal cells for images (…, H, W), titles above, as wide as the page; return cells and bottom."""
         side = (self.width - 2 * MARGIN) / len(titles)
         height = (side - GRID_GAP) * shape[-2] / shape[-1]
         for j, title in enumerate(titles):
@@ -113,14 +257,20 @@ class Sheet:
         cells = [[self.axes(MARGIN + j * side, at, side - GRID_GAP, height) for j in range(len(titles))] for at in tops]
         return cells, top + 0.18 + rows * (height + GRID_GAP) + GRID_GAP
 
-    def colour_scale(self, x: float, top: float, labels: tuple[str, str, str], *, offset: float = 0.15) -> None:
+    def rule(self, x: float, top: float, width: float) -> None:
+        """Add a thin grey line."""
+        axes = self.axes(x, top, width, 0.012)
+        axes.set_facecolor(QUIET)
+        bare(axes)
+
+    def colour_scale(self, x: float, top: float, labels: tuple[str, str, str]) -> None:
         """Add a horizontal red-and-blue scale, 2.2 inches wide, with labels under its ends and its middle."""
         width = 2.2
         axes = self.axes(x, top, width, 0.13)
         axes.imshow(array(torch.linspace(-1, 1, 201))[None], cmap=SIGNED, aspect="auto")
         bare(axes)
         for position, label in zip((0.0, 0.5, 1.0), labels, strict=True):
-            self.line(x + position * width, top + offset, label, size=7.5, align="center")
+            self.line(x + position * width, top + 0.15, label, size=7.5, align="center")
 
     def finish(self, bottom: float) -> Figure:
         """Return the figure, which ends at ``bottom``."""
@@ -133,17 +283,13 @@ class Sheet:
 
 
 class FrameColumns:
-    """Rows of video frames on a sheet: a label at the left, then one cell per selected frame.
+    """Rows of video frames on a sheet: a label at the left, then one cell for each of at most ``most`` frames.
 
-    Args:
-        sheet: the rows are as wide as its page.
-        frames: (frames, C, H, W).
-        most: number of frames that are shown at most; of more, evenly spaced ones.
-        label: inches of the label.
-        right: inches that stay free at the right.
+    ``frames`` is (frames, C, H, W); ``label`` is the width of the label and ``right`` the free width at the right,
+    both in inches.
     """
 
-    def __init__(self, sheet: Sheet, frames: torch.Tensor, most: int, label: float, right: float = 0.0) -> None:
+    def __init__(self, sheet: Sheet, frames: Tensor, most: int, label: float, right: float = 0.0) -> None:
         self.sheet, self.label = sheet, label
         self.indices = even_indices(len(frames), most)
         self.cell = (sheet.width - 2 * MARGIN - label - right) / len(self.indices)
@@ -158,34 +304,48 @@ class FrameColumns:
             self.sheet.line(middle, top, f"{prefix}{t}", size=8, colour=QUIET, align="center")
         return top + 0.17
 
-    def row(self, top: float) -> list[Axes]:
-        """Add one cell per frame, without ticks."""
-        tops = [MARGIN + self.label + i * self.cell + 0.02 for i in range(len(self.indices))]
-        cells = [self.sheet.axes(x, top, self.cell - 0.04, self.height) for x in tops]
-        for axes in cells:
-            bare(axes)
-        return cells
+    def row(self, top: float) -> list[tuple[Axes, int]]:
+        """Add one cell per frame, and return the cells with the numbers of their frames."""
+        lefts = [MARGIN + self.label + i * self.cell + 0.02 for i in range(len(self.indices))]
+        return [
+            (self.sheet.axes(x, top, self.cell - 0.04, self.height), t)
+            for x, t in zip(lefts, self.indices, strict=True)
+        ]
 
 
 def even_indices(count: int, most: int) -> list[int]:
-    """Return at most ``most`` indices below ``count``, evenly spaced, with the first and the last.
-
-    Example:
-        >>> even_indices(10, 4), even_indices(2, 4)
-        ([0, 3, 6, 9], [0, 1])
-    """
+    """Return at most ``most`` indices below ``count``, evenly spaced, with the first and the last."""
     return torch.linspace(0, count - 1, min(count, most)).round().long().tolist()
 
 
-def check_lengths(count: int, item: str, **values: Sized | None) -> None:
-    """Check that every sequence has one entry per item; None is allowed.
+def check_axes(sizes: Mapping[str, int] | None = None, /, **entries: tuple[Tensor | Sized | None, str]) -> None:
+    """Raise ValueError where a named axis has two lengths, or is empty.
 
-    Raises:
-        ValueError: a sequence has another length.
+    Each entry is a tensor, a sequence or None, and its axes, such as "N, C, H, W" or "N, 2"; ``sizes`` are the lengths
+    of axes that no entry has.
     """
-    for name, entries in values.items():
-        if entries is not None and len(entries) != count:
-            raise ValueError(f"{name} has {len(entries)} entries for {count} {item}s; expected one per {item}.")
+    lengths = dict(sizes or {})
+    for name, (entry, axes) in entries.items():
+        if entry is None:
+            continue
+        names, shape = axes.split(", "), tuple(entry.shape) if isinstance(entry, Tensor) else (len(entry),)
+        known = ", ".join(f"{axis} = {lengths[axis]}" for axis in dict.fromkeys(names) if axis in lengths)
+        fits = len(shape) == len(names)
+        for axis, length in zip(names, shape, strict=False):
+            size = int(axis) if axis.isdigit() else max(lengths.setdefault(axis, length), 1)  # named axes are not empty
+            fits &= length == size
+        if not fits and isinstance(entry, Tensor):
+            empty = ", and no length of 0" if 0 in shape else ""
+            raise ValueError(f"{name} has shape {shape}; expected ({axes}){known and f' with {known}'}{empty}.")
+        if not fits:
+            raise ValueError(f"{name} has {shape[0]} entries; expected {known or 'at least one'}.")
+
+
+def check_verdicts(*verdicts: str) -> None:
+    """Raise ValueError if a verdict is not "holds", "weak" or "fails"."""
+    unknown = set(verdicts) - set(VERDICTS)
+    if unknown:
+        raise ValueError(f"verdict {min(unknown)!r} is not known; expected {', '.join(VERDICTS)}.")
 
 
 @lru_cache(8192)  # figures repeat the same texts
@@ -197,13 +357,14 @@ def text_width(text: str, size: float = 9, *, bold: bool = False) -> float:
     )
 
 
-def wrap(text: str, width: float, size: float = 9, *, bold: bool = False) -> list[str]:
-    """Break text into lines of at most ``width`` inches, between words, or inside a word that is too long.
+@cache
+def _renderer(dots: int) -> RendererAgg:
+    renderer: RendererAgg = FigureCanvasAgg(Figure(figsize=(1, 1), dpi=dots)).get_renderer()
+    return renderer
 
-    Example:
-        >>> wrap("one two three", 0.6)
-        ['one two', 'three']
-    """
+
+def wrap(text: str, width: float, size: float = 9, *, bold: bool = False) -> list[str]:
+    """Break text into lines of at most ``width`` inches, between words, or inside a word that is too long."""
     lines = [""]
     for word in text.split():
         while text_width(word, size, bold=bold) > width and len(word) > 1:
@@ -218,11 +379,18 @@ def wrap(text: str, width: float, size: float = 9, *, bold: bool = False) -> lis
     return [line for line in lines if line]
 
 
-@cache
-def _renderer(dots: int) -> RendererAgg:
-    figure = Figure(figsize=(1, 1), dpi=dots)
-    renderer: RendererAgg = FigureCanvasAgg(figure).get_renderer()
-    return renderer
+def clip_text(text: str, width: float, size: float, *, bold: bool = False) -> str:
+    """Return one line of at most about ``width`` inches, with "…" in place of the words that do not fit."""
+    lines = wrap(text, width, size, bold=bold)
+    return text if len(lines) < 2 else f"{wrap(text, width - size / 72, size, bold=bold)[0]} …"
+
+
+def shorten(text: str, width: float, size: float) -> str:
+    """Return the text, or as many of its first letters as fit, followed by "…"."""
+    if text_width(text, size) <= width:
+        return text
+    count = max((n for n in range(len(text)) if text_width(text[:n] + "…", size) <= width), default=0)
+    return text[:count].rstrip() + "…"
 
 
 NAME_SIZES = (9.0, 8.5, 8.0, 7.5, 7.0)
@@ -233,28 +401,11 @@ NAME_PARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[-
 def fit_names(names: Sequence[str], width: float) -> tuple[float, list[list[str]]]:
     """Break each name into at most three lines of at most ``width`` inches, in the largest size that fits most names.
 
-    Names that do not fit end in "…".
-
-    Example:
-        >>> fit_names(["Integrated Gradients", "InputXGradient"], 0.8)
-        (9.0, [['Integrated', 'Gradients'], ['InputX', 'Gradient']])
+    Long words are broken between their parts, as "InputX" and "Gradient"; names that do not fit end in "…".
     """
     lines_by_size = {size: [_name_lines(name, width, size) for name in names] for size in NAME_SIZES}
     size = max(NAME_SIZES, key=lambda size: sum(_name_fits(lines, width, size) for lines in lines_by_size[size]))
     return size, [_truncate(lines, width, size) for lines in lines_by_size[size]]
-
-
-def shorten(text: str, width: float, size: float) -> str:
-    """Return the text, or as many of its first letters as fit, followed by "…".
-
-    Example:
-        >>> shorten("three-toed sloth", 0.7, 9)
-        'three-to…'
-    """
-    if text_width(text, size) <= width:
-        return text
-    count = max((n for n in range(len(text)) if text_width(text[:n] + "…", size) <= width), default=0)
-    return text[:count].rstrip() + "…"
 
 
 def _name_lines(name: str, width: float, size: float) -> list[str]:
@@ -279,62 +430,8 @@ def _truncate(lines: list[str], width: float, size: float) -> list[str]:
     return [shorten(line, width, size) for line in lines]
 
 
-VERDICTS = {"holds": ("✓", "#1a6e33"), "weak": ("≈", "#8a5a00"), "fails": ("✗", "#a8201a")}
-
-
-def check_verdicts(*verdicts: str) -> None:
-    """Check that every verdict is a key of :data:`VERDICTS`.
-
-    Raises:
-        ValueError: an unknown verdict.
-    """
-    unknown = set(verdicts) - set(VERDICTS)
-    if unknown:
-        raise ValueError(f"verdict {min(unknown)!r} is not known; expected {', '.join(VERDICTS)}.")
-
-
-def verdict_line(sheet: Sheet, top: float, verdict: str, because: str) -> float:
-    """Add the mark, the verdict and its reason, and return the top of the next line.
-
-    The colour repeats what the mark and the word tell, so the line can be read without it.
-    """
-    mark, colour = VERDICTS[verdict]
-    word = f"{mark} {verdict}"
-    indent = text_width(word, 9.5, bold=True) + 0.1
-    sheet.line(MARGIN, top, word, size=9.5, colour=colour, bold=True)
-    return sheet.paragraph(
-        MARGIN + indent, top + 0.01, f"because {because}", sheet.width - 2 * MARGIN - indent, size=9, colour=INK
-    )
-
-
-def decimals_for(largest: float) -> int:
-    """Return the number of decimals that shows about three digits of the largest magnitude.
-
-    Example:
-        >>> decimals_for(0.3), decimals_for(31.0), decimals_for(0.0)
-        (2, 1, 2)
-    """
-    return 2 if not largest else min(4, max(0, 2 - max(math.floor(math.log10(largest)), 0)))
-
-
-def decimals_over(span: float, largest: float) -> int:
-    """Return the number of decimals that also distinguishes values within a span, about two digits of the span.
-
-    Example:
-        >>> decimals_over(0.012, 0.05), decimals_over(2.0, 3.0), decimals_over(0.0, 3.0)
-        (3, 2, 2)
-    """
-    needed = 1 - math.floor(math.log10(span)) if span > 0 and math.isfinite(span) else 0
-    return min(6, max(decimals_for(largest), needed))
-
-
 def number_duplicates(names: Sequence[str]) -> list[str]:
-    """Append a running number to every name that occurs more than once.
-
-    Example:
-        >>> number_duplicates(["a one", "a two", "a one"])
-        ['a one (1)', 'a two', 'a one (2)']
-    """
+    """Append a running number, as in "a name (2)", to every name that occurs more than once."""
     counts, so_far, labels = Counter(names), Counter[str](), []
     for name in names:
         so_far[name] += 1
@@ -343,46 +440,46 @@ def number_duplicates(names: Sequence[str]) -> list[str]:
 
 
 def predicate(trust: object) -> str:
-    """Return a verdict and its reason as the end of a sentence: "holds" and "fails" are verbs, "weak" is not.
-
-    Example:
-        >>> f"the link {predicate('weak, because of that')}", f"the link {predicate('holds, because of this')}"
-        ('the link is weak, because of that', 'the link holds, because of this')
-    """
+    """Return a verdict and its reason as the end of a sentence: "holds" and "fails" are verbs, "weak" is not."""
     text = str(trust)
     return text if text.startswith(("holds", "fails")) else f"is {text}"
 
 
-def number(value: float, decimals: int) -> str:
-    """Format a number with a true minus sign, without a minus before zero, and as a dash where it is not finite.
+def decimals_for(largest: float) -> int:
+    """Return the number of decimals that shows about three digits of the largest magnitude."""
+    return 2 if not largest else min(4, max(0, 2 - max(math.floor(math.log10(largest)), 0)))
 
-    Example:
-        >>> number(-1.25, 1), number(-0.001, 1), number(float("nan"), 1)
-        ('−1.2', '0.0', '–')
-    """
+
+def decimals_over(span: float, largest: float) -> int:
+    """Return the number of decimals that also distinguishes values within a span, about two digits of the span."""
+    needed = 1 - math.floor(math.log10(span)) if span > 0 and math.isfinite(span) else 0
+    return min(6, max(decimals_for(largest), needed))
+
+
+def finite_range(values: Tensor) -> tuple[float, float]:
+    """Return the smallest and the largest finite value, or 0 and 1 where there is none."""
+    finite = values[values.isfinite()]
+    return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+
+
+def number(value: float, decimals: int) -> str:
+    """Format a number with a true minus sign, without a minus before zero, and as a dash where it is not finite."""
     if not math.isfinite(value):
         return "–"
     text = f"{value:.{decimals}f}"
     return text.lstrip("-") if not float(text) else text.replace("-", "−")
 
 
-def clip_text(text: str, width: float, size: float, *, bold: bool = False) -> str:
-    """Return one line of at most about ``width`` inches, with "…" in place of the words that do not fit.
-
-    Example:
-        >>> clip_text("golden retriever", 0.6, 8)
-        'golden …'
-    """
-    lines = wrap(text, width, size, bold=bold)
-    return text if len(lines) < 2 else f"{wrap(text, width - size / 72, size, bold=bold)[0]} …"
+def percent(probability: float) -> str:
+    """Format a probability for readers, as "<1 %" or ">99 %" near the ends."""
+    if 0 < probability < 0.01:
+        return "<1 %"
+    if 0.99 < probability < 1:
+        return ">99 %"
+    return f"{100 * probability:.0f} %"
 
 
 def ordinal(position: int) -> str:
-    """Return a position as an ordinal number.
-
-    Example:
-        >>> ordinal(1), ordinal(2), ordinal(11), ordinal(43)
-        ('1st', '2nd', '11th', '43rd')
-    """
+    """Return a position as an ordinal number, such as "43rd"."""
     suffix = "th" if position % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(position % 10, "th")
     return f"{position}{suffix}"

@@ -1,25 +1,23 @@
 """HTML report of a result folder: verdicts, figures with captions, and tables."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..metrics.trust import Rating
-from .layout import VERDICTS
+from .style import VERDICTS
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """An image file in the folder of the page, and its caption."""
 
     file: str
     caption: str
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A table with a header; the first cell of each line is its name."""
 
     head: tuple[str, ...]
@@ -27,8 +25,7 @@ class Table:
     caption: str
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """A sentence with a verdict: what it is about, the verdict in bold, and the rest of the sentence."""
 
     name: str
@@ -41,8 +38,7 @@ class Line:
         return f"{VERDICTS[self.verdict][0]} {self.verdict}"
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A section of the page: heading, verdicts, images, and a table."""
 
     title: str
@@ -54,28 +50,24 @@ class Section:
 def write_report(
     folder: Path, *, title: str, lead: str, facts: Mapping[str, str], sections: Sequence[Section], foot: str
 ) -> Path:
-    """Write ``index.html`` into ``folder`` and return its path.
-
-    Args:
-        folder: folder with the images.
-        title: title of the page.
-        lead: one or two introductory sentences.
-        facts: short values by name, shown in a row.
-        sections: sections in reading order.
-        foot: how the page was made.
-
-    Raises:
-        FileNotFoundError: an image is not in the folder.
-    """
+    """Write ``index.html`` into a folder that has the images already, and return its path."""
     missing = [p.file for section in sections for p in section.pictures if not (folder / p.file).is_file()]
     if missing:
         raise FileNotFoundError(f"{', '.join(missing)} not found in {folder}; save the images before writing the page.")
-    environment = Environment(
-        loader=PackageLoader("xinc_captum.visualizers"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    page = environment.get_template("report.html.j2").render(
-        title=title, lead=lead, facts=dict(facts), sections=sections, foot=foot
-    )
     path = folder / "index.html"
-    path.write_bytes(page.encode("utf-8", "replace"))  # file names need not be UTF-8
+    content = {"title": title, "lead": lead, "facts": dict(facts), "sections": sections, "foot": foot}
+    path.write_bytes(render("templates", "report.html.j2", **content))
     return path
+
+
+def render(folder: str, template: str, **content: Any) -> bytes:
+    """Return the page of a template in a folder beside this file, with all texts escaped."""
+    environment = Environment(
+        loader=PackageLoader("xinc_captum.visualizers", folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template(template).render(**content)
+    return page.encode("utf-8", "replace")  # file names need not be UTF-8

@@ -1,15 +1,142 @@
-"""Figures of videos: optical flow and contribution change, and units that follow objects."""
+"""Figures of videos: canvases over time, reconstructed frames, optical flow, and units that follow objects."""
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from .layout import IMAGE_GAP, MARGIN, PAGE, WIDE_PAGE, FrameColumns, Sheet, even_indices
-from .style import BLUE, CONTROL, INK, QUIET, SIGNED, array, bare, draw_heat, draw_photo
+from .layout import (
+    FrameColumns,
+    Sheet,
+    array,
+    bar_axes,
+    bare,
+    check_axes,
+    draw_heat,
+    draw_photo,
+    draw_signed,
+    even_indices,
+    limit_of,
+)
+from .style import BLUE, CONTROL, IMAGE_GAP, INK, MARGIN, PAGE, QUIET, SIGNED, WIDE_PAGE
+
+FILM_LABEL, RECONSTRUCTION_LABEL = 1.5, 1.35  # inches left of the frames
+CURVE = 0.95  # inches of the curve
+
+
+class FilmRow(NamedTuple):
+    """The canvases of one unit over time.
+
+    Attributes:
+        layer: heading of the rows of this layer.
+        note: why the unit was selected.
+        maps: (frames, H, W), signed change of brightness.
+    """
+
+    layer: str
+    unit: str
+    note: str
+    maps: Tensor
+
+
+def unit_film(frames: Tensor, rows: Sequence[FilmRow], *, columns: int = 8) -> Figure:
+    """Draw frames, and below them the canvases of units, each unit on one scale for all frames.
+
+    Args:
+        frames: (frames, C, H, W) in [0, 1].
+        rows: units in display order, those of a layer together.
+        columns: number of frames, at most; of more, evenly spaced ones.
+
+    Example:
+        >>> row = FilmRow("blocks.0", "unit 3", "strongest", torch.randn(4, 8, 12))
+        >>> unit_film(torch.rand(4, 3, 8, 12), [row]).savefig("film.png")  # doctest: +SKIP
+    """
+    if not rows:
+        raise ValueError("rows is empty; expected the canvases of at least one unit.")
+    for row in rows:
+        check_axes(frames=(frames, "frames, C, H, W"), **{f"maps of {row.unit}": (row.maps, "frames, H, W")})
+    sheet = Sheet(WIDE_PAGE)
+    grid = FrameColumns(sheet, frames, columns, FILM_LABEL)
+    how = "red: the unit brightens the pixel; blue: it darkens it; each row has one scale for all frames"
+    top = grid.header(sheet.heading("What single units paint, frame by frame", how))
+    sheet.paragraph(MARGIN, top, "the video", FILM_LABEL - 0.1, bold=True)
+    for axes, t in grid.row(top):
+        draw_photo(axes, frames[t])
+    top += grid.height + 0.12
+    for layer, group in groupby(rows, key=lambda row: row.layer):
+        top = sheet.line(MARGIN, top, layer, size=10, bold=True) + 0.04
+        for row in group:
+            below = sheet.paragraph(MARGIN, top, row.unit, FILM_LABEL - 0.1)
+            sheet.paragraph(MARGIN, below, row.note, FILM_LABEL - 0.15, size=8, colour=QUIET)
+            limit = limit_of(row.maps)
+            for axes, t in grid.row(top):
+                draw_signed(axes, row.maps[t], limit)
+            top += grid.height + 0.06
+        top += 0.08
+    sheet.colour_scale(grid.x, top, ("darkens", "nothing", "brightens"))
+    return sheet.finish(top + 0.36)
+
+
+def frame_reconstructions(
+    frames: Tensor, reconstructions: Tensor, decibels: Sequence[float], *, columns: int = 8
+) -> Figure:
+    """Draw rows of frames, reconstructed frames and their difference; below, the PSNR of every frame.
+
+    Args:
+        frames: (frames, C, H, W) in [0, 1].
+        reconstructions: (frames, C, H, W), the network's output.
+        decibels: PSNR of each frame.
+        columns: number of frames, at most; of more, evenly spaced ones.
+
+    Example:
+        >>> clip = torch.rand(3, 3, 8, 12)
+        >>> frame_reconstructions(clip, clip * 0.9, [20.0, 21.0, 19.5]).savefig("drawn.png")  # doctest: +SKIP
+    """
+    shape = "frames, C, H, W"
+    check_axes(frames=(frames, shape), reconstructions=(reconstructions, shape), decibels=(decibels, "frames"))
+    sheet = Sheet(WIDE_PAGE)
+    grid = FrameColumns(sheet, frames, columns, RECONSTRUCTION_LABEL)
+    missing = (frames - reconstructions).mean(1)
+    limit = limit_of(missing[grid.indices])
+    how = "the explanations are of the network's output, which should look like the frames"
+    top = grid.header(sheet.heading("How well the network reproduces the video", how))
+    for row, name in enumerate(("the video", "the output", "the difference")):
+        below = sheet.paragraph(MARGIN, top, name, RECONSTRUCTION_LABEL - 0.1, bold=True)
+        if row == 2:
+            text = f"red: output too dark, blue: too bright; full colour at {100 * limit:.1f} % of white"
+            sheet.paragraph(MARGIN, below, text, RECONSTRUCTION_LABEL - 0.15, size=7.5, colour=QUIET)
+        for axes, t in grid.row(top):
+            if row == 2:
+                draw_signed(axes, missing[t], limit)
+            else:
+                draw_photo(axes, (frames, reconstructions)[row][t])
+        top += grid.height + 0.06
+    return sheet.finish(_draw_decibels(grid, top + 0.14, torch.tensor(list(decibels))) + 0.1)
+
+
+def _draw_decibels(grid: FrameColumns, top: float, decibels: Tensor) -> float:
+    sheet = grid.sheet
+    below = sheet.paragraph(MARGIN, top, "PSNR in dB", grid.label - 0.1, bold=True)
+    text = f"every frame; mean {float(decibels.mean()):.1f}, worst {float(decibels.min()):.1f}"
+    sheet.paragraph(MARGIN, below, text, grid.label - 0.45, size=7.5, colour=QUIET)
+    width = sheet.width - 2 * MARGIN - grid.label
+    axes = sheet.axes(grid.x, top, width - 0.04, CURVE)
+    axes.plot(range(len(decibels)), array(decibels), "o-", color=BLUE, markersize=3, linewidth=1.2)
+    low, high = float(decibels.min()), float(decibels.max())
+    axes.set_ylim(low - 1 - 0.1 * (high - low), high + 1 + 0.1 * (high - low))
+    axes.set_xlim(-0.5, len(decibels) - 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.tick_params(labelsize=7.5, colors=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    sheet.line(MARGIN + grid.label + width / 2, top + CURVE + 0.2, "frame", size=8, colour=QUIET, align="center")
+    return top + CURVE + 0.36
+
 
 FLOW_CELL = 1.62  # inches of an image
 FLOW_LABEL = 1.55  # inches left of the bars
@@ -37,21 +164,15 @@ def flow_beside_change(
         layer: name of the layer, for the heading.
         rows: number of pairs of frames, at most; of more, evenly spaced ones.
 
-    Raises:
-        ValueError: shapes that do not match.
-
     Example:
         >>> pairs = torch.rand(2, 8, 12)
         >>> figure = flow_beside_change(torch.rand(3, 3, 8, 12), pairs, pairs, torch.eye(2), controls={"still": 0.0})
-        >>> figure.savefig("flow.png")  # doctest: +SKIP
     """
     pairs = len(frames) - 1
-    shape = (pairs, *frames.shape[2:])
-    if tuple(speed.shape) != shape or tuple(change.shape) != shape or tuple(table.shape) != (pairs, pairs):
-        raise ValueError(
-            f"speed has shape {tuple(speed.shape)}, change {tuple(change.shape)} and table {tuple(table.shape)}; "
-            f"expected {shape} twice and {(pairs, pairs)} for {len(frames)} frames."
-        )
+    check_axes(
+        {"frames - 1": pairs}, frames=(frames, "frames, C, H, W"), speed=(speed, "frames - 1, H, W"),
+        change=(change, "frames - 1, H, W"), table=(table, "frames - 1, frames - 1"),
+    )  # fmt: skip
     indices = even_indices(pairs, rows)
     height = FLOW_CELL * frames.shape[-2] / frames.shape[-1]
     sheet = Sheet()
@@ -67,13 +188,10 @@ def flow_beside_change(
     for row, t in enumerate(indices):
         line = first + row * (height + IMAGE_GAP)
         sheet.line(MARGIN, line + height / 2 - 0.08, f"{t} → {t + 1}", size=8.5, colour=QUIET)
-        for x, values in zip(lefts, (None, speed[t], change[t]), strict=True):
-            axes = sheet.axes(x, line, FLOW_CELL, height)
-            bare(axes)
-            if values is None:
-                draw_photo(axes, frames[t])
-            else:
-                draw_heat(axes, frames[t], values)
+        cells = [sheet.axes(x, line, FLOW_CELL, height) for x in lefts]
+        draw_photo(cells[0], frames[t])
+        draw_heat(cells[1], frames[t], speed[t])
+        draw_heat(cells[2], frames[t], change[t])
     bottom = _draw_matrix(sheet, lefts[-1] + FLOW_CELL + 0.75, first, table)
     bottom = _draw_bars(sheet, lefts[-1] + FLOW_CELL + 0.3, bottom + 0.3, table, controls)
     return sheet.finish(max(bottom, first + len(indices) * (height + IMAGE_GAP)) + 0.1)
@@ -81,9 +199,7 @@ def flow_beside_change(
 
 def _draw_matrix(sheet: Sheet, x: float, top: float, table: Tensor) -> float:
     limit = float(table.nan_to_num().abs().max()) or 1.0
-    axes = sheet.axes(x, top, MATRIX, MATRIX)
-    axes.imshow(array(table), cmap=SIGNED, vmin=-limit, vmax=limit, interpolation="nearest")
-    bare(axes)
+    draw_signed(sheet.axes(x, top, MATRIX, MATRIX), table, limit)
     sheet.line(x + MATRIX / 2, top - 0.2, "correlation of change and speed", size=9, align="center")
     sheet.line(x + MATRIX / 2, top + MATRIX + 0.03, "speed at frame →", size=8, colour=QUIET, align="center")
     sheet.paragraph(x - 0.55, top + MATRIX / 2 - 0.2, "change at frame ↓", 0.5, size=8, colour=QUIET)
@@ -104,19 +220,15 @@ def _draw_bars(sheet: Sheet, x: float, top: float, table: Tensor, controls: Mapp
         **controls,
     }
     width = PAGE - MARGIN - x - FLOW_LABEL - 0.1
-    high = max([abs(v) for v in rows.values() if v == v] or [1.0]) * 1.5
-    low = min([0.0, *[v for v in rows.values() if v == v]])
+    known = [value for value in rows.values() if not math.isnan(value)]
+    high = max(map(abs, known), default=1.0) * 1.5
+    low = min([0.0, *known])
     axes = sheet.axes(x + FLOW_LABEL, top, width, 0.24 * len(rows))
-    for i, value in enumerate(rows.values()):
-        axes.barh(i, 0 if value != value else value, height=0.62, color=CONTROL if i else BLUE)
-    axes.axvline(0, color=INK, linewidth=1)
-    axes.set_xlim(1.6 * low, high)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    bare(axes)
+    bar_axes(axes, len(rows), 1.6 * low, high)
     for i, (name, value) in enumerate(rows.items()):
-        text = "no motion" if value != value else f"{value:+.2f}"
-        end = max(0.0 if value != value else value, 0.0)
-        axes.text(end + 0.03 * high, i, text, fontsize=8, va="center", color=INK)
+        text, end = ("no motion", 0.0) if math.isnan(value) else (f"{value:+.2f}", value)
+        axes.barh(i, end, height=0.62, color=CONTROL if i else BLUE)
+        axes.text(max(end, 0.0) + 0.03 * high, i, text, fontsize=8, va="center", color=INK)
         line, colour = top + 0.24 * i + 0.04, QUIET if i else INK
         sheet.line(x + FLOW_LABEL - 0.06, line, name, size=8, colour=colour, align="right")
     return top + 0.24 * len(rows)
@@ -160,48 +272,48 @@ def object_time(
         units: number of units per object, at most.
         columns: number of frames, at most; of more, evenly spaced ones.
 
-    Raises:
-        ValueError: shapes that do not match, or another number of names.
-
     Example:
         >>> frames, masks, magnitudes = torch.rand(3, 3, 8, 12), torch.ones(3, 1, 8, 12), torch.rand(3, 5, 8, 12)
         >>> matched = torch.rand(3, 1, 5)
         >>> figure = object_time(frames, masks, matched, 0 * matched, magnitudes, names=["ball"])
-        >>> figure.savefig("track.png")  # doctest: +SKIP
     """
-    _check_tracks(frames, masks, matched, shuffled, magnitudes, names, elsewhere)
+    objects = len(names)
+    check_axes(
+        {"names": objects}, frames=(frames, "frames, C, H, W"), masks=(masks, "frames, names, H, W"),
+        magnitudes=(magnitudes, "frames, units, H, W"), matched=(matched, "frames, names, units"),
+        shuffled=(shuffled, "frames, names, units"), elsewhere=(elsewhere, "repeats, names, units"),
+    )  # fmt: skip
     carried = (matched - shuffled).nanmean(0).nan_to_num(-torch.inf)
     best = carried.argsort(dim=1, descending=True, stable=True)[:, :units]
-    limit = _preference_limit([matched[:, o, best[o]] for o in range(len(names))])
+    limit = _preference_limit([matched[:, o, best[o]] for o in range(objects)])
     sheet = Sheet(WIDE_PAGE)
     grid = FrameColumns(sheet, frames, columns, TRACK_LABEL, TRACK_NUMBER)
     top = sheet.heading(
-        f"Units of {layer} that follow {_enumerate(names)}",
+        f"Units of {layer} that follow {', '.join(names[:-1])}{' and ' if objects > 1 else ''}{names[-1]}",
         "red: the unit contributes more on the object than the object's share of the area; blue: less. A unit that "
         "follows the object is redder than in the control, which uses the object's masks of all other times",
     )
     sheet.line(MARGIN + TRACK_LABEL - 0.1, top, "frame", size=8, colour=QUIET, align="right")
     top = grid.header(top, "")
     _label(sheet, top, "the video", "")
-    for axes, t in zip(grid.row(top), grid.indices, strict=True):
+    for axes, t in grid.row(top):
         draw_photo(axes, frames[t])
-        for o in range(len(names)):
+        for o in range(objects):
             _outline(axes, masks[t, o], OUTLINES[o % len(OUTLINES)])
     top += grid.height + 0.16
     for o, name in enumerate(names):
         followers = best[o].tolist()
         _label(sheet, top, name, f"{len(followers)} units that follow it most, together")
         together = magnitudes[:, followers].sum(1)
-        for axes, t in zip(grid.row(top), grid.indices, strict=True):
+        for axes, t in grid.row(top):
             draw_heat(axes, frames[t], together[t] * together.mean() / together[t].mean().clamp_min(1e-30))
             _outline(axes, masks[t, o], OUTLINES[o % len(OUTLINES)])
         top += grid.height + 0.06
         for table, text in ((matched, "with its own masks"), (shuffled, "control: with masks of other times")):
-            values = _log_preference(table[grid.indices][:, o, followers].T, limit)
+            preference = 1 + table[grid.indices][:, o, followers].T.double()
+            values = preference.clamp(2.0**-limit, 2.0**limit).log2()  # 1: twice the area's share, -1: half of it
             height = TRACK_ROW * len(followers)
-            axes = sheet.axes(grid.x, top, grid.width, height)
-            axes.imshow(array(values), cmap=SIGNED, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-            bare(axes)
+            draw_signed(sheet.axes(grid.x, top, grid.width, height), values, limit, aspect="auto")
             sheet.paragraph(MARGIN, top + 0.02, text, TRACK_LABEL - 0.75, size=8, colour=QUIET)
             for row, unit in enumerate(followers):
                 line = top + row * TRACK_ROW + 0.02
@@ -211,7 +323,16 @@ def object_time(
                     sheet.line(WIDE_PAGE - MARGIN - TRACK_NUMBER + 0.08, line, score, size=7.5)
             top += height + 0.08
         if elsewhere is not None:
-            top = sheet.line(grid.x, top, _control_text(carried[o], elsewhere[:, o]), size=8.5)
+            control = (
+                elsewhere[:, o].nan_to_num(-torch.inf).amax(1).double()
+            )  # the best unit on the same path elsewhere
+            text = (
+                f"highest score: {float(carried[o].max()):+.2f}; control, highest score of the {len(carried[o])} units "
+            )
+            text += (
+                f"on the same path elsewhere: {float(control.median()):+.2f} (at most {float(control.max()):+.2f} at "
+            )
+            top = sheet.line(grid.x, top, f"{text}{len(control)} positions)", size=8.5)
         top += 0.16
     sheet.colour_scale(grid.x, top + 0.02, (f"1/{2**limit} or less", "as its area", f"{2**limit} times"))
     text = "numbers at the right: difference between own masks and masks of other times, mean over frames"
@@ -224,15 +345,6 @@ def _label(sheet: Sheet, top: float, name: str, note: str) -> None:
     sheet.paragraph(MARGIN, below, note, TRACK_LABEL - 0.1, size=8, colour=QUIET)
 
 
-def _control_text(carried: Tensor, elsewhere: Tensor) -> str:
-    """Compare the best unit with the best units along the same path elsewhere."""
-    best = elsewhere.nan_to_num(-torch.inf).amax(1).double()
-    return (
-        f"highest score: {float(carried.max()):+.2f}; control, highest score of the {len(carried)} units on the same "
-        f"path elsewhere: {float(best.median()):+.2f} (at most {float(best.max()):+.2f} at {len(best)} positions)"
-    )
-
-
 def _outline(axes: Axes, mask: Tensor, colour: str) -> None:
     inside = array(mask)
     if inside.min() < 0.5 <= inside.max():
@@ -240,39 +352,7 @@ def _outline(axes: Axes, mask: Tensor, colour: str) -> None:
         axes.contour(inside, levels=[0.5], colors=[colour], linewidths=1.1)
 
 
-def _log_preference(preference: Tensor, limit: int) -> Tensor:
-    """Return log2(1 + δ), clamped: 1 is twice the area's share, -1 half of it."""
-    return (1 + preference.double()).clamp(2.0**-limit, 2.0**limit).log2()
-
-
 def _preference_limit(tables: Sequence[Tensor]) -> int:
     values = torch.cat([t.flatten() for t in tables])
     values = (1 + values[values.isfinite()].double()).clamp_min(1).log2()
     return min(max(math.ceil(float(values.quantile(0.97))) if len(values) else 1, 1), 5)
-
-
-def _enumerate(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _check_tracks(
-    frames: Tensor,
-    masks: Tensor,
-    matched: Tensor,
-    shuffled: Tensor,
-    magnitudes: Tensor,
-    names: Sequence[str],
-    elsewhere: Tensor | None,
-) -> None:
-    count, size, units = len(frames), tuple(frames.shape[2:]), magnitudes.shape[1]
-    shapes = {
-        "masks": (masks, (count, len(names), *size)),
-        "matched": (matched, (count, len(names), units)),
-        "shuffled": (shuffled, (count, len(names), units)),
-        "magnitudes": (magnitudes, (count, units, *size)),
-    }
-    if elsewhere is not None:
-        shapes["elsewhere"] = (elsewhere, (len(elsewhere), len(names), units))
-    for name, (tensor, shape) in shapes.items():
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} have shape {tuple(tensor.shape)}; expected {shape} for {len(names)} names.")

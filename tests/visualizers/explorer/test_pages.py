@@ -1,23 +1,168 @@
 import base64
 import io
+import json
 import re
+import zlib
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from xinc_captum.visualizers.explorer import Strip, explore_accentuations, explore_sweeps, explore_table
-from xinc_captum.visualizers.explorer.pages import cell_of
+from xinc_captum.visualizers.explorer import (
+    Strip,
+    explore_accentuations,
+    explore_canvases,
+    explore_sweeps,
+    explore_table,
+    pack_units,
+)
+from xinc_captum.visualizers.explorer.pages import VerdictNote, blob, cell_of, write_page
 
 
-def write(tmp_path, photo=(3, 4, 6), images=(2, 3, 4, 6), **words):
+def write_table(path, verdicts=()):
+    rows = [[]]
+    return write_page(
+        path, "table.html.j2", ["table.js"], title="<b>T & U</b>", facts={"a<": "</script>"}, verdicts=verdicts,
+        images=1, columns=["<i>"], rows=rows, figure=None,
+    )  # fmt: skip
+
+
+def test_texts_are_escaped_and_nothing_is_fetched(tmp_path):
+    page = write_table(tmp_path / "page.html").read_text()
+    assert "<b>T" not in page and "&lt;b&gt;T &amp; U" in page and "a&lt;" in page and "<i>" not in page
+    assert page.count("</script>") == 1, "only the one that ends the script"
+    assert "http:" not in page and "https:" not in page and "src=" not in page
+    assert "default-src 'none'; img-src data:;" in page, "enforced by the browser"
+    assert "prefers-color-scheme: dark" in page and "max-width: 700px" in page
+
+
+def test_pages_are_limited_in_size(tmp_path):
+    with pytest.raises(ValueError, match="<b>T & U</b>: the page would have 6.0 MB; expected at most 5 MB. Write"):
+        write_page(
+            tmp_path / "page.html", "table.html.j2", ["table.js"], title="<b>T & U</b>", facts={"a": "x" * 6_000_000},
+            verdicts=[], images=1, columns=[], rows=[], figure=None,
+        )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pages_are_written_atomically(tmp_path):
+    with pytest.raises(ValueError, match="verdict 'fine' is not known"):
+        write_table(tmp_path / "page.html", [VerdictNote("h1", "fine", "x")])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_blob_has_the_order_that_the_page_expects(g):
+    packed = pack_units(torch.randn(2, 5, 3, 4, 6, generator=g))
+    content = zlib.decompress(base64.b64decode(blob(packed)), -15)
+    at = 0
+    order = ["amounts", "extremes", "scale", "places", "top", "shares", "near", "maps"]
+    for name, kind in zip(order, ["<f4"] * 4 + ["<u2"] * 3 + ["<i1"], strict=True):
+        expected = getattr(packed, name).numpy()
+        values = np.frombuffer(content, kind, expected.size, at).reshape(expected.shape)
+        at += values.nbytes
+        if name == "maps":
+            values = np.cumsum(values.astype(np.int64), axis=-1).astype(np.int8)  # modulo 256
+        np.testing.assert_array_equal(values, expected, err_msg=name)
+    assert at == len(content)
+
+
+def data_of(page):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
+
+
+def write_canvases(tmp_path, picture, layers, **words):
+    return explore_canvases(tmp_path / "page.html", picture, layers, **{"title": "A cat"} | words).read_text()
+
+
+def test_ten_thousand_neurons_stay_below_five_megabytes(large):
+    path, maps = large
+    assert 1_000_000 < path.stat().st_size < 5_000_000, "as much as fits"
+    page = path.read_text()
+    note = data_of(page)["layers"][0]
+    assert note["grid"] == [64, 64], "every pixel is stored"
+    assert note["small"][0] >= 12
+    text = re.search(r'id="blob-0">(.*?)</script>', page, re.S)[1]
+    content = zlib.decompress(base64.b64decode(text), -15)
+    start = 10_000 * 4 * (1 + 2 + 1 + 2) + (5 * 64 + 9) * note["k"] * 2
+    top = np.frombuffer(content, "<u2", note["k"], start)
+    expected = maps[:, 0, 5, 9].float().abs().topk(note["k"]).indices
+    assert top.tolist() == expected.tolist(), "the pixel at row 5, column 9"
+
+
+def test_all_texts_are_escaped(tmp_path, three):
+    bad = '</script><img src=x onerror="alert(1)">'
+    page = write_canvases(
+        tmp_path, torch.rand(3, 4, 8), {bad: three}, title=bad, facts={bad: bad}, verdicts={bad: ("weak", bad)},
+        names={bad: [bad, "b", "c"]},
+    )  # fmt: skip
+    assert "<img" not in page
+    note = data_of(page)["layers"][0]
+    assert note["layer"] == bad and note["names"][0] == bad
+
+
+def test_each_layer_has_its_verdict(tmp_path, three):
+    layers = {"h1": three, "h2": pack_units(three)}
+    page = write_canvases(
+        tmp_path, torch.rand(3, 4, 8), layers, verdicts={"h1": ("holds", "of this"), "h2": ("weak", "of that")}
+    )
+    assert "How far to trust h1: it holds, because of this." in page
+    assert "How far to trust h2: it is weak, because of that." in page
+    assert "The reliability of this result was not checked." in write_canvases(tmp_path, torch.rand(3, 4, 8), layers)
+
+
+def test_large_images_and_many_frames_stay_below_the_limit(tmp_path, g):
+    picture = torch.rand(6, 3, 500, 900, generator=g)
+    path = tmp_path / "page.html"
+    explore_canvases(path, picture, {"h": torch.randn(6, 4, 1, 50, 90, generator=g)}, title="Noise")
+    data = data_of(path.read_text())
+    assert max(data["size"]) < 640 and path.stat().st_size < 5_000_000
+    assert data["frames"][0].startswith("data:image/jpeg") and len(data["frames"]) == 6
+    assert f"reduced from 900 x 500 to {data['size'][1]} x {data['size'][0]} pixels" in path.read_text()
+
+
+def test_packed_layers_reduce_the_space_for_images(tmp_path, g):
+    maps = torch.randn(83, 1, 160, 200, generator=g)
+    packed = pack_units(maps, room=5_000_000)
+    picture = torch.rand(3, 500, 600, generator=g)
+    write_canvases(tmp_path, picture, {"h": packed})
+    alone = data_of((tmp_path / "page.html").read_text())["size"]
+    write_canvases(tmp_path, picture, {"h": maps})
+    assert alone < data_of((tmp_path / "page.html").read_text())["size"]
+    with pytest.raises(
+        ValueError, match=r"A cat: the page would have \d.\d MB; expected at most 5 MB. Write several pages"
+    ):
+        write_canvases(tmp_path, picture, {"h": packed, "i": packed})
+
+
+def test_explore_canvases_rejects_wrong_inputs(tmp_path, three):
+    picture = torch.rand(3, 4, 8)
+    with pytest.raises(ValueError, match="layers is empty; expected the canvases of at least one layer"):
+        write_canvases(tmp_path, picture, {})
+    with pytest.raises(ValueError, match="h has canvases of 2 frames for 1 images"):
+        write_canvases(tmp_path, picture, {"h": three[None].expand(2, -1, -1, -1, -1)})
+    with pytest.raises(ValueError, match="h has 3 units and 1 names"):
+        write_canvases(tmp_path, picture, {"h": three}, names={"h": ["a"]})
+    packed = pack_units(three)
+    with pytest.raises(ValueError, match="h refers to unit 9 and has 3 units"):
+        write_canvases(tmp_path, picture, {"h": packed._replace(top=torch.full_like(packed.top, 9))})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_large_photos_are_reduced_to_640_pixels(tmp_path, three):
+    smooth = torch.linspace(0, 1, 1280).expand(3, 700, 1280)
+    assert data_of(write_canvases(tmp_path, smooth, {"h": three}))["size"] == [350, 640]
+
+
+def write_accentuations(tmp_path, photo=(3, 4, 6), images=(2, 3, 4, 6), **words):
     given = {"titles": ["a", "b"], "title": "T"} | words
     return explore_accentuations(tmp_path / "page.html", torch.rand(photo), torch.rand(images), **given).read_text()
 
 
 def test_texts_are_escaped_and_masks_are_optional(tmp_path):
-    page = write(tmp_path, photo=(1, 4, 6), titles=["<a>", "b"], verdicts=[("holds", "of <this>"), ("weak", "of that")])
+    page = write_accentuations(
+        tmp_path, photo=(1, 4, 6), titles=["<a>", "b"], verdicts=[("holds", "of <this>"), ("weak", "of that")]
+    )
     assert "&lt;a&gt;" in page and "<a>" not in page and "of &lt;this&gt;" in page
     assert page.count("What the verdicts mean") == 1
     assert 'class="only"' not in page and "data-mask" not in page and page.count('class="opacity"') == 2
@@ -29,17 +174,17 @@ def test_texts_are_escaped_and_masks_are_optional(tmp_path):
 
 def test_grad_cam_is_beside_each_accentuation(tmp_path):
     cams = torch.stack([torch.arange(24.0).reshape(4, 6), torch.ones(4, 6)])
-    page = write(tmp_path, cams=cams, cam_name="Grad-CAM at head: where")
+    page = write_accentuations(tmp_path, cams=cams, cam_name="Grad-CAM at head: where")
     assert page.count('class="pair"') == page.count('class="cam" src="data:image/png') == 2
     assert page.count("<h3>Grad-CAM at head: where</h3>") == 2 and page.count("The map is constant") == 1
-    bare = write(tmp_path)
+    bare = write_accentuations(tmp_path)
     assert 'class="pair"' not in bare and "What the verdicts mean" not in bare, "none was given"
 
 
 def test_cams_are_bright_where_they_are_large(tmp_path):
     cam = torch.zeros(1, 4, 6)
     cam[:, :2, :2] = 1
-    page = write(tmp_path, photo=(3, 4, 6), images=(1, 3, 4, 6), titles=["a"], cams=cam)
+    page = write_accentuations(tmp_path, photo=(3, 4, 6), images=(1, 3, 4, 6), titles=["a"], cams=cam)
     address = re.search(r'class="cam" src="data:image/png;base64,([^"]+)"', page)[1]
     shown = torch.tensor(np.array(Image.open(io.BytesIO(base64.b64decode(address))))).float() / 255
     strong = cam[0] > 0
@@ -84,18 +229,18 @@ def test_explore_accentuations_rejects_wrong_inputs(tmp_path, wrong):
         ValueError,
         match=r"expected \(N, C, H, W\) of the photo's size, at least one, one photo or N, and N of each, cams",
     ):
-        write(tmp_path, **wrong)
+        write_accentuations(tmp_path, **wrong)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_explore_accentuations_rejects_unknown_verdicts(tmp_path):
     with pytest.raises(ValueError, match="verdict 'fine' is not known"):
-        write(tmp_path, verdicts=[("fine", "x"), ("holds", "y")])
+        write_accentuations(tmp_path, verdicts=[("fine", "x"), ("holds", "y")])
 
 
 def test_explore_accentuations_rejects_no_images(tmp_path):
     with pytest.raises(ValueError, match=r"images have shape \(0, 3, 4, 6\).* at least one"):
-        write(tmp_path, images=(0, 3, 4, 6), titles=[])
+        write_accentuations(tmp_path, images=(0, 3, 4, 6), titles=[])
 
 
 NAN = float("nan")

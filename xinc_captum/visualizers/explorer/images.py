@@ -16,14 +16,7 @@ Encode = Callable[[Tensor], str]
 
 
 class Album(NamedTuple):
-    """Images as data addresses, and how they were changed.
-
-    Attributes:
-        addresses: one per image.
-        size: (H, W) of the largest image on the page.
-        original_size: (H, W) of the largest image before.
-        exact: whether the images are unchanged.
-    """
+    """Images as data addresses, (H, W) of the largest on the page and before, and whether they are unchanged."""
 
     addresses: list[str]
     size: tuple[int, int]
@@ -45,19 +38,10 @@ class Album(NamedTuple):
 
 
 def album(pictures: Sequence[Tensor], room: int, *, longest: int | None = None) -> Album:
-    """Encode all images in ``room`` characters: as PNG, else as JPEG, else as smaller JPEG.
+    """Encode all images, (1 or 3, H, W) each, in ``room`` characters: as PNG, else as JPEG, else as smaller JPEG.
 
-    Args:
-        pictures: (C, H, W) each, in [0, 1], 1 or 3 channels; sizes may differ.
-        room: number of characters for all data addresses together.
-        longest: pixels of the longer side, at most; None sets no limit.
-
-    Raises:
-        ValueError: other shapes, or more images than fit at 32 pixels.
-
-    Example:
-        >>> album([torch.zeros(3, 4, 6)], 10_000).addresses[0][:22]
-        'data:image/png;base64,'
+    Sizes may differ; longer sides than ``longest`` pixels are reduced. Raise ValueError for other shapes, or for more
+    images than fit at 32 pixels.
     """
     shapes = [tuple(image.shape) for image in pictures]
     if not shapes or any(len(shape) != 3 or shape[0] not in (1, 3) or 0 in shape for shape in shapes):
@@ -73,11 +57,7 @@ def album(pictures: Sequence[Tensor], room: int, *, longest: int | None = None) 
 
 
 def masks_of(masks: Sequence[Tensor], room: int) -> list[str]:
-    """Encode masks (1, H, W) in [0, 1] as transparent PNG in ``room`` characters, smaller where necessary.
-
-    Raises:
-        ValueError: more masks than fit at 32 pixels.
-    """
+    """Encode masks (1, H, W) in [0, 1] as transparent PNG in ``room`` characters, smaller where necessary."""
     return _encode_smaller(masks, transparency, room, max(max(mask.shape[1:]) for mask in masks))[0]
 
 

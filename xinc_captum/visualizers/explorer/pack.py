@@ -10,50 +10,6 @@ from torch import Tensor
 
 POOL = (8, 16)  # cells, as for clustering
 
-
-def places_of(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the first two principal components of vectors.
-
-    Args:
-        vectors: (units, cells).
-
-    Returns:
-        positions (units, 2), from 0 to 1 in each direction, and the share of variance of each direction, (2,).
-
-    Example:
-        >>> places, spread = places_of(torch.eye(4)[:, :3])
-        >>> places.shape, float(spread.sum()) <= 1
-        (torch.Size([4, 2]), True)
-    """
-    centred = (vectors - vectors.mean(0)).double()
-    variances, directions = torch.linalg.eigh(
-        centred.T @ centred
-    )  # ascending; there are few cells and possibly many units
-    directions = directions[:, -2:].flip(1)
-    most = directions.abs().argmax(0)
-    directions = directions * directions.gather(0, most[None]).sign()  # the sign of an eigenvector is arbitrary
-    scores = centred @ directions
-    low, high = scores.amin(0), scores.amax(0)
-    spread = variances[-2:].flip(0).clamp_min(0) / variances.clamp_min(0).sum().clamp_min(1e-30)
-    return ((scores - low) / (high - low).clamp_min(1e-30)).float(), spread.float()
-
-
-def nearest(vectors: Tensor, count: int) -> Tensor:
-    """Return the units with the most similar directions, nearest first: (units, count).
-
-    Example:
-        >>> nearest(torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]]), 1).flatten().tolist()
-        [1, 0, 1]
-    """
-    unit = torch.nn.functional.normalize(vectors.float(), dim=1)
-    neighbours = []
-    for first in range(0, len(unit), 1024):
-        similarity = unit[first : first + 1024] @ unit.T
-        similarity[torch.arange(len(similarity)), first + torch.arange(len(similarity))] = -2.0  # not itself
-        neighbours.append(similarity.topk(count, dim=1).indices)
-    return torch.cat(neighbours)
-
-
 BATCH_NUMBERS = 1 << 23  # numbers of maps that are processed at a time
 MAX_UNITS = 1 << 16
 _TOP_SHARE = 0.4  # share of the room for the strongest units, at most; the rest is for the small maps
@@ -103,12 +59,11 @@ def pack_units(maps: Tensor, *, room: int = 3_000_000, k: int = 8, near: int = 6
         near: number of similar units per unit.
 
     Raises:
-        ValueError: another shape, no or more than 65,536 units, or maps that are not finite.
+        ValueError: more than 65,536 units, or maps that are not finite.
 
     Example:
-        >>> packed = pack_units(torch.randn(5, 3, 8, 12))
-        >>> packed.top.shape, packed.maps.shape
-        (torch.Size([1, 8, 12, 5]), torch.Size([5, 1, 8, 12]))
+        >>> pack_units(torch.randn(5, 3, 8, 12)).top.shape
+        torch.Size([1, 8, 12, 5])
     """
     clip = maps[None] if maps.dim() == 4 else maps
     if clip.dim() != 5 or not 1 <= clip.shape[1] <= MAX_UNITS or 0 in clip.shape:
@@ -123,37 +78,32 @@ def pack_units(maps: Tensor, *, room: int = 3_000_000, k: int = 8, near: int = 6
     per_unit = units * (20 + 4 * frames + 2 * near)  # everything about units except their maps
     map_room = max(int(room - per_unit - _DEFLATE_RATIO * 4 * k * frames * grid[0] * grid[1]), 4 * units)
     small = _map_size(clip, map_room)
-    statistics = _reduce(clip, grid, small, k)
-    vectors = F.normalize(statistics.pooled, dim=1, eps=1e-30)  # directions: the total magnitude does not count
+    top, shares, means, amounts, extremes, pooled = _reduce(clip, grid, small, k)
+    vectors = F.normalize(pooled, dim=1, eps=1e-30)  # directions: the total magnitude does not count
     places, spread = places_of(vectors)
-    quantised, scale = _quantise(statistics.small)
+    quantised, scale = _quantise(means)
     while deflate_size(delta(quantised)) > map_room and max(small) > 1:  # the size was estimated from a sample
         small = _shrink(*small, 0.8)
-        quantised, scale = _quantise(F.adaptive_avg_pool2d(statistics.small, small))
+        quantised, scale = _quantise(F.adaptive_avg_pool2d(means, small))
     return PackedUnits(
-        top=statistics.top.to(torch.uint16).contiguous(),
-        shares=(statistics.shares * 65535).round().to(torch.uint16).contiguous(),
+        top=top.to(torch.uint16).contiguous(),
+        shares=(shares * 65535).round().to(torch.uint16).contiguous(),
         maps=quantised,
         scale=scale,
-        amounts=statistics.magnitudes,
-        extremes=statistics.extremes,
+        amounts=amounts,
+        extremes=extremes,
         places=places,
         spread=spread,
         near=nearest(vectors, min(near, units - 1)).to(torch.uint16),
     )
 
 
-class _Statistics(NamedTuple):
-    top: Tensor
-    shares: Tensor
-    small: Tensor
-    magnitudes: Tensor
-    extremes: Tensor
-    pooled: Tensor
+def _reduce(clip: Tensor, grid: tuple[int, int], small: tuple[int, int], k: int) -> tuple[Tensor, ...]:
+    """Return statistics of all units, computed for a batch of units at a time.
 
-
-def _reduce(clip: Tensor, grid: tuple[int, int], small: tuple[int, int], k: int) -> _Statistics:
-    """Compute the statistics of all units, a batch of units at a time."""
+    They are the strongest units and their shares per cell of ``grid``, the units' maps of size ``small``, their
+    magnitudes and extremes, and their magnitudes in the cells of :data:`POOL`.
+    """
     frames, units, channels, height, width = clip.shape
     step = max(1, BATCH_NUMBERS // (frames * channels * height * width))
     values = torch.zeros(frames, *grid, 0)
@@ -178,9 +128,7 @@ def _reduce(clip: Tensor, grid: tuple[int, int], small: tuple[int, int], k: int)
         values, at = values.topk(min(k, values.shape[-1]), dim=-1)
         top = top.gather(-1, at)
     shares = values / total[..., None].clamp_min(1e-30)
-    return _Statistics(
-        top, shares, torch.cat(small_maps), torch.cat(magnitudes), torch.cat(extremes), torch.cat(pooled)
-    )
+    return top, shares, torch.cat(small_maps), torch.cat(magnitudes), torch.cat(extremes), torch.cat(pooled)
 
 
 def _map_size(clip: Tensor, room: int) -> tuple[int, int]:
@@ -225,3 +173,27 @@ def delta(maps: Tensor) -> bytes:
 def deflate_size(content: bytes) -> int:
     """Return the number of bytes after compression."""
     return len(zlib.compress(content, 6))
+
+
+def places_of(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first two principal components of (units, cells), from 0 to 1, and their shares of the variance."""
+    centred = (vectors - vectors.mean(0)).double()
+    variances, directions = torch.linalg.eigh(centred.T @ centred)  # ascending; of few cells and possibly many units
+    directions = directions[:, -2:].flip(1)
+    most = directions.abs().argmax(0)
+    directions = directions * directions.gather(0, most[None]).sign()  # the sign of an eigenvector is arbitrary
+    scores = centred @ directions
+    low, high = scores.amin(0), scores.amax(0)
+    spread = variances[-2:].flip(0).clamp_min(0) / variances.clamp_min(0).sum().clamp_min(1e-30)
+    return ((scores - low) / (high - low).clamp_min(1e-30)).float(), spread.float()
+
+
+def nearest(vectors: Tensor, count: int) -> Tensor:
+    """Return the units with the most similar directions, nearest first: (units, count)."""
+    unit = F.normalize(vectors.float(), dim=1)
+    neighbours = []
+    for first in range(0, len(unit), 1024):
+        similarity = unit[first : first + 1024] @ unit.T
+        similarity[torch.arange(len(similarity)), first + torch.arange(len(similarity))] = -2.0  # not itself
+        neighbours.append(similarity.topk(count, dim=1).indices)
+    return torch.cat(neighbours)

@@ -1,7 +1,18 @@
+import math
+
 import pytest
 import torch
 
-from xinc_captum.visualizers import network_sheet, neurons_across, patch_sheet, route_sheet, token_sheet
+from xinc_captum.visualizers import (
+    kernel_sheet,
+    layer_profile_sheet,
+    network_sheet,
+    neurons_across,
+    patch_sheet,
+    route_sheet,
+    token_sheet,
+)
+from xinc_captum.visualizers.hypernetworks import mosaic
 
 
 def shown(axes):
@@ -56,11 +67,17 @@ def test_neurons_are_the_strongest_or_selected(words, legible):
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda: token_sheet(torch.rand(2, 3, 4, 4), torch.rand(2, 1, 4, 4)), r"parts have shape \(2, 3, 4, 4\)"),
-        (lambda: token_sheet(torch.rand(2, 3, 1, 4, 4), torch.rand(1, 1, 4, 4)), r"images \(1, 1, 4, 4\)"),
+        (
+            lambda: token_sheet(torch.rand(2, 3, 4, 4), torch.rand(2, 1, 4, 4)),
+            r"parts has shape \(2, 3, 4, 4\); expected \(images, tokens \+ 1, C, H, W\)",
+        ),
+        (
+            lambda: token_sheet(torch.rand(2, 3, 1, 4, 4), torch.rand(1, 1, 4, 4)),
+            r"images has shape \(1, 1, 4, 4\); expected \(images, c, h, w\) with images = 2",
+        ),
         (
             lambda: token_sheet(torch.rand(2, 3, 1, 4, 4), torch.rand(2, 1, 4, 4), names=["a"]),
-            "there are 1 names; expected",
+            "names has 1 entries; expected tokens = ",
         ),
         (
             lambda: token_sheet(torch.rand(2, 3, 1, 4, 4), torch.rand(2, 1, 4, 4), top=0),
@@ -70,7 +87,10 @@ def test_neurons_are_the_strongest_or_selected(words, legible):
             lambda: token_sheet(torch.rand(2, 3, 1, 4, 4), torch.rand(2, 1, 4, 4), tokens=[2]),
             r"tokens are \[2\]; expected one or more of 0 to 1",
         ),
-        (lambda: neurons_across(torch.rand(2, 3, 1, 4, 4), torch.rand(3, 1, 4, 4)), r"images \(3, 1, 4, 4\); expected"),
+        (
+            lambda: neurons_across(torch.rand(2, 3, 1, 4, 4), torch.rand(3, 1, 4, 4)),
+            r"images has shape \(3, 1, 4, 4\); expected \(images, c, h, w\) with images = 2",
+        ),
         (
             lambda: neurons_across(torch.rand(2, 3, 1, 4, 4), torch.rand(2, 1, 4, 4), [3]),
             r"neurons are \[3\]; expected one",
@@ -137,14 +157,20 @@ def test_route_sheet_tokens_add_up_to_the_patch(g):
     [
         (
             lambda: patch_sheet(torch.rand(2, 4, 1, 8, 8), torch.rand(2, 1, 8, 8), QUARTERS),
-            r"parts have shape \(2, 4, 1, 8, 8\).*masks \(4, 8, 8\); expected \(images, patches \+ 1",
+            r"parts has shape \(2, 4, 1, 8, 8\); expected \(images, patches \+ 1, C, H, W\) with patches \+ 1 = 5",
         ),
-        (lambda: patch_sheet(torch.rand(2, 5, 1, 8, 8), torch.rand(1, 1, 8, 8), QUARTERS), r"images \(1, 1, 8, 8\)"),
+        (
+            lambda: patch_sheet(torch.rand(2, 5, 1, 8, 8), torch.rand(1, 1, 8, 8), QUARTERS),
+            r"images has shape \(1, 1, 8, 8\); expected \(images, c, y, x\) with images = 2",
+        ),
         (lambda: patch_sheet(torch.rand(1, 5, 1, 8, 8), torch.rand(1, 1, 8, 8), QUARTERS, top=0), "top is 0; expected"),
-        (lambda: route_sheet(torch.rand(3, 5, 1, 8, 8), torch.rand(1, 8, 8), QUARTERS), "a mask for each patch"),
+        (
+            lambda: route_sheet(torch.rand(3, 5, 1, 8, 8), torch.rand(1, 8, 8), QUARTERS),
+            r"masks has shape \(4, 8, 8\); expected \(patches, h, w\) with patches = 3",
+        ),
         (
             lambda: route_sheet(torch.rand(4, 5, 1, 8, 8), torch.rand(1, 8, 8), QUARTERS, names=["a"]),
-            "there are 1 names; expected",
+            "names has 1 entries; expected tokens = ",
         ),
         (lambda: route_sheet(torch.rand(4, 5, 1, 8, 8), torch.rand(1, 8, 8), QUARTERS, top=0), "top is 0; expected"),
     ],
@@ -174,5 +200,58 @@ def test_network_sheet_shows_the_psnr_of_each_image(words):
 
 def test_network_sheet_rejects_wrong_lengths():
     images = torch.rand(3, 1, 8, 8)
-    with pytest.raises(ValueError, match="'as drawn' has 3 outputs and 2 decibels for 3 images; expected one of each"):
+    with pytest.raises(ValueError, match="decibels of as drawn has 2 entries; expected images = 3"):
         network_sheet(images, {"as drawn": (images, [1.0, 2.0])})
+
+
+def test_mosaic_arranges_kernels():
+    weight = torch.arange(2 * 3 * 2 * 2.0).view(2, 3, 2, 2)
+    found = mosaic(weight)
+    assert found.shape == (5, 8)
+    assert found[0, :2].tolist() == [0, 1] and found[1, 3:5].tolist() == [6, 7] and found[3, 6:].tolist() == [20, 21]
+    assert math.isnan(found[2, 0]) and math.isnan(found[0, 2]) and int(found.isnan().sum()) == 40 - 24
+    assert mosaic(torch.ones(3, 2, 1, 1)).shape == (5, 3)
+
+
+def test_kernel_sheet_has_one_scale_and_shows_the_difference():
+    parts = torch.randn(4, 3, 2, 3, 3)
+    expected = parts.sum(0) + 0.25
+    figure = kernel_sheet(parts, ["neuron 1", "neuron 2", "neuron 3", "bias"], expected, layer="conv1")
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[:4] == ["target kernels", "generated kernels", "difference", "neuron 1"]
+    images = [axes.images[0] for axes in figure.axes if axes.images and axes.get_title()]
+    assert len(images) == 7 and len({image.get_clim() for image in images}) == 1
+    missing = images[2].get_array()
+    assert float(missing[0, 0]) == pytest.approx(0.25, abs=1e-5)
+    assert "conv1" in figure.texts[0].get_text()
+
+
+def test_kernel_sheet_states_how_many_kernels_it_shows():
+    parts = torch.randn(2, 40, 30, 1, 1)
+    figure = kernel_sheet(parts, ["a", "b"], parts.sum(0), generated=parts.sum(0), filters=5, channels=4)
+    assert figure.axes[0].images[0].get_array().shape == (9, 7)
+    assert "the first 5 x 4 kernels" in figure.texts[1].get_text()
+
+
+def test_layer_profiles_are_relative_to_the_average():
+    share = torch.tensor([[0.8, 0.2], [0.2, 0.8], [0.5, 0.5], [0.0, 0.0]])
+    axes, bar = layer_profile_sheet(share, ["first", "second"]).axes
+    assert [label.get_text() for label in bar.get_yticklabels()] == ["a quarter", "the average", "four times"]
+    lean = axes.images[0].get_array()
+    assert lean.shape == (3, 2), "a neuron without contributions has no profile"
+    mean = share[:3].mean(0)
+    rows = [int(label.get_text()) for label in axes.get_yticklabels()]
+    for row, neuron in enumerate(rows):
+        assert lean[row].tolist() == pytest.approx((share[neuron] / mean).log2().tolist(), abs=1e-5)
+    assert rows.index(0) < rows.index(1)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["first (50%)", "second (50%)"]
+
+
+def test_kernel_figures_reject_wrong_inputs():
+    parts = torch.zeros(2, 3, 2, 3, 3)
+    with pytest.raises(
+        ValueError, match=r"parts has shape \(2, 3, 2, 3, 3\); expected \(names, F, C, h, w\) with names = 1"
+    ):
+        kernel_sheet(parts, ["a"], parts[0])
+    with pytest.raises(ValueError, match=r"share has shape \(2, 3\); expected \(neurons, layers\) with layers = 1"):
+        layer_profile_sheet(torch.rand(2, 3), ["a"])
