@@ -12,7 +12,7 @@ from torch import nn
 
 from xinc_captum.cli import accentuate
 from xinc_captum.cli.accentuate import _top, accentuate_command
-from xinc_captum.cli.errors import UsageError
+from xinc_captum.cli.command import UsageError
 from xinc_captum.hooks import LayerError
 from xinc_captum.images import PhotoError
 from xinc_captum.store import StoreError, sha256
@@ -228,5 +228,5 @@ def test_top_classes_need_matching_labels_and_probabilities():
 
     with pytest.raises(UsageError, match="means has 2 labels for 3 outputs; expected one label for each output"):
         top()
-    assert top(labels=()) == top(probability="none") == [[]]
-    assert len(top(labels=("red", "green", "blue"), probability="softmax")[0]) == 3
+    assert top(labels=()) == top(probability="none") == []
+    assert len(top(labels=("red", "green", "blue"), probability="softmax")) == 3

@@ -8,7 +8,7 @@ import torch
 from xinc_captum.attributions import Accentuation
 from xinc_captum.cli.accentuate import write_page
 from xinc_captum.cli.accentuate_results import AccentuationResults, FeatureResult
-from xinc_captum.cli.photos import InputPhoto
+from xinc_captum.cli.inputs import InputPhoto
 from xinc_captum.metrics.trust import Trust, judge_accentuation
 
 PHOTO = torch.rand(3, 24, 32, generator=torch.Generator().manual_seed(0))

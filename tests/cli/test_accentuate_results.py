@@ -14,9 +14,9 @@ from xinc_captum.cli.accentuate_results import (
     select_features,
     write_images,
 )
-from xinc_captum.cli.errors import UsageError
+from xinc_captum.cli.command import UsageError
+from xinc_captum.cli.inputs import InputPhoto
 from xinc_captum.cli.models import Network
-from xinc_captum.cli.photos import InputPhoto
 from xinc_captum.metrics.trust import Trust, judge_accentuation
 from xinc_captum.zoo import Classifier
 

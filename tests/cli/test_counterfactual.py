@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from xinc_captum.cli.command import UsageError
 from xinc_captum.cli.counterfactual import (
     BEYOND,
     POINTS,
@@ -16,8 +17,7 @@ from xinc_captum.cli.counterfactual import (
     find_counterfactuals,
     path_probabilities,
 )
-from xinc_captum.cli.errors import UsageError
-from xinc_captum.cli.photos import load_start_images
+from xinc_captum.cli.models import load_start_images
 from xinc_captum.store import StoreError, sha256
 from xinc_captum.visualizers.layout import predicate
 

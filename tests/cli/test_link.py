@@ -13,7 +13,7 @@ from torch import nn
 from xinc_captum.attributions.linking import LinkAudit
 from xinc_captum.attributions.linking.unit_tables.table import COLUMNS
 from xinc_captum.cli import link
-from xinc_captum.cli.errors import UsageError
+from xinc_captum.cli.command import UsageError
 from xinc_captum.cli.link import (
     MAX_IMAGES,
     Variant,
@@ -25,8 +25,7 @@ from xinc_captum.cli.link import (
     write_page,
 )
 from xinc_captum.cli.link_results import sweep_selected_units
-from xinc_captum.cli.models import load_classifier_and_generator
-from xinc_captum.cli.photos import RealImages, generate_images
+from xinc_captum.cli.models import RealImages, generate_images, load_classifier_and_generator
 from xinc_captum.hooks import LayerError
 from xinc_captum.metrics.links import SemanticOrder
 from xinc_captum.metrics.statistics import Interval

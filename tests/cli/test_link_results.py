@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from xinc_captum import store
 from xinc_captum.attributions.linking import LatentLink
 from xinc_captum.attributions.linking.unit_tables import UnitTable
-from xinc_captum.cli.errors import UsageError
+from xinc_captum.cli.command import UsageError
 from xinc_captum.cli.explore import explore_command
 from xinc_captum.cli.link_results import (
     MEASURED_IN,
@@ -20,7 +20,7 @@ from xinc_captum.cli.link_results import (
     shrink_frames,
     thirds,
 )
-from xinc_captum.cli.photos import RealImages, generate_images
+from xinc_captum.cli.models import RealImages, generate_images
 from xinc_captum.cli.sweep import BASES
 from xinc_captum.metrics.links import Selectivity
 from xinc_captum.visualizers.explorer.images import album

@@ -15,10 +15,9 @@ from xinc_captum import store
 from xinc_captum.attributions.trans_inr import TransINR
 from xinc_captum.cli.accentuate import accentuate_command
 from xinc_captum.cli.canvas import Model, photo_canvas
-from xinc_captum.cli.canvas_trust import RuleName
+from xinc_captum.cli.canvas_results import RuleName
+from xinc_captum.cli.command import UsageError, app
 from xinc_captum.cli.counterfactual import Method, counterfactual_command
-from xinc_captum.cli.errors import UsageError
-from xinc_captum.cli.main import app
 from xinc_captum.cli.nern import nern_command
 from xinc_captum.cli.replay import COMMANDS, compare_folders, differences, replay, resolve_call
 from xinc_captum.cli.sweep import Mode, Span, Way, sweep_command

@@ -12,8 +12,7 @@ from safetensors.torch import load_file
 from xinc_captum.attributions.trans_inr import TransINR
 from xinc_captum.cli import trans_inr
 from xinc_captum.cli import trans_inr as trans_inr_page
-from xinc_captum.cli.command import save_picture
-from xinc_captum.cli.errors import UsageError
+from xinc_captum.cli.command import UsageError, save_picture
 from xinc_captum.cli.trans_inr import LABELS, _doubt, trans_inr_command, write_page
 from xinc_captum.cli.trans_inr_results import ModelAndImages, compute_results
 from xinc_captum.inr import load, pixel_centres

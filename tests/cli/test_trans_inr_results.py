@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from xinc_captum.attributions.trans_inr import TransINR, mean_psnr
-from xinc_captum.cli.errors import UsageError
-from xinc_captum.cli.photos import SmallImages
+from xinc_captum.cli.command import UsageError
+from xinc_captum.cli.inputs import SmallImages
 from xinc_captum.cli.trans_inr_results import (
     ModelAndImages,
     compute_results,

@@ -9,11 +9,8 @@ from PIL import Image
 
 from xinc_captum import open_canvas
 from xinc_captum.cli import video
-from xinc_captum.cli.canvas_trust import RuleName
-from xinc_captum.cli.errors import UsageError
-from xinc_captum.cli.video import _by_chance, video_canvas, write_video_page
-from xinc_captum.cli.video_files import VideoInput
-from xinc_captum.cli.video_results import (
+from xinc_captum.cli.canvas_results import (
+    RuleName,
     VideoModel,
     decoder_part,
     fit_network,
@@ -23,6 +20,9 @@ from xinc_captum.cli.video_results import (
     methods_for,
     track_objects,
 )
+from xinc_captum.cli.command import UsageError
+from xinc_captum.cli.inputs import VideoInput
+from xinc_captum.cli.video import _by_chance, video_canvas, write_video_page
 from xinc_captum.hooks import LayerError
 from xinc_captum.inr import load, render_video
 from xinc_captum.inr.training import load_run

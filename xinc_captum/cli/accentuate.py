@@ -3,12 +3,13 @@
 import hashlib
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import torch
 import typer
 from matplotlib.figure import Figure
 from torch import Tensor
+from typer import Argument, Option
 
 from .. import zoo
 from ..attributions import Accentuation
@@ -28,10 +29,9 @@ from .accentuate_results import (
     select_features,
     write_images,
 )
-from .command import Device, Out, Seed, find_device, record_settings, result_folder, save_picture
-from .errors import UsageError
+from .command import Device, Out, Seed, UsageError, find_device, record_settings, result_folder, save_picture
+from .inputs import load_photo, natural_images
 from .models import Network, load_network
-from .photos import NaturalImages, load_photo, natural_images
 
 _save_picture = partial(save_picture, dpi=150)
 
@@ -40,8 +40,10 @@ def write_page(folder: Path, results: AccentuationResults) -> None:
     """Write figures, tensors and ``index.html`` into ``folder``."""
     features, photo = results.features, results.subject.image
     write_images(folder, results)
-    units = features[0].target.layer is not None
-    where = "where the unit is active" if units else "Grad-CAM: where"
+    if features[0].target.layer is None:
+        where, cam_caption = "Grad-CAM: where", "Grad-CAM, which shows where the score of the class comes from"
+    else:
+        where, cam_caption = "where the unit is active", "where the unit is active in it, before any change"
     cams = [f.where for f in features if f.where is not None]
     images = torch.cat([f.result.images.cpu() for f in features])
     rows = accentuation_rows(
@@ -55,17 +57,13 @@ def write_page(folder: Path, results: AccentuationResults) -> None:
         cam_name=where,
         heading=f"What {results.classifier.name} sees in this photo",
     )
-    first = [
-        _save_picture(
-            folder,
-            "accentuated.png",
-            rows,
-            f"From left to right: the photo; {_cam_caption(units)}; the accentuated photo, changed so that the "
-            "feature's score rises while the photo stays similar; and the same, faded where the change did not "
-            "matter. Below each row: how reliable it is.",
-        )
-    ]
-    sections = [Section("What the network sees", tuple(first), _evidence(results))]
+    caption = (
+        f"From left to right: the photo; {cam_caption}; the accentuated photo, changed so that the feature's score "
+        "rises while the photo stays similar; and the same, faded where the change did not matter. Below each row: "
+        "how reliable it is."
+    )
+    first = _save_picture(folder, "accentuated.png", rows, caption)
+    sections = [Section("What the network sees", (first,), _evidence(results))]
     if features[0].before:
         classes = {"the photo": features[0].before} | {f"more {f.target.title}": f.after for f in features}
         bars = class_bars(classes, marked=[f.target.title for f in features])
@@ -85,22 +83,13 @@ def write_page(folder: Path, results: AccentuationResults) -> None:
     )
 
 
-def _cam_caption(units: bool) -> str:
-    return (
-        "where the unit is active in it, before any change"
-        if units
-        else "Grad-CAM, which shows where the score of the class comes from"
-    )
-
-
 def _facts(results: AccentuationResults) -> dict[str, str]:
     height, width = results.subject.image.shape[1:]
-    result = results.features[0].result
     facts = {
         "photo": results.subject.name,
         "pixels": f"{width} x {height}",
         "network": results.classifier.name,
-        "steps": f"{result.steps}",
+        "steps": f"{results.features[0].result.steps}",
         "natural images": "none" if results.natural is None else results.natural.description,
         "second network": "none" if results.second is None else results.second.name,
     }
@@ -113,7 +102,10 @@ def _evidence(results: AccentuationResults) -> Table:
     lines = []
     for feature in results.features:
         row = feature.result.trust.rows[0]
-        near = [_two(number) for number in (row.path, row.natural, row.seed, row.kept, row.shuffled)]
+        near = [
+            "–" if number is None else format_number(number)
+            for number in (row.path, row.natural, row.seed, row.kept, row.shuffled)
+        ]
         gain = "–" if row.transfer is None else format_number(row.transfer, plus=True)
         fine = "–" if row.high_frequency is None else percent(row.high_frequency)
         lines.append((feature.target.title, feature.line, row.verdict, *near, gain, fine))
@@ -178,59 +170,41 @@ def _side_by_side(columns: list[Tensor]) -> Tensor:
     return torch.cat(ends, 1)
 
 
-def _two(number: float | None) -> str:
-    return "–" if number is None else format_number(number)
-
-
 SECOND = {"efficientnet_lite1": "efficientnet_lite0"}  # the second network; for all others, efficientnet_lite1
 SHARES = (0.25, 0.5, 0.75)  # of the rise of the score, for the images between photo and end
-
-
-class RunSettings(NamedTuple):
-    """Settings of one run besides the photo and its features."""
-
-    steps: int
-    seed: int
-    dose: float | None
-    natural: NaturalImages | None
-    second: zoo.Classifier | None
 
 
 @record_settings("accentuate", "photo")
 def accentuate_command(
     photo: Annotated[
         str,
-        typer.Argument(help="A photo file, or one of the zoo: chelsea, coffee, foolbox:07 …", show_default=False),
+        Argument(help="A photo file, or one of the zoo: chelsea, coffee, foolbox:07 …", show_default=False),
     ],
     out: Out,
     model: Annotated[
         str,
-        typer.Option(help=f"{', '.join(CLASSIFIERS)}, or module:function that returns a network or a zoo.Classifier."),
+        Option(help=f"{', '.join(CLASSIFIERS)}, or module:function that returns a network or a zoo.Classifier."),
     ] = "efficientnet_lite0",
     targets: Annotated[
-        list[str], typer.Option("--target", help="Class to accentuate, by label or number; repeat for several.")
+        list[str], Option("--target", help="Class to accentuate, by label or number; repeat for several.")
     ] = [],
-    layers: Annotated[list[str], typer.Option("--layer", help="Layer of the units, by its dotted name.")] = [],
-    units: Annotated[
-        list[int], typer.Option("--unit", help="Unit of the layer to accentuate; repeat for several.")
-    ] = [],
+    layers: Annotated[list[str], Option("--layer", help="Layer of the units, by its dotted name.")] = [],
+    units: Annotated[list[int], Option("--unit", help="Unit of the layer to accentuate; repeat for several.")] = [],
     dose: Annotated[
         float | None,
-        typer.Option(
+        Option(
             help="Dose at which to stop: 0 is the photo's own score, 1 the 98 % quantile of the scores of the natural "
             "images; < 0 lowers the score. Default: run all steps."
         ),
     ] = None,
-    steps: Annotated[
-        int, typer.Option(help="Optimization steps; with --dose at most this many.", min=1)
-    ] = Settings.n_steps,
+    steps: Annotated[int, Option(help="Optimization steps; with --dose at most this many.", min=1)] = Settings.n_steps,
     seed: Seed = 0,
     longer_side: Annotated[
-        int, typer.Option("--size", help="Shrink the longer side of the photo to this many pixels.", min=16)
+        int, Option("--size", help="Shrink the longer side of the photo to this many pixels.", min=16)
     ] = 336,
     device: Device = "auto",
     natural: Annotated[
-        Path | None, typer.Option(help="Folder of photos for the dose and the verdict. Default: the zoo's.")
+        Path | None, Option(help="Folder of photos for the dose and the verdict. Default: the zoo's.")
     ] = None,
 ) -> None:
     """Show what classes or units respond to in PHOTO, next to Grad-CAM, and how reliable it is."""
@@ -238,28 +212,33 @@ def accentuate_command(
     subject = load_photo(photo, longer_side)
     network = load_network(model, subject.image, where)
     features_to_run = select_features(network, targets, layers, units)
-    side = network.size or min(subject.image.shape[1:])
-    settings = RunSettings(
-        steps, seed, dose, natural_images(natural, side, photo), _second(network, features_to_run, where)
-    )
     height, width = subject.image.shape[1:]
+    known, second = natural_images(natural, network.size or min(height, width), photo), _second(features_to_run, where)
+    options: Options = {
+        "n_steps": steps,
+        "seed": seed,
+        "dose": dose,
+        "natural": None if known is None else known.images.to(where),
+        "transfer": second,
+        "show_progress": True,
+    }
     typer.echo(f"{network.classifier.name} on {subject.name}, {width} x {height} pixels, on {where}")
     features: list[FeatureResult] = []
     for number, one in enumerate(features_to_run, 1):
         typer.echo(f"accentuating {one.title} ({number} of {len(features_to_run)}) …")
-        features.append(_accentuate(one, subject.image.to(where)[None], settings))
+        features.append(_accentuate(one, subject.image.to(where)[None], options))
         typer.echo(f"  {features[-1].result.trust}")
         if features[-1].result.interrupted:
             typer.echo(f"stopped; writing the results of {number} of {len(features_to_run)} features")
             break
-    results = AccentuationResults(subject, network.classifier, features, settings.natural, settings.second)
-    with result_folder(out, _note(results, settings, features_to_run)) as folder:
+    results = AccentuationResults(subject, network.classifier, features, known, second)
+    with result_folder(out, _note(results, seed, features_to_run)) as folder:
         write_page(folder, results)
 
 
-def _second(network: Network, features_to_run: list[FeatureTarget], where: torch.device) -> zoo.Classifier | None:
+def _second(features_to_run: list[FeatureTarget], where: torch.device) -> zoo.Classifier | None:
     """Return another network with the same classes, or None if there is none or it is not installed."""
-    classifier = network.classifier
+    classifier = features_to_run[0].network.classifier
     if features_to_run[0].layer is not None or classifier.labels != imagenet_labels():
         return None
     try:
@@ -270,27 +249,22 @@ def _second(network: Network, features_to_run: list[FeatureTarget], where: torch
     return second
 
 
-def _accentuate(one: FeatureTarget, photo: Tensor, settings: RunSettings) -> FeatureResult:
+def _accentuate(one: FeatureTarget, photo: Tensor, options: Options) -> FeatureResult:
     """Accentuate one feature; return the result with the images, scores and classes for the page."""
     passed = _StepImages()
-    options: Options = {
-        "n_steps": settings.steps,
-        "seed": settings.seed,
-        "dose": settings.dose,
-        "natural": None if settings.natural is None else settings.natural.images.to(photo),
-        "transfer": settings.second,
-        "on_step": passed,
-        "show_progress": True,
-    }
+    options = {**options, "on_step": passed}
     try:
         result = one.method().accentuate(photo, one.index, **options)
     except (ValueError, IndexError) as error:
         raise UsageError(f"{one.title}: {error}") from error
     before = _network_view(one.network, photo)
-    top = [classes[0] for classes in (_top(one, before), _top(one, _network_view(one.network, result.images)))]
+    top = _top(one, before), _top(one, _network_view(one.network, result.images))
     where = one.where(before, (photo.shape[-2], photo.shape[-1]))
-    images, scores, reference = _images_on_the_way(one, result, before, passed.images, settings)
-    return FeatureResult(one, result, where, top[0], top[1], images, scores, reference)
+    images, scores = _images_on_the_way(one, result, before, passed.images)
+    reference = None
+    if (natural := options["natural"]) is not None:
+        reference = float(one.scores(_network_view(one.network, natural)).quantile(QUANTILE))
+    return FeatureResult(one, result, where, *top, images, scores, reference)
 
 
 class _StepImages:
@@ -303,31 +277,27 @@ class _StepImages:
         self.images.append(images.cpu())
 
 
-def _top(one: FeatureTarget, views: Tensor) -> list[list[tuple[str, float]]]:
+def _top(one: FeatureTarget, view: Tensor) -> list[tuple[str, float]]:
+    """Return the most probable classes of an image (1, C, h, w); none if the network has no labels."""
     classifier = one.network.classifier
     if not classifier.labels or classifier.probability == "none":
-        return [[]]
+        return []
     try:
-        return classifier.top(views.clamp(0, 1))
+        return classifier.top(view.clamp(0, 1))[0]
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
 
 
 def _images_on_the_way(
-    one: FeatureTarget, result: Accentuation, before: Tensor, passed: list[Tensor], settings: RunSettings
-) -> tuple[Tensor, list[float], float | None]:
-    """Return images between photo and end, their scores, and the score of dose 1 (None without natural images)."""
+    one: FeatureTarget, result: Accentuation, before: Tensor, passed: list[Tensor]
+) -> tuple[Tensor, list[float]]:
+    """Return images between photo and end, and their scores."""
     every = torch.cat([*passed[1:], result.images.cpu()])
-    device = result.images.device
-    scores = torch.cat([one.scores(_network_view(one.network, image[None].to(device))) for image in every])
+    scores = torch.cat([one.scores(_network_view(one.network, image[None].to(before.device))) for image in every])
     start, end = float(one.scores(before)), float(scores[-1])
-    chosen = sorted(
-        {int((scores - start - share * (end - start)).abs().argmin()) for share in SHARES} | {len(every) - 1}
-    )
-    reference = None
-    if settings.natural is not None:
-        reference = float(one.scores(_network_view(one.network, settings.natural.images.to(device))).quantile(QUANTILE))
-    return every[chosen], scores[chosen].tolist(), reference
+    near = {int((scores - start - share * (end - start)).abs().argmin()) for share in SHARES}
+    chosen = sorted(near | {len(every) - 1})
+    return every[chosen], scores[chosen].tolist()
 
 
 def _network_view(network: Network, images: Tensor) -> Tensor:
@@ -336,18 +306,18 @@ def _network_view(network: Network, images: Tensor) -> Tensor:
     return view([], (images.shape[-2], images.shape[-1]), size, generator=torch.Generator())(images)[0]
 
 
-def _note(results: AccentuationResults, settings: RunSettings, features_to_run: list[FeatureTarget]) -> dict[str, Any]:
+def _note(results: AccentuationResults, seed: int, features_to_run: list[FeatureTarget]) -> dict[str, Any]:
     """Return the entries of the manifest."""
     digest = hashlib.sha256()
     for name, weight in results.classifier.model.state_dict().items():
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return {
-        "seed": settings.seed,
+        "seed": seed,
         "inputs": results.subject.origin,
         "model": {"name": results.classifier.name, "weights_sha256": digest.hexdigest()},
-        "natural": None if settings.natural is None else settings.natural.description,
-        "second_network": None if settings.second is None else settings.second.name,
+        "natural": None if results.natural is None else results.natural.description,
+        "second_network": None if results.second is None else results.second.name,
         "asked": [{"title": one.title, "index": one.index, "layer": one.layer} for one in features_to_run],
         "settings": {
             k: v for k, v in results.features[0].result.settings.items() if k not in {"natural", "transfer", "seed"}

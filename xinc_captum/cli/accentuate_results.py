@@ -18,26 +18,19 @@ from ..comparison import as_maps, grad_cam, last_map
 from ..hooks import find_layer
 from ..images import to_hwc
 from ..zoo import Classifier
-from .errors import UsageError
+from .command import UsageError
+from .inputs import InputPhoto, NaturalImages
 from .models import Network
-from .photos import InputPhoto, NaturalImages
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureTarget:
-    """A class or unit to accentuate.
-
-    Attributes:
-        network: the network.
-        title: name for people.
-        index: class or unit.
-        layer: layer of the unit, or None for a class.
-    """
+    """A class or unit to accentuate."""
 
     network: Network = field(repr=False)
     title: str
-    index: int
-    layer: str | None = None
+    index: int  # of the class or unit
+    layer: str | None = None  # of the unit, or None for a class
 
     @property
     def unit(self) -> str:
@@ -89,12 +82,7 @@ class FeatureTarget:
 def select_features(
     network: Network, targets: Sequence[str], layers: Sequence[str], units: Sequence[int]
 ) -> list[FeatureTarget]:
-    """Return the features of the options --target, or --layer and --unit.
-
-    Raises:
-        UsageError: no feature, both kinds, layers and units that do not pair, or an unknown class.
-        LayerError: an unknown layer.
-    """
+    """Return the features of the options --target, or --layer and --unit."""
     if targets and (layers or units):
         raise UsageError("--target and --layer/--unit are both given; expected one of the two: run the command twice.")
     if targets:
@@ -134,27 +122,16 @@ MOST = 10.0  # doses; beyond this the scale is too short
 
 @dataclass(frozen=True, eq=False)
 class FeatureResult:
-    """One accentuated feature and what the page shows of it.
-
-    Attributes:
-        target: the class or unit.
-        result: the accentuation of one image.
-        where: (H, W), where the feature is in the photo, or None.
-        before: the most probable classes of the photo.
-        after: those of the accentuated photo.
-        step_images: (K, C, H, W), images between the photo and the end.
-        scores: their scores.
-        reference: the score of dose 1, or None without natural images.
-    """
+    """One accentuated feature and what the page shows of it."""
 
     target: FeatureTarget
-    result: Accentuation
-    where: Tensor | None
-    before: list[tuple[str, float]]
-    after: list[tuple[str, float]]
-    step_images: Tensor
-    scores: list[float]
-    reference: float | None
+    result: Accentuation  # of one image
+    where: Tensor | None  # (H, W), where the feature is in the photo
+    before: list[tuple[str, float]]  # the most probable classes of the photo
+    after: list[tuple[str, float]]  # those of the accentuated photo
+    step_images: Tensor  # (K, C, H, W), images between the photo and the end
+    scores: list[float]  # of the step images
+    reference: float | None  # the score of dose 1, or None without natural images
 
     @property
     def line(self) -> str:
@@ -233,11 +210,6 @@ def _write(file: Path, picture: Tensor) -> None:
 
 
 def format_number(number: float, *, plus: bool = False) -> str:
-    """Format a number with at most two decimals and a typographic minus sign.
-
-    Example:
-        >>> format_number(-0.734), format_number(12.4, plus=True)
-        ('−0.73', '+12.4')
-    """
+    """Format a number with at most two decimals and a typographic minus sign."""
     text = f"{number:+.3g}" if plus else f"{number:.3g}" if abs(number) >= 1 else f"{number:.2f}"
     return text.replace("-", "−")

@@ -3,12 +3,12 @@
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
 import typer
-from matplotlib.figure import Figure
 from torch import Tensor
+from typer import Argument, Option
 
 from .. import inr, store
 from ..attributions import Canvas, NeuronCanvas
@@ -16,12 +16,20 @@ from ..attributions.canvas.canvas import Maps, Top, Totals
 from ..images import read_photo
 from ..visualizers import build_up, canvas_grid, dominant_units, neuron_over_photo, order_by_total, pixel_contributors
 from ..visualizers.report import Section, write_report
-from .canvas_trust import BUDGET, LayerVerdict, RuleName, judge_layer
-from .command import Device, Out, Seed, find_device, record_settings, result_folder, save_picture, seconds_elapsed
-from .errors import UsageError
+from .canvas_results import BUDGET, LayerVerdict, RuleName, VideoModel, judge_layer
+from .command import (
+    Device,
+    Out,
+    Seed,
+    UsageError,
+    find_device,
+    record_settings,
+    result_folder,
+    save_picture,
+    seconds_elapsed,
+)
+from .inputs import is_video, video_names
 from .video import video_canvas
-from .video_files import is_video, video_names
-from .video_results import VideoModel
 
 
 class Model(StrEnum):
@@ -31,19 +39,11 @@ class Model(StrEnum):
     siren = "siren"
 
 
-class PhotoNetwork(NamedTuple):
-    """A network with its learning rate and batch size (None: all pixels)."""
-
-    model: inr.FourierMLP | inr.Siren
-    lr: float
-    batch_size: int | None
-
-
-def make_network(model: Model, seed: int) -> PhotoNetwork:
-    """Return a new network: the paper's FFN (33k parameters) or a SIREN of the same size."""
+def make_network(model: Model, seed: int) -> tuple[inr.FourierMLP | inr.Siren, float, int | None]:
+    """Return a new network, the paper's FFN (33k parameters) or a SIREN of the same size; learning rate; batch size."""
     if model is Model.ffn:
-        return PhotoNetwork(inr.FourierMLP(scale=5.0, seed=seed), 1e-2, None)
-    return PhotoNetwork(inr.Siren(hidden=128, layers=4, first_omega=40.0, seed=seed), 2e-3, 1 << 13)
+        return inr.FourierMLP(scale=5.0, seed=seed), 1e-2, None  # all pixels
+    return inr.Siren(hidden=128, layers=4, first_omega=40.0, seed=seed), 2e-3, 1 << 13
 
 
 Kind = TypeVar("Kind", Model, VideoModel)
@@ -61,7 +61,7 @@ class NetworkName(StrEnum):
 def canvas_command(
     source: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="PHOTO|VIDEO",
             help=f"A photo, a video, a folder of frames, or a video of the zoo: {', '.join(video_names())}.",
             show_default=False,
@@ -69,28 +69,24 @@ def canvas_command(
     ],
     out: Out,
     model: Annotated[
-        NetworkName | None, typer.Option(help="Network to fit. Default: ffn for photos, nerv for videos.")
+        NetworkName | None, Option(help="Network to fit. Default: ffn for photos, nerv for videos.")
     ] = None,
     layers: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--layer", help="Layer to explain; repeat for several. Default: all activations, for videos also the head."
         ),
     ] = None,
-    rule: Annotated[
-        RuleName, typer.Option(help="How a neuron's contribution is propagated to the image.")
-    ] = RuleName.secant,
+    rule: Annotated[RuleName, Option(help="How a neuron's contribution is propagated to the image.")] = RuleName.secant,
     longer_side: Annotated[
         int | None,
-        typer.Option("--size", help="Shrink the longer side to this many pixels. Default: 192, for videos 96.", min=16),
+        Option("--size", help="Shrink the longer side to this many pixels. Default: 192, for videos 96.", min=16),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Fitting steps. Default: 1000, for videos 1500.", min=1)] = None,
-    frames: Annotated[int | None, typer.Option(help="Maximum number of frames of a video. Default: 24.")] = None,
+    steps: Annotated[int | None, Option(help="Fitting steps. Default: 1000, for videos 1500.", min=1)] = None,
+    frames: Annotated[int | None, Option(help="Maximum number of frames of a video. Default: 24.")] = None,
     masks: Annotated[
         Path | None,
-        typer.Option(
-            help="Track objects: a folder with one mask per frame, white on black, or one such folder per object."
-        ),
+        Option(help="Track objects: a folder with one mask per frame, white on black, or one such folder per object."),
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -171,7 +167,22 @@ def photo_canvas(
             typer.echo(f"  {layer} {verdict.trust}")
             note["trust"][layer] = verdict.numbers()
             sections.append(_layer(folder, layer, canvas, photo, rendered, verdict))
-        _page(folder, photo_path, model_name, network, fit, rule, sections)
+        write_report(
+            folder,
+            title=f"What the neurons of a network paint: {photo_path.stem}",
+            lead="A small network was trained to output the colour of this photo at any coordinate. Its image is a sum "
+            "over neurons, so each neuron has a canvas: its positive or negative contribution to every pixel.",
+            facts={
+                "photo": photo_path.name,
+                "pixels": f"{width} x {height}",
+                "network": f"{model_name.value}, {sum(p.numel() for p in network.parameters()):,} parameters",
+                "quality": f"{fit.psnr:.1f} dB",
+                "rule": rule.value,
+            },
+            sections=sections,
+            foot="Made by xinc-captum. manifest.json holds the command, versions and checksums; the .safetensors file "
+            "of each layer holds its maps.",
+        )
 
 
 def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, rendered: Tensor, verdict: LayerVerdict) -> Section:
@@ -184,9 +195,8 @@ def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, rendered: Te
     store.write_tensors(folder / f"{layer}.safetensors", tensors, kind="canvas")
     strongest = int(order_by_total(maps)[0])
     pixel = _most_detailed_pixel(photo)
-    _, indices = canvas.top_units(min(8, canvas.units), pixel)
-    top = indices.long().cpu()
-    figures: list[tuple[str, Figure, str]] = [
+    top = canvas.top_units(min(8, canvas.units), pixel)[1].long().cpu()
+    figures = [
         (
             "build_up",
             build_up(maps, rest, photo, layer=layer),
@@ -230,32 +240,3 @@ def _most_detailed_pixel(photo: Tensor) -> tuple[int, int]:
     middle[rows, columns] = busy[rows, columns]
     best = int(middle.argmax())
     return best // width, best % width
-
-
-def _page(
-    folder: Path,
-    photo_path: Path,
-    model_name: Model,
-    network: torch.nn.Module,
-    fit: inr.Fit,
-    rule: RuleName,
-    sections: list[Section],
-) -> None:
-    height, width = fit.size
-    facts: dict[str, Any] = {
-        "photo": photo_path.name,
-        "pixels": f"{width} x {height}",
-        "network": f"{model_name.value}, {sum(p.numel() for p in network.parameters()):,} parameters",
-        "quality": f"{fit.psnr:.1f} dB",
-        "rule": rule.value,
-    }
-    write_report(
-        folder,
-        title=f"What the neurons of a network paint: {photo_path.stem}",
-        lead="A small network was trained to output the colour of this photo at any coordinate. Its image is a sum "
-        "over neurons, so each neuron has a canvas: its positive or negative contribution to every pixel.",
-        facts=facts,
-        sections=sections,
-        foot="Made by xinc-captum. manifest.json holds the command, versions and checksums; the .safetensors file of "
-        "each layer holds its maps.",
-    )

@@ -10,6 +10,7 @@ import torch
 import typer
 from matplotlib.figure import Figure
 from torch import Tensor
+from typer import Option
 
 from ..attributions.linking import LatentLink, LinkAudit, Pairs, make_pairs
 from ..attributions.linking.unit_tables.table import COLUMNS
@@ -17,31 +18,30 @@ from ..metrics.statistics import Interval
 from ..visualizers import Measured, link_audit, selectivity_table, unit_sheet
 from ..visualizers.layout import predicate
 from ..visualizers.report import Section, write_report
-from .command import Device, Out, Seed, find_device, record_settings, result_folder, save_picture
-from .errors import UsageError
+from .command import Device, Out, Seed, UsageError, find_device, record_settings, result_folder, save_picture
 from .link_results import LinkResults, Units, run_audit, sweep_selected_units, write_explorer_files
-from .models import FILE, GENERATORS, MODELS, ClassifierAndGenerator, load_classifier_and_generator, model_names
-from .photos import load_real_images
+from .models import FILE, GENERATORS, MODELS, ClassifierAndGenerator, load_classifier_and_generator, load_real_images
 
 
 def audit_measurements(audit: LinkAudit) -> dict[str, list[Measured]]:
-    """Return the measurements of an audit in groups, for :func:`xinc_captum.visualizers.link_audit`.
-
-    A group without measurements is left out.
-    """
-    explained = [_measurement("R²", audit.r2, audit.class_mean_r2, "class means alone")]
+    """Return the measurements of an audit in groups; a group without measurements is left out."""
     if audit.classes > 1:
-        within = _measurement("R² within classes", audit.r2_within, audit.shuffled_within, "shuffled within classes")
-        explained += [within, _measurement("two-layer network, within", audit.mlp_r2_within, None, "")]
+        explained = [
+            _measurement("R²", audit.r2, audit.class_mean_r2, "class means alone"),
+            _measurement("R² within classes", audit.r2_within, audit.shuffled_within, "shuffled within classes"),
+            _measurement("two-layer network, within", audit.mlp_r2_within),
+        ]
     else:  # the only class mean is the mean, and no image can change its class
-        explained = [_measurement("R²", audit.r2, audit.shuffled_within, "shuffled")]
-        explained.append(_measurement("two-layer network", audit.mlp_r2_within, None, ""))
+        explained = [
+            _measurement("R²", audit.r2, audit.shuffled_within, "shuffled"),
+            _measurement("two-layer network", audit.mlp_r2_within),
+        ]
     generated = audit.generated if audit.classes > 1 else None
     agreement = [
         _measurement("generated images", generated, audit.class_mean_agreement, "class means alone"),
         _measurement("real images", audit.real, audit.class_mean_agreement, "class means alone"),
     ]
-    cycle = [_measurement("R² of the representation", audit.cycle_r2, None, "")]
+    cycle = [_measurement("R² of the representation", audit.cycle_r2)]
     if audit.unit_cycle is not None:
         units = audit.unit_cycle[audit.unit_cycle.isfinite()]
         if len(units):
@@ -49,11 +49,10 @@ def audit_measurements(audit: LinkAudit) -> dict[str, list[Measured]]:
             cycle.append(Measured("units, correlation", middle, low, high, None, ""))
     cycle.append(_measurement("of searched latents", audit.search_cycle_r2, audit.search_from, "before the search"))
     similarity = []
-    if audit.order is not None:
-        order = audit.order
+    if (order := audit.order) is not None:
         similarity = [
-            _measurement(f"between classes{_chance(order.between_p)}", order.between, None, ""),
-            _measurement(f"within classes{_chance(order.within_p)}", order.within, None, ""),
+            _measurement(f"between classes{_chance(order.between_p)}", order.between),
+            _measurement(f"within classes{_chance(order.within_p)}", order.within),
             _measurement("nearest neighbours", order.neighbours, order.neighbours_chance, "by chance"),
         ]
     groups = {
@@ -72,7 +71,7 @@ def _chance(p: float | None) -> str:
 
 
 def _measurement(
-    name: str, value: Interval | float | None, control: float | None, control_name: str
+    name: str, value: Interval | float | None, control: float | None = None, control_name: str = ""
 ) -> Measured | None:
     if value is None:
         return None
@@ -136,9 +135,7 @@ def write_page(folder: Path, results: LinkResults) -> None:
         "generated images. If a unit is set to another value, the map and the generator show what changes. This link "
         f"{predicate(trust)}.",
         facts={
-            "network": models.model_name,
-            "layer": f"input of {models.layer}",
-            "generator": models.generator_name,
+            **models.facts,
             "pairs": f"{results.pair_count:,} ({100 * results.acceptance:.0f} % of the generated images)",
             "link": f"{results.link.variant}, {len(results.link.alive)} units, {int((~results.link.alive).sum())} dead",
             "real images": "none" if results.real is None else results.real.description,
@@ -158,13 +155,15 @@ def audit_figure(results: LinkResults) -> Figure:
     if results.real is not None:
         real = results.real.images[:MAX_IMAGES]
         pictures["real"] = (real, results.reconstruct(real))
-    known = results.test_pairs.classes.unique()
+    pairs = results.test_pairs
+    known = pairs.classes.unique()
     few = FEWEST_CLASSES <= len(known) <= 2 * FEWEST_CLASSES + 4
+    spaces = {"in the classifier's layer": pairs.representations, "in the generator's latents": pairs.latents}
     return link_audit(
         audit_measurements(results.audit),
         verdict=(results.audit.trust.verdict, results.audit.trust.because),
         pictures=pictures,
-        orders=_orders(results) if few else None,
+        orders={name: _class_correlations(one, pairs.classes) for name, one in spaces.items()} if few else None,
         classes=[results.models.label(c) for c in known.tolist()] if few else None,
         title=f"How reliable is the link from {results.models.classifier.name} to {results.models.generator_name}?",
     )
@@ -189,14 +188,8 @@ def unit_figure(units: Units, results: LinkResults) -> Figure:
     )
 
 
-def _orders(results: LinkResults) -> dict[str, Tensor]:
-    """Return the correlations between class means, in both spaces."""
-    pairs = results.test_pairs
-    spaces = {"in the classifier's layer": pairs.representations, "in the generator's latents": pairs.latents}
-    return {name: _alike(values, pairs.classes) for name, values in spaces.items()}
-
-
-def _alike(values: Tensor, classes: Tensor) -> Tensor:
+def _class_correlations(values: Tensor, classes: Tensor) -> Tensor:
+    """Return the correlations between the class means of representations or latents."""
     values, classes = values.double().cpu(), classes.cpu()
     away = (values - values.mean(0)) / values.std(0).clamp_min(1e-9)
     return torch.corrcoef(torch.stack([away[classes == c].mean(0) for c in classes.unique()]))
@@ -217,30 +210,28 @@ class Variant(StrEnum):
 def link_command(
     out: Out,
     model: Annotated[
-        str, typer.Option(help=f"{', '.join(MODELS)}, or module:function that returns a network.")
+        str, Option(help=f"{', '.join(MODELS)}, or module:function that returns a network.")
     ] = "mnist_convnet",
     generator: Annotated[
-        str, typer.Option(help=f"{', '.join(GENERATORS)}, or module:function that returns a generator.")
+        str, Option(help=f"{', '.join(GENERATORS)}, or module:function that returns a generator.")
     ] = "mnist_generator",
     layer: Annotated[
         str | None,
-        typer.Option(help="Layer whose input is linked, by its dotted name. Default: the last linear layer."),
+        Option(help="Layer whose input is linked, by its dotted name. Default: the last linear layer."),
     ] = None,
     variant: Annotated[
         Variant,
-        typer.Option(
+        Option(
             help="linear: one map, as in the paper; per_class: one map per class; fourier_features: a non-linear map."
         ),
     ] = Variant.linear,
     pairs: Annotated[
-        int, typer.Option(help="Number of generated images, at least three per class; a fifth is held out.", min=20)
+        int, Option(help="Number of generated images, at least three per class; a fifth is held out.", min=20)
     ] = 3000,
     truncation: Annotated[
-        float, typer.Option(help="Truncation of the latents: 1 leaves them as sampled, 0 gives the mean of the class.")
+        float, Option(help="Truncation of the latents: 1 leaves them as sampled, 0 gives the mean of the class.")
     ] = 0.7,
-    real: Annotated[
-        str | None, typer.Option(help="Real images to validate the link on: a folder, or mnist_digits.")
-    ] = None,
+    real: Annotated[str | None, Option(help="Real images to validate the link on: a folder, or mnist_digits.")] = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -268,7 +259,7 @@ def link_command(
     results = LinkResults(models, link, test_pairs, len(samples), samples.kept, audit, units, photos)
     note = {
         "seed": seed,
-        "ends": model_names(models),
+        "ends": models.names,
         "trust": str(audit.trust),
         "truncation": truncation,
         "variant": variant.value,
@@ -289,15 +280,11 @@ def link_command(
     with result_folder(out, note) as folder:
         link.save(folder / FILE)
         write_page(folder, results)
-        write_explorer_files(folder, units.sweeps, units.rows, units.films)
+        write_explorer_files(folder, units)
 
 
 def pairs_of(models: ClassifierAndGenerator, count: int, truncation: float, seed: int) -> Pairs:
-    """Sample pairs; if both models have the same classes, only images whose class is predicted correctly.
-
-    Raises:
-        UsageError: too few images are predicted correctly, or the count is not possible.
-    """
+    """Sample pairs; if both models have the same classes, only images whose class is predicted correctly."""
     try:
         return make_pairs(
             models.classifier.model,

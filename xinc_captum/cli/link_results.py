@@ -1,6 +1,5 @@
 """Results of ``xinc link``: units, reconstructions, and the tensors for ``xinc explore``."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,13 +12,9 @@ from ..attributions.linking.sweep import UnitSweep
 from ..attributions.linking.unit_tables import UnitTable, quantify
 from ..generators import ImageParts
 from ..metrics.links import Selectivity, selectivity
-from ..visualizers.explorer import Strip, explore_sweeps
 from ..visualizers.explorer.images import smaller
-from ..visualizers.layout import predicate
-from .errors import UsageError
-from .models import ClassifierAndGenerator
-from .photos import RealImages
-from .results import TENSORS_FILE, Bundle
+from .command import EXPLORER_FILE
+from .models import ClassifierAndGenerator, RealImages
 from .sweep import evaluation_images
 
 LONGEST = 128  # pixels per side of a stored frame; 36 units have about 200 frames
@@ -30,55 +25,6 @@ def shrink_frames(frames: Tensor) -> Tensor:
     return (torch.stack([smaller(one, LONGEST) for one in frames]) * 255).round().to(torch.uint8)
 
 
-def write_explorer_files(
-    folder: Path, sweeps: Sequence[UnitSweep], rows: Sequence[int], films: Sequence[Tensor]
-) -> None:
-    """Write the tensors of a link for ``xinc explore``.
-
-    Args:
-        folder: the result folder.
-        sweeps: the sweeps of the units.
-        rows: for each unit, the image to show.
-        films: the frames of that image, from :func:`shrink_frames`.
-    """
-    tensors: dict[str, Tensor] = {}
-    for one, row, film in zip(sweeps, rows, films, strict=True):
-        arrays = {"values": one.values, "frames": film, "measured": one.response[row]}
-        tensors |= {f"unit_{one.unit}.{name}": tensor.cpu().contiguous() for name, tensor in arrays.items()}
-    store.write_tensors(folder / TENSORS_FILE, tensors, kind="link-explorer")
-
-
-def link_page(bundle: Bundle, path: Path) -> Path:
-    """Write the explorer page of a link, from the tensors of :func:`write_explorer_files`.
-
-    Raises:
-        UsageError: an older version made the result, without these tensors.
-    """
-    note = bundle.note
-    if not bundle.has(TENSORS_FILE):
-        raise UsageError(
-            f"{bundle.folder} has no tensors for the explorer; its page is {bundle.folder / 'index.html'}. Run xinc "
-            "link again to make both."
-        )
-    tensors = bundle.tensors(TENSORS_FILE)
-    strips, rows, verdicts = {}, {}, {}
-    for one in note["units"]:
-        name, unit = f"unit {one['unit']}", f"unit_{one['unit']}"
-        frames = tensors[f"{unit}.frames"].float() / 255
-        strips[name] = Strip(tensors[f"{unit}.values"], frames[None], tensors[f"{unit}.measured"][None])
-        rows[name], verdicts[name] = [one["shown_in"]], (one["verdict"], one["because"])
-    models = note["ends"]
-    return explore_sweeps(
-        path,
-        strips,
-        rows=rows,
-        title=f"What units of {models['model']} change in images of {models['generator']}",
-        verdicts=verdicts,
-        facts={"network": models["model"], "layer": f"input of {models['layer']}", "generator": models["generator"]},
-        remark=f"The link between the two {predicate(note['trust'])}.",
-    )
-
-
 MAX_UNITS = 36  # units in the figure
 MAX_CLASSES = 12  # named in the figure and the table
 MEASURED_IN = 16  # images in which changes are measured
@@ -87,23 +33,14 @@ THIRDS = ("upper third", "middle third", "lower third")
 
 @dataclass(frozen=True, eq=False)
 class Units:
-    """Sweeps of some units.
+    """Sweeps of some units, one per unit, with the frames of the lowest and the highest value."""
 
-    Attributes:
-        bases: images in which units are set, (N, C, H, W).
-        sweeps: one per unit, with the frames of the lowest and the highest value.
-        rows: for each unit, the index of the base image to show.
-        films: for each unit, all frames of that image, small, (S, C, h, w), uint8.
-        selective: selectivity of all units of the layer for classes.
-        table: change that each unit causes, by third of the image.
-    """
-
-    bases: Tensor = field(repr=False)
+    bases: Tensor = field(repr=False)  # images in which units are set, (N, C, H, W)
     sweeps: list[UnitSweep] = field(repr=False)
-    rows: list[int]
-    films: list[Tensor] = field(repr=False)
-    selective: Selectivity
-    table: UnitTable
+    rows: list[int]  # for each unit, the index of the base image to show
+    films: list[Tensor] = field(repr=False)  # for each unit, all frames of that image, small, (S, C, h, w), uint8
+    selective: Selectivity  # of all units of the layer for classes
+    table: UnitTable  # change that each unit causes, by third of the image
 
     @property
     def has_classes(self) -> bool:
@@ -133,24 +70,13 @@ class Units:
 
 @dataclass(frozen=True, eq=False)
 class LinkResults:
-    """Everything that the page shows.
-
-    Attributes:
-        models: the classifier and the generator.
-        link: the link.
-        test_pairs: held-out pairs.
-        pair_count: number of all pairs.
-        acceptance: share of the generated images that became pairs.
-        audit: the audit of the link.
-        units: sweeps of some units.
-        real: real images, or None.
-    """
+    """Everything that the page shows."""
 
     models: ClassifierAndGenerator
     link: LatentLink
-    test_pairs: Pairs
-    pair_count: int
-    acceptance: float
+    test_pairs: Pairs  # held out
+    pair_count: int  # of all pairs
+    acceptance: float  # share of the generated images that became pairs
     audit: LinkAudit
     units: Units
     real: RealImages | None
@@ -160,6 +86,15 @@ class LinkResults:
         encoded = self.models.encoder().encode(images.to(self.models.device))
         with torch.no_grad():
             return self.models.generate(self.link(encoded.representations, encoded.logits.argmax(1)))
+
+
+def write_explorer_files(folder: Path, units: Units) -> None:
+    """Write the values, measurements and small frames of the units for ``xinc explore``."""
+    tensors: dict[str, Tensor] = {}
+    for one, row, film in zip(units.sweeps, units.rows, units.films, strict=True):
+        arrays = {"values": one.values, "frames": film, "measured": one.response[row]}
+        tensors |= {f"unit_{one.unit}.{name}": tensor.cpu().contiguous() for name, tensor in arrays.items()}
+    store.write_tensors(folder / EXPLORER_FILE, tensors, kind="link-explorer")
 
 
 def run_audit(

@@ -20,14 +20,14 @@ import torch
 import typer
 from safetensors import safe_open
 from torch import Tensor
+from typer import Argument
 
 from .. import store
 from .._optional import require
 from .accentuate import accentuate_command
 from .canvas import photo_canvas
-from .command import KEYS, digest, machine
+from .command import KEYS, UsageError, digest, machine
 from .counterfactual import counterfactual_command
-from .errors import UsageError
 from .link import link_command
 from .nern import nern_command
 from .sweep import sweep_command
@@ -39,29 +39,19 @@ SAME_BITS, SAME_TEXT = "bit-identical", "same text"
 
 
 class ArrayComparison(NamedTuple):
-    """Comparison of one array of two results.
+    """Comparison of one array of two results."""
 
-    Attributes:
-        name: its file and its name in the file.
-        same: whether dtype, shape and bits are equal, or the values are within the tolerance.
-        text: the difference as text.
-    """
-
-    name: str
-    same: bool
-    text: str
+    name: str  # of its file, and in the file
+    same: bool  # dtype, shape and bits are equal, or the values are within the tolerance
+    text: str  # the difference
 
 
 def compare_folders(before: Path, after: Path, tolerance: float = 0.0) -> Iterator[ArrayComparison]:
     """Compare the arrays of two folders: tensors of ``.safetensors``, arrays of ``.zarr``, columns of ``.csv``.
 
-    Images and pages are made from these and are not compared.
-
-    Args:
-        before: folder of the first result.
-        after: folder of the second result.
-        tolerance: largest difference of floats, as a share of the largest magnitude in their array; rounded floats
-            (int8, uint8, uint16) may then differ by 1. With 0, arrays must be bit-identical.
+    Images and pages are made from these and are not compared. Floats may differ by ``tolerance``, a share of the
+    largest magnitude in their array, and rounded floats (int8, uint8, uint16) then by 1; with 0, arrays must be
+    bit-identical.
     """
     one, two = _arrays(before), _arrays(after)
     for name in [*one, *(name for name in two if name not in one)]:
@@ -142,14 +132,10 @@ PLACES = {"link.folder"}  # paths of inputs, whose digests are compared instead
 
 
 def differences(before: Any, after: Any, name: str = "", tolerance: float = 0.0) -> Iterator[str]:
-    """Yield every entry of two manifests that differs, with its position.
+    """Yield every entry of two manifests that differs, with its position: "units[0].rho: 0.5 before, 0.4 now".
 
     With a ``tolerance``, floats may differ by it (times the larger of them and 1), and hashes, which may be of floats,
     are not compared.
-
-    Example:
-        >>> list(differences({"units": [{"rho": 0.5}], "seed": 0}, {"units": [{"rho": 0.4}], "seed": 0}))
-        ['units[0].rho: 0.5 before, 0.4 now']
     """
     if isinstance(before, dict) and isinstance(after, dict):
         names = [*before, *(key for key in after if key not in before)]
@@ -192,9 +178,7 @@ TOLERANCE = 1e-3
 
 
 def replay_command(
-    folder: Annotated[
-        Path, typer.Argument(metavar="RESULT", help="Result folder of an xinc command.", show_default=False)
-    ],
+    folder: Annotated[Path, Argument(metavar="RESULT", help="Result folder of an xinc command.", show_default=False)],
 ) -> None:
     """Compute a result again and compare it array by array; exit status 1 if one differs.
 
@@ -212,11 +196,6 @@ def replay(folder: Path) -> bool:
     kernels round differently, floats may differ by ``TOLERANCE`` of the largest value of their array, numbers of the
     manifest as much, and hashes are not compared. After a fit of many steps differences can be larger, and samples
     selected by hashes of floats, such as a link's reservoir, differ; the printed lines list these arrays.
-
-    Raises:
-        FileNotFoundError: the folder, or a file that the command read, does not exist.
-        UsageError: not a result of this package, a damaged one, one of another version, one without a recorded call,
-            or a file that the command read has changed.
     """
     note = read_manifest(folder)
     command, settings = resolve_call(folder, note)
@@ -247,11 +226,7 @@ def replay(folder: Path) -> bool:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest of a result and check the sha256 of every file.
-
-    Raises:
-        FileNotFoundError, UsageError: as :func:`replay`.
-    """
+    """Read the manifest of a result and check the sha256 of every file."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; expected a result folder of an xinc command.")
     try:
@@ -275,11 +250,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def resolve_call(folder: Path, note: dict[str, Any]) -> tuple[Callable[..., None], dict[str, Any]]:
-    """Return the command that wrote a result, and its settings.
-
-    Raises:
-        FileNotFoundError, UsageError: as :func:`replay`.
-    """
+    """Return the command that wrote a result, and its settings, after a check of the files that it reads."""
     made, mine = note.get("versions", {}).get(SELF), store.versions()[SELF]
     if made != mine:
         raise UsageError(f"{folder} was made by {SELF} {made}, and this is {mine}; replay it with that version.")
@@ -303,10 +274,9 @@ def resolve_call(folder: Path, note: dict[str, Any]) -> tuple[Callable[..., None
     if call["settings"].keys() != parameters.keys():
         odd = sorted(call["settings"].keys() ^ parameters.keys())
         raise UsageError(f"the settings in {folder} do not fit xinc {call['command']}: {', '.join(odd)}.")
+    settings = {parameters[key]: value for key, value in call["settings"].items()}
     try:
-        return command, {
-            parameters[key]: _convert(value, hints[parameters[key]]) for key, value in call["settings"].items()
-        }
+        return command, {name: _convert(value, hints[name]) for name, value in settings.items()}
     except (TypeError, ValueError) as error:
         raise UsageError(f"the settings in {folder} cannot be read: {error}.") from error
 
@@ -331,10 +301,8 @@ def _other_rounding(note: dict[str, Any]) -> Iterator[str]:
     for name, then in note["versions"].items():
         if now.get(name) != then:
             yield f"{name}: {then} before, {now.get(name)} now; arrays may differ in their last bits"
-    here, there = (
-        machine(str(note["call"]["settings"].get("device", "cpu"))),
-        note["call"].get("machine", "not recorded"),
-    )
+    call = note["call"]
+    here, there = machine(str(call["settings"].get("device", "cpu"))), call.get("machine", "not recorded")
     if here != there:
         yield f"machine: {there} before, {here} now; arrays may differ in their last bits"
 

@@ -1,17 +1,17 @@
 """``xinc transinr``: command and page."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
+from typer import Argument, Option
 
 from .. import inr, store
 from ..visualizers import network_sheet, neurons_across, patch_sheet, route_sheet, token_sheet
 from ..visualizers.report import Section, Table, write_report
-from .command import Device, Out, Seed, find_device, record_settings, result_folder, save_picture
-from .errors import UsageError
-from .photos import load_small_images
+from .command import Device, Out, Seed, UsageError, find_device, record_settings, result_folder, save_picture
+from .inputs import load_small_images
 from .trans_inr_results import (
     FIT,
     LONG,
@@ -39,7 +39,11 @@ NETWORKS, ARRAYS = "networks", "contributions.safetensors"
 def write_page(folder: Path, results: TransINRResults) -> None:
     """Write figures, networks, arrays and ``index.html`` into ``folder``."""
     source, model = results.source, results.source.model
-    _networks(folder, results)
+    (folder / NETWORKS).mkdir()
+    for i, network in enumerate(results.networks):
+        inr.save(
+            network, folder / NETWORKS / f"{i}.safetensors", size=(results.images.shape[2], results.images.shape[3])
+        )
     _arrays(folder, results)
     write_report(
         folder,
@@ -175,13 +179,6 @@ def _neurons(folder: Path, results: TransINRResults) -> Section:
     return Section("The same neuron in all networks", pictures, table)
 
 
-def _networks(folder: Path, results: TransINRResults) -> None:
-    (folder / NETWORKS).mkdir()
-    size = (results.images.shape[2], results.images.shape[3])
-    for i, network in enumerate(results.networks):
-        inr.save(network, folder / NETWORKS / f"{i}.safetensors", size=size)
-
-
 def _arrays(folder: Path, results: TransINRResults) -> None:
     arrays = {
         "pictures": results.images,
@@ -196,30 +193,24 @@ def _arrays(folder: Path, results: TransINRResults) -> None:
     store.write_tensors(folder / ARRAYS, arrays, kind="contributions")
 
 
-MODEL = "model.safetensors"
-
-
 @record_settings("transinr", "images", "model")
 def trans_inr_command(
-    images: Annotated[
-        list[str],
-        typer.Argument(help="Small images: files, folders, or mnist_digits.", show_default=False),
-    ],
+    images: Annotated[list[str], Argument(help="Small images: files, folders, or mnist_digits.", show_default=False)],
     out: Out,
     model: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help=f"A file of TransINR.save, {SHIPPED}, or fit, which fits one to nine tenths of the images. "
             f"Default: {SHIPPED} for mnist_digits, else fit."
         ),
     ] = None,
     size: Annotated[
-        int | None, typer.Option(help="Crop the central square of each image and resize it to this many pixels.")
+        int | None, Option(help="Crop the central square of each image and resize it to this many pixels.")
     ] = None,
     patch: Annotated[
-        int | None, typer.Option(help="Side of a patch in pixels, for fit. Default: about 8 x 8 patches.", min=1)
+        int | None, Option(help="Side of a patch in pixels, for fit. Default: about 8 x 8 patches.", min=1)
     ] = None,
-    steps: Annotated[int | None, typer.Option(help=f"Fitting steps. Default: {STEPS}.", min=1)] = None,
+    steps: Annotated[int | None, Option(help=f"Fitting steps. Default: {STEPS}.", min=1)] = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -228,35 +219,24 @@ def trans_inr_command(
     if size is not None and size < 8:
         raise UsageError(f"--size is {size}; expected at least 8 pixels.")
     small_images = load_small_images(images, size)
-    typer.echo(
-        f"{small_images.name}: {len(small_images.images):,} images, "
-        f"{' x '.join(map(str, small_images.images.shape[1:]))}"
-    )
+    shape = " x ".join(map(str, small_images.images.shape[1:]))
+    typer.echo(f"{small_images.name}: {len(small_images.images):,} images, {shape}")
     source = load_or_fit(small_images, model, patch, steps, seed, torch_device)
     results = compute_results(source, small_images.name, seed)
     for name, (dB, count) in results.decibels.items():
         typer.echo(f"{LABELS.get(name, name)}: {dB:.1f} dB over {count:,} images")
-    with result_folder(out, {"pictures": small_images.origin, **manifest_note(results, seed)}) as folder:
-        if source.name == FIT:
-            source.model.save(folder / MODEL)
-        write_page(folder, results)
-
-
-def manifest_note(results: TransINRResults, seed: int) -> dict[str, Any]:
-    """Return the numbers of the page, for the manifest."""
-    source = results.source
-    return {
+    note = {
+        "pictures": small_images.origin,
         "model": source.name,
         "trans_inr": source.model.config,
         "seed": seed,
         "steps": None if source.fit is None else source.fit.steps,
         "shown": [source.names[row] for row in results.rows],
         "decibels": {name: [round(dB, 3), count] for name, (dB, count) in results.decibels.items()},
-        "gaps": {
-            "token": results.token.gap,
-            "modulation": results.modulation.gap,
-            "patch": results.patch.gap,
-            "route": results.route.gap,
-        },
+        "gaps": {name: getattr(results, name).gap for name in ("token", "modulation", "patch", "route")},
         "correspondence": {name: one._asdict() for name, one in results.correspondences.items()},
     }
+    with result_folder(out, note) as folder:
+        if source.name == FIT:
+            source.model.save(folder / "model.safetensors")
+        write_page(folder, results)

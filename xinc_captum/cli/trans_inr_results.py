@@ -21,8 +21,8 @@ from ..attributions.trans_inr.token_contribution import TokenContribution
 from ..batch import chunks
 from ..inr import HypoNet, pixel_centres
 from ..metrics import Correspondence, correspondence
-from .errors import UsageError
-from .photos import DIGITS, SmallImages, with_channels
+from .command import UsageError
+from .inputs import DIGITS, SmallImages, with_channels
 
 FIT, SHIPPED = "fit", "mnist_trans_inr"
 FEWEST = 40  # images to fit to; a tenth of them is held out
@@ -32,23 +32,14 @@ STEPS = 1000
 
 @dataclass(frozen=True, eq=False)
 class ModelAndImages:
-    """A model and the images to apply it to.
-
-    Attributes:
-        model: on its device.
-        name: value of the option --model.
-        images: (N, C, H, W).
-        names: name of each image.
-        description: whether the model was fitted to them.
-        fit: the fit, if this command made one.
-    """
+    """A model on its device, and the images (N, C, H, W) to apply it to."""
 
     model: TransINR = field(repr=False)
-    name: str
+    name: str  # value of the option --model
     images: Tensor = field(repr=False)
-    names: tuple[str, ...]
-    description: str
-    fit: TransFit | None
+    names: tuple[str, ...]  # of the images
+    description: str  # whether the model was fitted to them
+    fit: TransFit | None  # if this command made one
 
 
 def load_or_fit(
@@ -59,21 +50,7 @@ def load_or_fit(
     seed: int,
     device: torch.device,
 ) -> ModelAndImages:
-    """Load a model or fit one.
-
-    Args:
-        small_images: the images.
-        model: a file, ``mnist_trans_inr`` or ``fit``; None is the shipped model for the zoo's digits, else ``fit``.
-        patch: side of a patch for the fit; None selects one.
-        steps: fitting steps; None is 1,000.
-        seed: random seed of the first weights and the fit.
-        device: device of the model.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        UsageError: the file holds something else, the images do not fit the model, there are too few to fit to, or
-            options of a fit are given with a fitted model.
-    """
+    """Load a model of a file or ``mnist_trans_inr``, or ``fit`` one, the default except for the zoo's digits."""
     name = model or (SHIPPED if small_images.name == DIGITS and patch is None and steps is None else FIT)
     test = torch.arange(len(small_images.images)) % 10 == 0
     if name == FIT:
@@ -82,21 +59,20 @@ def load_or_fit(
         raise UsageError(f"--patch and --steps are for a fit, and {name} is fitted already; leave them out.")
     loaded = load_model(name).to(device)
     images = with_channels(small_images.images, loaded.config["channels"], name).to(device)
-    _try(loaded, images, name)
+    try:
+        with torch.no_grad():
+            loaded(images[:1])
+    except ValueError as error:
+        raise UsageError(f"{name} cannot be applied to these images: {error}") from error
     if name == SHIPPED and small_images.name == DIGITS:
-        names = tuple(name for name, out in zip(small_images.names, test.tolist(), strict=True) if out)
-        return ModelAndImages(loaded, name, images[test.to(device)], names, "held out from its fit", None)
+        held_out = images[test.to(device)]
+        return ModelAndImages(loaded, name, held_out, small_images.names[::10], "held out from its fit", None)
     description = "whether the model was fitted to them is unknown"
     return ModelAndImages(loaded, name, images, small_images.names, description, None)
 
 
 def load_model(name: str) -> TransINR:
-    """Load the shipped model or that of a file.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        UsageError: the file holds something else.
-    """
+    """Load the shipped model or that of a file."""
     if name == SHIPPED and not Path(name).exists():
         return zoo.mnist_trans_inr()
     if not Path(name).is_file():
@@ -108,15 +84,7 @@ def load_model(name: str) -> TransINR:
 
 
 def settings_for(size: tuple[int, int], channels: int, patch: int | None) -> dict[str, Any]:
-    """Return the arguments of a TransINR for images of ``size``: about 8 x 8 patches, up to half a cycle per pixel.
-
-    Raises:
-        UsageError: no patch divides the size into at least four per side, or ``patch`` does not divide it.
-
-    Example:
-        >>> settings_for((28, 28), 1, None)["patch"]
-        4
-    """
+    """Return the arguments of a TransINR for images of ``size``: about 8 x 8 patches, up to half a cycle per pixel."""
     longer, shorter = max(size), min(size)
     good = [p for p in range(2, shorter // 4 + 1) if size[0] % p == 0 and size[1] % p == 0]
     if patch is None and not good:
@@ -155,25 +123,12 @@ def _fit(
     arguments = settings_for(small_images.size, small_images.images.shape[1], patch)
     model = TransINR(**arguments, seed=seed).to(device)
     fit = model.fit(small_images.images[~test].to(device), validation=None, steps=steps, lr=3e-3, seed=seed)
-    names = tuple(name for name, out in zip(small_images.names, test.tolist(), strict=True) if out)
     description = f"every tenth of {count:,}, held out from the fit"
-    return ModelAndImages(model, FIT, small_images.images[test].to(device), names, description, fit)
+    return ModelAndImages(model, FIT, small_images.images[test].to(device), small_images.names[::10], description, fit)
 
 
-def _try(model: TransINR, images: Tensor, name: str) -> None:
-    try:
-        with torch.no_grad():
-            model(images[:1])
-    except ValueError as error:
-        raise UsageError(f"{name} cannot be applied to these images: {error}") from error
-
-
-MAX_IMAGES, EXPLAINED, PATCHED, ROUTED = (
-    8,
-    4,
-    1,
-    3,
-)  # images shown, explained, explained by patches; patches split by tokens
+MAX_IMAGES, EXPLAINED, PATCHED = 8, 4, 1  # images shown, explained by tokens, explained by patches
+ROUTED = 3  # patches split by tokens
 N_STEPS = 16  # of the integration; the page states what it misses
 SCRATCH, WARM = 1e-2, 3e-3  # Adam's learning rates from random and from generated weights
 MORE, LONG = 10, 100  # steps
@@ -199,37 +154,21 @@ class Route:
 
 @dataclass(frozen=True, eq=False)
 class TransINRResults:
-    """Everything that the page shows.
+    """Everything that the page shows; ``rendered``, ``decibels`` and ``correspondences`` are by kind of network."""
 
-    Attributes:
-        title: name of the images.
-        source: the model and its images.
-        rows: indices of the images shown.
-        images: (n, C, H, W), the images shown.
-        networks: their generated networks.
-        rendered: by kind of network, the output for these images and its PSNR for each.
-        decibels: by kind of network, the mean PSNR and the number of images.
-        token: contributions of the last hidden layer's tokens.
-        modulation: contributions of all layers' tokens.
-        patch: contributions of patches.
-        route: contributions of patches of the first image, by token.
-        neurons: contributions of the last hidden layer's neurons to the images shown.
-        correspondences: by kind of network, how well its neurons correspond between images.
-    """
-
-    title: str
+    title: str  # name of the images
     source: ModelAndImages
-    rows: tuple[int, ...]
-    images: Tensor = field(repr=False)
-    networks: list[HypoNet] = field(repr=False)
-    rendered: dict[str, tuple[Tensor, list[float]]] = field(repr=False)
-    decibels: dict[str, tuple[float, int]]
-    token: Contributions
-    modulation: Contributions
+    rows: tuple[int, ...]  # indices of the images shown
+    images: Tensor = field(repr=False)  # (n, C, H, W), the images shown
+    networks: list[HypoNet] = field(repr=False)  # generated for them
+    rendered: dict[str, tuple[Tensor, list[float]]] = field(repr=False)  # output for these images, and PSNR of each
+    decibels: dict[str, tuple[float, int]]  # mean PSNR, and number of images
+    token: Contributions  # of the last hidden layer's tokens
+    modulation: Contributions  # of all layers' tokens
     patch: Contributions
-    route: Route
-    neurons: Tensor = field(repr=False)
-    correspondences: dict[str, Correspondence]
+    route: Route  # of patches of the first image, by token
+    neurons: Tensor = field(repr=False)  # contributions of the last hidden layer's neurons to the images shown
+    correspondences: dict[str, Correspondence]  # of neurons between images
 
     @property
     def layer(self) -> str:
@@ -255,11 +194,10 @@ def compute_results(source: ModelAndImages, title: str, seed: int) -> TransINRRe
     }
     rendered = {}
     for name, inrs in kinds.items():
-        rendered_images = torch.stack([render_image(inr, size) for inr in inrs])
-        rendered[name] = (
-            rendered_images,
-            [mean_psnr(a[None], b[None]) for a, b in zip(rendered_images, images, strict=True)],
-        )
+        outputs = torch.stack([render_image(inr, size) for inr in inrs])
+        rendered[name] = outputs, [mean_psnr(a[None], b[None]) for a, b in zip(outputs, images, strict=True)]
+    decibels = _decibels(model, all_images)
+    decibels |= {name: (sum(dB) / len(dB), len(dB)) for name, (_, dB) in list(rendered.items())[1:]}
     canvases = {
         "written by the transformer": networks,
         f"random starts, {LONG} steps each": long,
@@ -277,7 +215,7 @@ def compute_results(source: ModelAndImages, title: str, seed: int) -> TransINRRe
         images,
         networks,
         rendered,
-        _decibels(model, all_images) | {name: (_mean(dB), len(dB)) for name, (_, dB) in list(rendered.items())[1:]},
+        decibels,
         _parts(model, "token", few),
         _parts(model, "modulation", few),
         patch,
@@ -348,10 +286,6 @@ def _decibels(model: TransINR, images: Tensor) -> dict[str, tuple[float, int]]:
         "the mean of the pictures it was fitted to": (mean_psnr(mean.expand_as(images), images), count),
         "drawn by the written network": (mean_psnr(rendered, images), count),
     }
-
-
-def _mean(decibels: list[float]) -> float:
-    return sum(decibels) / len(decibels)
 
 
 def _spread(count: int, number: int) -> list[int]:

@@ -12,20 +12,17 @@ from ..attributions import FrameCanvas, NeuronCanvas
 from ..metrics import optical_flow
 from ..visualizers import flow_beside_change, frame_reconstructions, object_time, spread_curves, unit_film
 from ..visualizers.report import Line, Section, Table, write_report
-from .canvas_trust import BUDGET, RuleName, judge_layer
-from .command import find_device, record_settings, result_folder, save_picture, seconds_elapsed
-from .errors import UsageError
-from .results import PAGE_BYTES, write_explorer_files
-from .video_files import FITTED, VideoInput, load_video
-from .video_results import (
+from .canvas_results import (
+    BUDGET,
     LayerMagnitudes,
-    LayerMotion,
     LayerTracks,
+    RuleName,
     VideoModel,
     VideoNetwork,
     check_memory,
     decoder_part,
     fit_network,
+    judge_layer,
     load_shipped_network,
     make_network,
     measure_layer,
@@ -33,9 +30,13 @@ from .video_results import (
     measure_spread,
     methods_for,
     track_objects,
+    write_explorer_files,
 )
+from .command import UsageError, find_device, record_settings, result_folder, save_picture, seconds_elapsed
+from .inputs import FITTED, VideoInput, load_video
 
 INPUTS = {"nerv": "the time of a frame", "hnerv": "the code of a frame from an encoder"}
+PAGE_BYTES = 3_000_000  # approximate bytes of the packed units of all layers, for xinc explore
 FOLLOWERS = 5  # units shown for each object; further units hardly follow it
 
 
@@ -109,17 +110,17 @@ def _objects(folder: Path, video: VideoInput, tracks: list[LayerTracks]) -> Sect
         "inside the object's mask; bottom (control), inside its masks of all other times."
     )
     head = ("layer", *[f"{name}: {what}" for name in video.objects for what in ("best unit", "elsewhere")])
-    lines = [
+    lines = tuple(
         (one.layer.name, *[f"{v:+.2f}" for pair in zip(one.best, one.chance, strict=True) for v in pair])
         for one in tracks
-    ]
+    )
     note = (
         "How well the best unit of each layer follows the object: its contribution per area relative to the mean, "
         "inside the object's masks minus inside its masks of other times; 0: not at all. Elsewhere: the same for the "
         "best unit along the same path at other positions, median of 20."
     )
     pictures = (save_picture(folder, "objects.png", figure, caption),)
-    return Section("Units that follow objects", pictures, Table(head, tuple(lines), note))
+    return Section("Units that follow objects", pictures, Table(head, lines, note))
 
 
 def _motion(folder: Path, video: VideoInput, layers: list[LayerMagnitudes]) -> Section:
@@ -153,30 +154,24 @@ def _motion(folder: Path, video: VideoInput, layers: list[LayerMagnitudes]) -> S
         "the flow, the contributions only change where the image changes."
     )
     picture = save_picture(folder, "motion.png", figure, caption)
-    return Section(title, (picture,), _motion_table(motions))
-
-
-def _motion_table(motions: list[LayerMotion]) -> Table:
     head = ("layer", "same frames", "other frames", "frame difference instead")
-    lines = [
-        (
-            one.layer,
-            *[f"{float(v):+.2f}" for v in (one.agreement.matched, one.agreement.shuffled, one.difference.matched)],
-        )
-        for one in motions
-    ]
-    return Table(head, tuple(lines), "Rank correlation of speed and change over pixels, mean over frames.")
+    lines = []
+    for one in motions:
+        values = (one.agreement.matched, one.agreement.shuffled, one.difference.matched)
+        lines.append((one.layer, *[f"{float(value):+.2f}" for value in values]))
+    table = Table(head, tuple(lines), "Rank correlation of speed and change over pixels, mean over frames.")
+    return Section(title, (picture,), table)
 
 
 def _spread(folder: Path, network: VideoNetwork, layers: list[LayerMagnitudes], seed: int) -> Section:
     middle = len(network.rendered) // 2
     spreads = {layer.name: measure_spread(layer, middle, seed) for layer in layers}
     figure = spread_curves(spreads, network.rendered[middle])
-    first_note = _by_chance({name: one.places for name, one in spreads.items()})
-    second_note = _by_chance({name: one.few for name, one in spreads.items()})
+    local = _by_chance({name: one.places for name, one in spreads.items()})
+    few = _by_chance({name: one.few for name, one in spreads.items()})
     caption = (
         f"At frame {middle}. Left: a solid curve that falls more steeply than its dashed control means that units are "
-        f"local{first_note}. Right: a curve above its control means that few units make up each pixel{second_note}."
+        f"local{local}. Right: a curve above its control means that few units make up each pixel{few}."
     )
     return Section("How far units spread", (save_picture(folder, "spread.png", figure, caption),))
 
@@ -247,13 +242,19 @@ def video_canvas(
         note["trust"] = {layer: verdict.numbers() for layer, verdict in verdicts.items()}
         for layer, verdict in verdicts.items():
             typer.echo(f"  {layer} {verdict.trust}")
-        canvas_file = _save_canvas(folder, list(canvases.values())[-1])
+        facts = {
+            "video": video.name,
+            "frames": f"{len(video.frames)} of {width} x {height}",
+            "network": f"{network.name}, {sum(p.numel() for p in network.model.parameters()):,} parameters",
+            "fit": f"{network.steps} steps" if network.steps else "shipped with the package",
+            "quality": f"{network.psnr:.1f} dB",
+            "rule": rule.value,
+            "saved canvas": _save_canvas(folder, list(canvases.values())[-1]),
+        }
         magnitudes = [measure_layer(canvas, PAGE_BYTES // len(canvases)) for canvas in canvases.values()]
-        packed = {layer.name: layer.packed for layer in magnitudes}
-        unit_names = {layer.name: layer.names for layer in magnitudes if layer.kind != "neurons"}
-        write_explorer_files(folder, video.name, network.rendered, packed, unit_names)
+        write_explorer_files(folder, video.name, network.rendered, magnitudes)
         lines = tuple(verdict.line for verdict in verdicts.values())
-        write_video_page(folder, video, network, magnitudes, lines, _facts(video, network, rule, canvas_file), seed)
+        write_video_page(folder, video, network, magnitudes, lines, facts, seed)
     checkpoint.unlink(missing_ok=True)
 
 
@@ -271,17 +272,3 @@ def _save_canvas(folder: Path, canvas: FrameCanvas) -> str:
         return "not saved: zarr is missing (pip install 'xinc-captum[store]')"
     canvas.save(folder / "canvas.zarr", dtype="float16")
     return f"canvas.zarr, {canvas.layer}; open_canvas() reads it"
-
-
-def _facts(video: VideoInput, network: VideoNetwork, rule: RuleName, canvas_file: str) -> dict[str, str]:
-    height, width = video.frames.shape[2:]
-    parameters = sum(p.numel() for p in network.model.parameters())
-    return {
-        "video": video.name,
-        "frames": f"{len(video.frames)} of {width} x {height}",
-        "network": f"{network.name}, {parameters:,} parameters",
-        "fit": f"{network.steps} steps" if network.steps else "shipped with the package",
-        "quality": f"{network.psnr:.1f} dB",
-        "rule": rule.value,
-        "saved canvas": canvas_file,
-    }
