@@ -13,8 +13,8 @@ from xinc_captum import store
 from xinc_captum.attributions.accentuation.result import opacity
 from xinc_captum.cli import explore
 from xinc_captum.cli.accentuate import accentuate_command
-from xinc_captum.cli.canvas import Model, photo_canvas
-from xinc_captum.cli.canvas_results import LayerMagnitudes, RuleName, write_explorer_files
+from xinc_captum.cli.canvas import photo_canvas
+from xinc_captum.cli.canvas_results import LayerMagnitudes, NetworkName, RuleName, write_explorer_files
 from xinc_captum.cli.command import UsageError
 from xinc_captum.cli.explore import explore_command, link_page, page_of, photo_page, read_bundle, video_page
 from xinc_captum.cli.sweep import Mode, Span, Way, sweep_command
@@ -289,7 +289,9 @@ def opened(address):
 def test_a_photo_from_end_to_end(tmp_path, little_ink, capsys):
     Image.linear_gradient("L").resize((24, 16)).convert("RGB").save(tmp_path / "slope & hill.png")
     layers = ["activation1", "activation2"]
-    photo_canvas(tmp_path / "slope & hill.png", tmp_path / "out", Model.ffn, layers, RuleName.secant, 24, 2, 0, "cpu")
+    photo_canvas(
+        tmp_path / "slope & hill.png", tmp_path / "out", NetworkName.ffn, layers, RuleName.secant, 24, 2, 0, "cpu"
+    )
     explore_command(tmp_path / "out", None)
     page = (tmp_path / "out.html").read_text()
     assert f"open {(tmp_path / 'out.html').resolve()}" in capsys.readouterr().out

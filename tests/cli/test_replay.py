@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from xinc_captum import store
 from xinc_captum.attributions.trans_inr import TransINR
 from xinc_captum.cli.accentuate import accentuate_command
-from xinc_captum.cli.canvas import Model, photo_canvas
-from xinc_captum.cli.canvas_results import RuleName
+from xinc_captum.cli.canvas import photo_canvas
+from xinc_captum.cli.canvas_results import NetworkName, RuleName
 from xinc_captum.cli.command import UsageError, app
 from xinc_captum.cli.counterfactual import Method, counterfactual_command
 from xinc_captum.cli.nern import nern_command
@@ -52,7 +52,7 @@ def here(tmp_path_factory):
 
 
 def canvas(here, out, **_):
-    photo_canvas(here / "photo.png", out, Model.siren, ["activation1"], RuleName.secant, 24, 3, 1, "cpu")
+    photo_canvas(here / "photo.png", out, NetworkName.siren, ["activation1"], RuleName.secant, 24, 3, 1, "cpu")
 
 
 def accentuate(here, out, **_):

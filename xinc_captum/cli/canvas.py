@@ -1,9 +1,8 @@
 """``xinc canvas``: command for photos and videos, and page of a photo."""
 
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -16,7 +15,7 @@ from ..attributions.canvas.canvas import Maps, Top, Totals
 from ..images import read_photo
 from ..visualizers import build_up, canvas_grid, dominant_units, neuron_over_photo, order_by_total, pixel_contributors
 from ..visualizers.report import Section, write_report
-from .canvas_results import BUDGET, LayerVerdict, RuleName, VideoModel, judge_layer
+from .canvas_results import BUDGET, LayerVerdict, NetworkName, RuleName, judge_layer
 from .command import (
     Device,
     Out,
@@ -32,30 +31,11 @@ from .inputs import is_video, video_names
 from .video import video_canvas
 
 
-class Model(StrEnum):
-    """Networks for photos."""
-
-    ffn = "ffn"
-    siren = "siren"
-
-
-def make_network(model: Model, seed: int) -> tuple[inr.FourierMLP | inr.Siren, float, int | None]:
+def make_network(name: NetworkName, seed: int) -> tuple[inr.FourierMLP | inr.Siren, float, int | None]:
     """Return a new network, the paper's FFN (33k parameters) or a SIREN of the same size; learning rate; batch size."""
-    if model is Model.ffn:
+    if name is NetworkName.ffn:
         return inr.FourierMLP(scale=5.0, seed=seed), 1e-2, None  # all pixels
     return inr.Siren(hidden=128, layers=4, first_omega=40.0, seed=seed), 2e-3, 1 << 13
-
-
-Kind = TypeVar("Kind", Model, VideoModel)
-
-
-class NetworkName(StrEnum):
-    """Networks that the command can fit: ffn and siren for photos, nerv and hnerv for videos."""
-
-    ffn = "ffn"
-    siren = "siren"
-    nerv = "nerv"
-    hnerv = "hnerv"
 
 
 def canvas_command(
@@ -96,10 +76,10 @@ def canvas_command(
     The result of a video also holds small maps of all units for xinc explore, about 4 MB.
     """
     if is_video(source):
-        named = None if model is None else _among(VideoModel, model, "a video")
+        _check_network(model, (NetworkName.nerv, NetworkName.hnerv), "a video")
         if frames is not None and frames < 2:
             raise UsageError(f"--frames is {frames}; expected at least 2. Give a single frame as a photo.")
-        video_canvas(source, out, named, layers, rule, longer_side, steps, frames or 24, masks, seed, device)
+        video_canvas(source, out, model, layers, rule, longer_side, steps, frames or 24, masks, seed, device)
         return
     if not Path(source).is_file():
         raise FileNotFoundError(
@@ -108,23 +88,21 @@ def canvas_command(
         )
     if frames is not None or masks is not None:
         raise UsageError(f"--frames and --masks are for videos, and {source} is a photo; leave them out.")
-    photo_model = Model.ffn if model is None else _among(Model, model, "a photo")
-    photo_canvas(Path(source), out, photo_model, layers, rule, longer_side or 192, steps or 1000, seed, device)
+    _check_network(model, (NetworkName.ffn, NetworkName.siren), "a photo")
+    network = model or NetworkName.ffn
+    photo_canvas(Path(source), out, network, layers, rule, longer_side or 192, steps or 1000, seed, device)
 
 
-def _among(kinds: type[Kind], name: NetworkName, what: str) -> Kind:
-    if name.value not in [kind.value for kind in kinds]:
-        raise UsageError(
-            f"--model {name.value} is not for {what}; expected {' or '.join(kind.value for kind in kinds)}."
-        )
-    return kinds(name.value)
+def _check_network(name: NetworkName | None, known: tuple[NetworkName, ...], what: str) -> None:
+    if name is not None and name not in known:
+        raise UsageError(f"--model {name} is not for {what}; expected {' or '.join(known)}.")
 
 
 @record_settings("canvas")
 def photo_canvas(
     photo_path: Path,
     out: Path,
-    model_name: Model,
+    model_name: NetworkName,
     layers: list[str] | None,
     rule: RuleName,
     longer_side: int,

@@ -31,7 +31,7 @@ from ..metrics.trust import CanvasTrust
 from ..visualizers import FilmRow, Spread
 from ..visualizers.explorer import PackedUnits, pack_units
 from ..visualizers.report import Line
-from .command import EXPLORER_FILE, UsageError
+from .command import UsageError
 from .inputs import FITTED, VideoInput
 
 BUDGET = 512 << 20  # bytes of working memory besides the maps of one layer
@@ -43,6 +43,15 @@ class RuleName(StrEnum):
     secant = "secant"
     tangent = "tangent"
     ablation = "ablation"
+
+
+class NetworkName(StrEnum):
+    """Networks to fit: ffn and siren for photos, nerv and hnerv for videos."""
+
+    ffn = "ffn"
+    siren = "siren"
+    nerv = "nerv"
+    hnerv = "hnerv"
 
 
 @dataclass(frozen=True)
@@ -94,13 +103,6 @@ def judge_layer(canvas: Canvas, by_tangent: Callable[[], Canvas]) -> LayerVerdic
 Networks = inr.NeRV | inr.HNeRV
 
 
-class VideoModel(StrEnum):
-    """Networks for videos."""
-
-    nerv = "nerv"
-    hnerv = "hnerv"
-
-
 @dataclass(frozen=True, eq=False)
 class VideoNetwork:
     """A network that outputs a video, and its quality."""
@@ -128,9 +130,9 @@ def decoder_part(model: Networks) -> nn.Module:
     return model.decoder if isinstance(model, inr.HNeRV) else model
 
 
-def make_network(name: VideoModel, size: tuple[int, int], seed: int) -> Networks:
+def make_network(name: NetworkName, size: tuple[int, int], seed: int) -> Networks:
     """Return a new network for frames of ``size``."""
-    if name is VideoModel.nerv:
+    if name is NetworkName.nerv:
         return inr.NeRV(size, seed=seed)
     return inr.HNeRV(size, (16, 24, 20, 14), encoder_width=32, seed=seed)  # about as many parameters as that NeRV
 
@@ -157,15 +159,15 @@ def load_shipped_network(video: VideoInput, where: torch.device) -> VideoNetwork
         raise TypeError(f"{FITTED} is a {type(model).__name__}; expected a NeRV.")
     model.to(where)
     rows = inr.times(loaded.size[0])[: len(video.frames)].to(where)  # the times of its fit, for any number of frames
-    return _evaluate(model, VideoModel.nerv, rows, video, 0)
+    return _evaluate(model, NetworkName.nerv, rows, video, 0)
 
 
 def fit_network(
-    model: Networks, name: VideoModel, video: VideoInput, steps: int, seed: int, where: torch.device, checkpoint: Path
+    model: Networks, name: NetworkName, video: VideoInput, steps: int, seed: int, where: torch.device, checkpoint: Path
 ) -> VideoNetwork:
     """Fit a network, or resume a killed run from its checkpoint."""
     model.to(where)
-    rate = 1e-2 if name is VideoModel.nerv else 5e-3
+    rate = 1e-2 if name is NetworkName.nerv else 5e-3
     done = inr.fit_video(model, video.frames, steps=steps, lr=rate, seed=seed, checkpoint=checkpoint)
     if isinstance(model, inr.HNeRV):
         with torch.no_grad():
@@ -175,7 +177,7 @@ def fit_network(
     return _evaluate(model, name, rows, video, done.steps)
 
 
-def _evaluate(model: Networks, name: VideoModel, rows: Tensor, video: VideoInput, steps: int) -> VideoNetwork:
+def _evaluate(model: Networks, name: NetworkName, rows: Tensor, video: VideoInput, steps: int) -> VideoNetwork:
     rendered = render_video(decoder_part(model), rows).cpu()
     decibels = tuple(inr.psnr(a, b) for a, b in zip(rendered, video.frames, strict=True))
     return VideoNetwork(model, name.value, rows, rendered, decibels, steps)
@@ -331,13 +333,10 @@ def track_objects(layer: LayerMagnitudes, masks: Tensor, seed: int) -> LayerTrac
     return LayerTracks(layer, object_track(layer.magnitudes, masks), elsewhere)
 
 
-NAMES_FILE = "explorer.json"
-
-
 def write_explorer_files(folder: Path, name: str, rendered: Tensor, layers: Sequence[LayerMagnitudes]) -> None:
     """Write the small maps and the frames (frames, 3, H, W) of a video for ``xinc explore``, which needs no network."""
     tensors = {f"{layer.name}.{part}": tensor for layer in layers for part, tensor in layer.packed._asdict().items()}
     tensors["drawn"] = (rendered.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
-    store.write_tensors(folder / EXPLORER_FILE, tensors, kind="canvas-explorer")
+    store.write_tensors(folder / "explorer.safetensors", tensors, kind="canvas-explorer")
     note = {"name": name, "names": {layer.name: list(layer.names) for layer in layers if layer.kind != "neurons"}}
-    (folder / NAMES_FILE).write_text(json.dumps(note) + "\n", encoding="utf-8")
+    (folder / "explorer.json").write_text(json.dumps(note) + "\n", encoding="utf-8")

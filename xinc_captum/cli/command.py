@@ -17,7 +17,7 @@ from typing import Annotated, Any, ParamSpec
 import torch
 import typer
 from matplotlib.figure import Figure
-from typer import Argument, Option
+from typer import Option
 
 from .. import __version__, store
 from ..visualizers.report import Picture
@@ -27,13 +27,7 @@ P = ParamSpec("P")
 Out = Annotated[Path, Option(help="Output folder, new or empty; an earlier result in it is replaced.")]
 Seed = Annotated[int, Option(help="Random seed.", min=-(2**63), max=2**63 - 1)]  # torch's range
 Device = Annotated[str, Option(help="cpu, cuda, cuda:1 …; auto uses a GPU if there is one.")]
-LinkFolder = Annotated[Path, Argument(help="Result folder of xinc link.", show_default=False)]
-StartPhotos = Annotated[
-    list[Path], Option("--photo", help="Image to start from; repeat for several. Default: generated images.")
-]
-StartCount = Annotated[int, Option(help="Number of images to generate without --photo.", min=1)]
 
-EXPLORER_FILE = "explorer.safetensors"  # small tensors of a result for xinc explore
 # Keys in manifests that are not the name of the command's parameter.
 KEYS = {"transinr": {"images": "sources"}}
 _STARTED: ContextVar[float] = ContextVar("_STARTED")
@@ -100,12 +94,9 @@ def record_settings(name: str, *files: str) -> Callable[[Callable[P, None]], Cal
             record = _call(name, arguments, files)
             _check_inputs_stay(Path(arguments["out"]), record["files"])
             store.check_folder(arguments["out"])
-            start = _STARTED.set(time.perf_counter())
-            try:
-                with store.record_call(record):
-                    function(*call.args, **call.kwargs)
-            finally:
-                _STARTED.reset(start)
+            _STARTED.set(time.perf_counter())
+            with store.record_call(record):
+                function(*call.args, **call.kwargs)
 
         return command
 

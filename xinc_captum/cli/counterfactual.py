@@ -15,20 +15,8 @@ from ..attributions.linking.counterfactuals.counterfactual import Counterfactual
 from ..visualizers import counterfactual_rows
 from ..visualizers.layout import number, predicate
 from ..visualizers.report import Section, Table, write_report
-from .command import (
-    Device,
-    LinkFolder,
-    Out,
-    Seed,
-    StartCount,
-    StartPhotos,
-    UsageError,
-    find_device,
-    record_settings,
-    result_folder,
-    save_picture,
-)
-from .models import LoadedLink, StartImages, load_link, load_start_images
+from .command import Device, Out, Seed, UsageError, find_device, record_settings, result_folder, save_picture
+from .models import LinkFolder, LoadedLink, StartCount, StartImages, StartPhotos, load_link, load_start_images
 
 BEYOND, POINTS = 1.5, 25  # end of the path (1 is the counterfactual), and its number of points
 

@@ -14,7 +14,7 @@ from typer import Argument, Option
 
 from .. import store
 from ..attributions.accentuation.result import opacity
-from ..comparison.measures import COLUMNS, Column
+from ..comparison.measures import COLUMNS
 from ..images import read_photo
 from ..visualizers.accentuation import percent
 from ..visualizers.explorer import (
@@ -26,8 +26,9 @@ from ..visualizers.explorer import (
     explore_table,
 )
 from ..visualizers.layout import predicate
-from .canvas_results import NAMES_FILE
-from .command import EXPLORER_FILE, UsageError
+from .command import UsageError
+
+EXPLORER_FILE = "explorer.safetensors"  # small tensors that a command stores for its page
 
 
 class Bundle(NamedTuple):
@@ -118,7 +119,7 @@ def video_page(bundle: Bundle, path: Path) -> Path:
         raise UsageError(
             f"{bundle.folder} has no tensors for the explorer; run xinc canvas again to make the result again."
         )
-    tensors, names = bundle.tensors(EXPLORER_FILE), bundle.json(NAMES_FILE)
+    tensors, names = bundle.tensors(EXPLORER_FILE), bundle.json("explorer.json")
     layers = {
         layer: PackedUnits(*(tensors[f"{layer}.{part}"] for part in PackedUnits._fields)) for layer in note["layers"]
     }
@@ -287,8 +288,13 @@ def comparison_page(bundle: Bundle, path: Path) -> Path:
     measures = list(dict.fromkeys(name for row in rows for name, value in row.items() if isinstance(value, list)))
     times = _times(bundle.folder)
     known = {column.name: column for column in COLUMNS}
-    heads = {_head(known.get(name), name, reference): known.get(name) for name in measures}
-    meanings = {head: column.meaning for head, column in heads.items() if column and column.meaning}
+    heads, meanings = [], {}
+    for name in measures:
+        column = known.get(name)
+        title = f"{column.title} {column.better}".rstrip().replace("{reference}", reference) if column else name
+        heads.append(title)
+        if column and column.meaning:
+            meanings[title] = column.meaning
     has_figure = not all(row["error"] for row in rows)
     return explore_table(
         path,
@@ -317,10 +323,6 @@ def _network(note: Mapping[str, Any]) -> dict[str, str]:
     if len(named) > MAX_CLASSES:
         classes += " …"
     return {name: str(value) for name, value in (("network", note.get("network")), ("classes", classes)) if value}
-
-
-def _head(column: Column | None, name: str, reference: str) -> str:
-    return name if column is None else f"{column.title} {column.better}".rstrip().replace("{reference}", reference)
 
 
 def _times(folder: Path) -> Mapping[str, Any]:
@@ -378,8 +380,10 @@ def explore_command(
         raise FileNotFoundError(f"the folder {path.parent} for {path.name} does not exist; create it first.")
     if result.resolve() in path.resolve().parents:
         raise UsageError(f"--out {path} is inside the result folder, which must not change; give another path.")
-    if path.exists() and not _is_page(path):
-        raise UsageError(f"--out {path} is an existing file of another kind; give a new name.")
+    if path.exists():
+        with path.open("rb") as file:
+            if file.read(15).lower() != b"<!doctype html>":
+                raise UsageError(f"--out {path} is an existing file of another kind; give a new name.")
     page = page_of(bundle)
     try:
         page(bundle, path)
@@ -393,11 +397,6 @@ def explore_command(
     except ValueError as error:  # too large for one page
         raise UsageError(f"{result}: {error}") from error
     typer.echo(f"open {path} ({path.stat().st_size / 1e6:.1f} MB); the page is self-contained")
-
-
-def _is_page(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(15).lower() == b"<!doctype html>"
 
 
 def page_of(bundle: Bundle) -> Page:

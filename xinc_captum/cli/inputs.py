@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -58,15 +58,14 @@ _CROPS = ((1.0, 0.5, 0.5), (0.6, 0.5, 0.5), (0.75, 0.0, 0.0), (0.75, 1.0, 1.0)) 
 _DOUBLES = {"motorcycle_right": "motorcycle_left"}  # photos of the zoo that show the same scene
 
 
-@dataclass(frozen=True, eq=False)
-class NaturalImages:
-    """Natural images, (M, 3, size, size) in [0, 1], and a description of them."""
+class ImageSet(NamedTuple):
+    """Images (N, C, H, W) in [0, 1], and a description of them."""
 
-    images: Tensor = field(repr=False)
+    images: Tensor
     description: str
 
 
-def natural_images(folder: Path | None, size: int, without: str) -> NaturalImages | None:
+def natural_images(folder: Path | None, size: int, without: str) -> ImageSet | None:
     """Return square crops of the photos of a folder or of the zoo; None if the zoo's photos are not installed.
 
     Each photo gives up to four crops, the centre first, for about a hundred in total. The photo ``without`` of the zoo
@@ -90,7 +89,7 @@ def natural_images(folder: Path | None, size: int, without: str) -> NaturalImage
         source = "foolbox and scikit-image"
     each = min(len(_CROPS), math.ceil(ENOUGH / len(photos)))
     images = torch.stack([square for photo in photos for square in crop_squares(photo, size, each)])
-    return NaturalImages(images, f"{len(images)} squares out of {len(photos)} photos of {source}")
+    return ImageSet(images, f"{len(images)} squares out of {len(photos)} photos of {source}")
 
 
 def photo_files(folder: Path) -> list[Path]:

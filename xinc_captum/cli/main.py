@@ -5,8 +5,6 @@ import json
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
@@ -23,8 +21,8 @@ from ..inr.training import CheckpointError
 from ..videos import VideoError
 from ..zoo.assets import AssetError
 from .accentuate import accentuate_command
-from .canvas import Model, canvas_command, photo_canvas
-from .canvas_results import RuleName
+from .canvas import canvas_command, photo_canvas
+from .canvas_results import NetworkName, RuleName
 from .command import Seed, UsageError, app
 from .counterfactual import counterfactual_command
 from .explore import explore_command
@@ -62,17 +60,10 @@ FAILURES = (  # errors of the user
 def main() -> None:
     """Run the command line; a foreseeable failure prints one line on standard error and exits with status 1."""
     warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated")  # torch itself calls it for derivatives
-    with errors_in_one_line():
-        app()
-
-
-@contextmanager
-def errors_in_one_line() -> Iterator[None]:
-    """Print a foreseeable error as one line on standard error and exit with status 1."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # terminals and file names are not always UTF-8
     try:
-        yield
+        app()
     except (*FAILURES, OSError) as error:
         if (line := error_text(error)) is None:
             raise
@@ -117,7 +108,7 @@ def demo_command(
         accentuate_command("foolbox:00", out / "accentuate", targets=["dalmatian", "292"], seed=seed)
     if Part.canvas in parts:
         photo = _photo("chelsea.png", out)  # xinc replay reads it again
-        photo_canvas(photo, out / "canvas", Model.siren, None, RuleName.secant, 192, 800, seed, "auto")
+        photo_canvas(photo, out / "canvas", NetworkName.siren, None, RuleName.secant, 192, 800, seed, "auto")
     if Part.video in parts:
         for clip, steps in ((FITTED, None), (SPRITE, 400)):
             place = out / "video" / clip

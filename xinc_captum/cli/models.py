@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
 from torch import Tensor, nn
+from typer import Argument, Option
 
 from .. import store, zoo
 from ..attributions.linking import Encoder, LatentLink
@@ -25,7 +25,7 @@ from ..images import centre_crop, read_photo
 from ..metrics.probability import Probability, as_probabilities, probability_kind
 from ..zoo.classifiers import CLASSIFIERS
 from .command import UsageError
-from .inputs import DIGITS, photo_files
+from .inputs import DIGITS, ImageSet, photo_files
 
 
 class Network(NamedTuple):
@@ -63,9 +63,25 @@ def load_network(name: str, photo: Tensor, device: torch.device, generator: str 
 
 
 def call_function(name: str, option: str = "--model") -> Any:
-    """Call the function ``module:function``, the value of ``option``, and return its result."""
+    """Call the function ``module:function``, the value of ``option``, and return its result.
+
+    The module is installed or in the current folder, as for ``python -m``.
+    """
     module_name, _, function_name = name.partition(":")
-    module = _import_module(module_name)
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except (ModuleNotFoundError, ValueError) as error:
+        raise UsageError(
+            f"module {module_name!r} cannot be imported ({error}); expected module:function, where the module is "
+            "installed or is in the current folder."
+        ) from error
+    finally:
+        if added and here in sys.path:
+            sys.path.remove(here)
     function = getattr(module, function_name, None)
     if not callable(function):
         near = difflib.get_close_matches(function_name, [n for n in vars(module) if callable(getattr(module, n))])
@@ -76,24 +92,6 @@ def call_function(name: str, option: str = "--model") -> Any:
     except Exception as error:
         error.add_note(f"Raised by the function {name} of {option}.")
         raise
-
-
-def _import_module(name: str) -> ModuleType:
-    """Import an installed module or one of the current folder, like ``python -m``."""
-    here = str(Path.cwd())
-    added = here not in sys.path
-    if added:
-        sys.path.insert(0, here)
-    try:
-        return importlib.import_module(name)
-    except (ModuleNotFoundError, ValueError) as error:
-        raise UsageError(
-            f"module {name!r} cannot be imported ({error}); expected module:function, where the module is installed or "
-            "is in the current folder."
-        ) from error
-    finally:
-        if added and here in sys.path:
-            sys.path.remove(here)
 
 
 def _as_classifier(name: str, model: nn.Module, photo: Tensor, generator: str | None) -> zoo.Classifier:
@@ -292,6 +290,7 @@ def load_generator(name: str, device: torch.device) -> tuple[Generator, tuple[in
 
 
 FILE = "link.safetensors"
+LinkFolder = Annotated[Path, Argument(help="Result folder of xinc link.", show_default=False)]
 
 
 class LoadedLink(NamedTuple):
@@ -333,6 +332,12 @@ def load_link(folder: Path, device: torch.device) -> LoadedLink:
     if changed:  # a user's function may return other weights each time
         trust = f"{trust}; but {changed.rstrip('.')}"
     return LoadedLink(folder, link, models, trust, truncation, seed)
+
+
+StartPhotos = Annotated[
+    list[Path], Option("--photo", help="Image to start from; repeat for several. Default: generated images.")
+]
+StartCount = Annotated[int, Option(help="Number of images to generate without --photo.", min=1)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -381,15 +386,8 @@ def read_at_shape(path: Path, shape: tuple[int, int, int]) -> Tensor:
 MOST_REAL_IMAGES = 1000
 
 
-class RealImages(NamedTuple):
-    """Real images (n, C, H, W) in [0, 1], in the size and channels of the generator, and a description of them."""
-
-    images: Tensor
-    description: str
-
-
-def load_real_images(name: str | None, models: ClassifierAndGenerator) -> RealImages | None:
-    """Load the held-out digits of the zoo or the photos of a folder.
+def load_real_images(name: str | None, models: ClassifierAndGenerator) -> ImageSet | None:
+    """Load the held-out digits of the zoo or the photos of a folder, in the size and channels of the generator.
 
     None loads the digits for the zoo's digit generator if they are installed, and nothing for other generators.
     """
@@ -414,14 +412,13 @@ def load_real_images(name: str | None, models: ClassifierAndGenerator) -> RealIm
     files = photo_files(folder)[:MOST_REAL_IMAGES]
     if not files:
         raise UsageError(f"--real {name} holds no photos; give a folder that does, or leave the option out.")
-    return RealImages(
-        torch.stack([read_at_shape(path, models.shape) for path in files]), f"{len(files)} photos of {folder.name}"
-    )
+    images = torch.stack([read_at_shape(path, models.shape) for path in files])
+    return ImageSet(images, f"{len(files)} photos of {folder.name}")
 
 
-def _load_real_digits(size: int) -> RealImages:
+def _load_real_digits(size: int) -> ImageSet:
     """Load every fifth of the zoo's digits, shuffled; its generator and classifier were not trained on them."""
     known = zoo.mnist_digits()
     images = (known.halve() if size == 16 else known).images[4::5]
     mixed = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    return RealImages(images[mixed], f"{len(images)} digits held out")
+    return ImageSet(images[mixed], f"{len(images)} digits held out")

@@ -26,13 +26,11 @@ SHIPPED = "mnist_nern"
 @record_settings("nern", "fitted")
 def nern_command(
     model: Annotated[
-        str,
-        Argument(help=f"A classifier of the zoo ({', '.join(MODELS)}), or module:function.", show_default=False),
+        str, Argument(help=f"A classifier of the zoo ({', '.join(MODELS)}), or module:function.", show_default=False)
     ],
     out: Out,
     pictures: Annotated[
-        str,
-        Option(help=f"Images to fit on: noise, or those of a generator: {', '.join(GENERATORS)}, module:function."),
+        str, Option(help=f"Images to fit on: noise, or those of a generator: {', '.join(GENERATORS)}, module:function.")
     ] = "noise",
     layers: Annotated[
         list[str], Option("--layer", help="Convolution to represent; repeat for several. Default: all.")
@@ -42,8 +40,7 @@ def nern_command(
     ] = None,
     steps: Annotated[int | None, Option(help=f"Training steps. Default: {STEPS}.", min=1)] = None,
     fitted: Annotated[
-        str | None,
-        Option("--nern", help="A fitted NeRN: a file of NeRN.save, or mnist_nern for mnist_convnet."),
+        str | None, Option("--nern", help="A fitted NeRN: a file of NeRN.save, or mnist_nern for mnist_convnet.")
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",

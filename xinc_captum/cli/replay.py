@@ -76,14 +76,11 @@ def _compare(name: str, a: Values, b: Values, tolerance: float) -> ArrayComparis
         return ArrayComparison(name, tolerance > 0, "equal except for signs of zeros or kinds of NaN")
     far = float(torch.where(alike, 0.0, (u - v).abs()).max())
     text = f"differs by up to {far:.3g} in {int((~alike).sum()):,} of {a.numel():,} places"
-    return ArrayComparison(name, tolerance > 0 and far <= _tolerance(a, tolerance), text)
-
-
-def _tolerance(a: Tensor, tolerance: float) -> float:
-    """Largest difference from ``a``: for floats a share of the largest finite magnitude, for rounded floats 1."""
     if a.is_floating_point() or a.is_complex():
-        return tolerance * float(a.abs().double().nan_to_num(0.0, 0.0, 0.0).max())
-    return 1.0 if a.dtype in (torch.int8, torch.uint8, torch.uint16) else 0.0
+        most = tolerance * float(a.abs().double().nan_to_num(0.0, 0.0, 0.0).max())  # of the largest finite magnitude
+    else:
+        most = 1.0 if a.dtype in (torch.int8, torch.uint8, torch.uint16) else 0.0  # rounded floats
+    return ArrayComparison(name, tolerance > 0 and far <= most, text)
 
 
 def _arrays(folder: Path) -> dict[str, Callable[[], Values]]:
@@ -154,11 +151,8 @@ def _alike(before: Any, after: Any, tolerance: float) -> bool:
         return True
     if isinstance(before, float) and isinstance(after, float):
         return math.isclose(before, after, rel_tol=tolerance, abs_tol=tolerance)
-    return tolerance > 0 and _is_hash(before) and _is_hash(after)
-
-
-def _is_hash(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+    hashes = [isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) for value in (before, after)]
+    return tolerance > 0 and all(hashes)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -199,14 +193,14 @@ def replay(folder: Path) -> bool:
     """
     note = read_manifest(folder)
     command, settings = resolve_call(folder, note)
-    elsewhere = list(_other_rounding(note))
+    elsewhere = _other_rounding(note)
     for line in elsewhere:
         typer.echo(line)
     tolerance = TOLERANCE if elsewhere else 0.0
     typer.echo(f"computing {folder} again, with the settings in its manifest …")
-    with tempfile.TemporaryDirectory(prefix="xinc-replay.") as temporary, _threads(note["call"].get("threads")):
+    with tempfile.TemporaryDirectory(prefix="xinc-replay.") as temporary:
         again = Path(temporary) / folder.resolve().name
-        with _directory(note["call"].get("directory")), redirect_stdout(io.StringIO()):  # it names the temporary folder
+        with _environment(note["call"]), redirect_stdout(io.StringIO()):  # it names the temporary folder
             command(**settings, out=again)
         comparisons = list(compare_folders(folder, again, tolerance))
         changes = list(differences(note, read_manifest(again), tolerance=tolerance))
@@ -296,30 +290,25 @@ def _convert(value: Any, hint: Any) -> Any:
     return value
 
 
-def _other_rounding(note: dict[str, Any]) -> Iterator[str]:
-    now = store.versions()
-    for name, then in note["versions"].items():
-        if now.get(name) != then:
-            yield f"{name}: {then} before, {now.get(name)} now; arrays may differ in their last bits"
-    call = note["call"]
-    here, there = machine(str(call["settings"].get("device", "cpu"))), call.get("machine", "not recorded")
-    if here != there:
-        yield f"machine: {there} before, {here} now; arrays may differ in their last bits"
+def _other_rounding(note: dict[str, Any]) -> list[str]:
+    """Return the versions and the machine that are not those of the result, as text."""
+    now, call = store.versions(), note["call"]
+    pairs = [(name, then, now.get(name)) for name, then in note["versions"].items()]
+    pairs.append(("machine", call.get("machine", "not recorded"), machine(str(call["settings"].get("device", "cpu")))))
+    changes = [(name, then, here) for name, then, here in pairs if then != here]
+    return [f"{name}: {then} before, {here} now; arrays may differ in their last bits" for name, then, here in changes]
 
 
 @contextmanager
-def _directory(name: object) -> Iterator[None]:
-    """Run the block in the command's working directory, if it still exists, because modules are imported from there."""
-    with chdir(name) if isinstance(name, str) and Path(name).is_dir() else nullcontext():
-        yield
+def _environment(call: dict[str, Any]) -> Iterator[None]:
+    """Run the block in the working directory of a call and with its number of threads.
 
-
-@contextmanager
-def _threads(count: object) -> Iterator[None]:
-    """Run the block with the command's number of threads, which decides the order of sums."""
-    before = torch.get_num_threads()
+    Modules are imported from the directory, if it still exists; the number of threads decides the order of sums.
+    """
+    folder, count, before = call.get("directory"), call.get("threads"), torch.get_num_threads()
     torch.set_num_threads(count if isinstance(count, int) and count > 0 else before)
     try:
-        yield
+        with chdir(folder) if isinstance(folder, str) and Path(folder).is_dir() else nullcontext():
+            yield
     finally:
         torch.set_num_threads(before)

@@ -18,23 +18,14 @@ from ..metrics.fidelity import Fidelity
 from ..visualizers import unit_filmstrips
 from ..visualizers.layout import number, ordinal, predicate
 from ..visualizers.report import Section, Table, write_report
-from .command import (
-    Device,
-    LinkFolder,
-    Out,
-    Seed,
-    StartCount,
-    StartPhotos,
-    UsageError,
-    find_device,
-    record_settings,
-    result_folder,
-    save_picture,
-)
+from .command import Device, Out, Seed, UsageError, find_device, record_settings, result_folder, save_picture
 from .models import (
     ClassifierAndGenerator,
+    LinkFolder,
     LoadedLink,
+    StartCount,
     StartImages,
+    StartPhotos,
     generate_images,
     load_link,
     load_start_images,
@@ -160,8 +151,7 @@ def sweep_command(
         ),
     ] = Way.marginal,
     mode: Annotated[
-        Mode,
-        Option(help="anchored: relative to the image's own value; replace: absolute values, as in the paper."),
+        Mode, Option(help="anchored: relative to the image's own value; replace: absolute values, as in the paper.")
     ] = Mode.anchored,
     steps: Annotated[int, Option(help="Number of values of the unit.", min=2)] = 6,
     count: StartCount = 5,

@@ -16,8 +16,8 @@ from .canvas_results import (
     BUDGET,
     LayerMagnitudes,
     LayerTracks,
+    NetworkName,
     RuleName,
-    VideoModel,
     VideoNetwork,
     check_memory,
     decoder_part,
@@ -50,14 +50,21 @@ def write_video_page(
     seed: int,
 ) -> None:
     """Write figures and ``index.html`` into ``folder``."""
+    figure = frame_reconstructions(video.frames, network.rendered, network.decibels)
+    caption = "The video, the network's output and the difference. All figures below explain the output."
     sections = [
-        _network_section(folder, video, network),
+        Section("The video and the network", (save_picture(folder, "frames.png", figure, caption),)),
         Section("How reliable the canvases are", (), verdicts=verdicts),
     ]
     if video.masks is not None:
         sections.append(_objects(folder, video, [track_objects(layer, video.masks, seed) for layer in layers]))
+    figure = unit_film(network.rendered, [row for layer in layers for row in layer.film])
+    caption = (
+        "Of each layer, the two units that contribute most, and, among the stronger half, the two whose contributions "
+        "change most (in cells of eight pixels). Top: early layers. Bottom: kernels of the head, for one colour."
+    )
     sections += [
-        _units(folder, network, layers),
+        Section("Single units through time", (save_picture(folder, "units.png", figure, caption),)),
         _motion(folder, video, layers),
         _spread(folder, network, layers, seed),
     ]
@@ -71,21 +78,6 @@ def write_video_page(
         sections=sections,
         foot="Made by xinc-captum. manifest.json holds the command, versions and checksums.",
     )
-
-
-def _network_section(folder: Path, video: VideoInput, network: VideoNetwork) -> Section:
-    figure = frame_reconstructions(video.frames, network.rendered, network.decibels)
-    caption = "The video, the network's output and the difference. All figures below explain the output."
-    return Section("The video and the network", (save_picture(folder, "frames.png", figure, caption),))
-
-
-def _units(folder: Path, network: VideoNetwork, layers: list[LayerMagnitudes]) -> Section:
-    figure = unit_film(network.rendered, [row for layer in layers for row in layer.film])
-    caption = (
-        "Of each layer, the two units that contribute most, and, among the stronger half, the two whose contributions "
-        "change most (in cells of eight pixels). Top: early layers. Bottom: kernels of the head, for one colour."
-    )
-    return Section("Single units through time", (save_picture(folder, "units.png", figure, caption),))
 
 
 def _objects(folder: Path, video: VideoInput, tracks: list[LayerTracks]) -> Section:
@@ -187,7 +179,7 @@ def _by_chance(more: dict[str, bool]) -> str:
 def video_canvas(
     source: str,
     out: Path,
-    model_name: VideoModel | None,
+    model_name: NetworkName | None,
     layers: list[str] | None,
     rule: RuleName,
     longer_side: int | None,
@@ -213,7 +205,7 @@ def video_canvas(
         network = load_shipped_network(video, torch_device)
         methods = methods_for(network.model, layers, rule.value)
     else:
-        kind = model_name or VideoModel.nerv
+        kind = model_name or NetworkName.nerv
         model = make_network(kind, (height, width), seed)
         methods = methods_for(model, layers, rule.value)  # a wrong name fails before the fit
         resumed = ", resuming an earlier run" if checkpoint.is_file() else ""
