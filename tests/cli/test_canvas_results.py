@@ -114,7 +114,7 @@ def test_each_network_is_fitted_and_can_be_explained(kind, tmp_path):
     assert network.rendered.shape == clip.frames.shape and len(network.decibels) == 3
     assert torch.allclose(decoder_part(model)(network.rows), network.rendered, atol=1e-6)
     assert network.psnr == pytest.approx(sum(network.decibels) / 3)
-    assert network.config["name"] == kind.value and network.steps == 4
+    assert network.name == kind.value and network.steps == 4
     methods = methods_for(model, None, "secant")
     assert list(methods) == [f"blocks.{i}.activation" for i in range(3)] + ["head"]
     canvas = methods["head"].canvas(network.rows, (8, 16))

@@ -132,7 +132,7 @@ def test_files_and_folders_in_order(tmp_path):
     (tmp_path / "many" / "note.txt").write_text("no picture")
     one = put(tmp_path / "c.png", colour=(255, 0, 0))
     found = load_small_images([str(tmp_path / "many"), str(one)], None)
-    assert found.names == ("b", "a", "c") and found.images.shape == (3, 3, 8, 12) and found.size == (8, 12)
+    assert found.names == ("b", "a", "c") and found.images.shape == (3, 3, 8, 12)
     assert found.images[2, :, 0, 0].tolist() == [1, 0, 0] and found.name == "3 pictures"
     assert load_small_images([str(tmp_path / "many")], None).name == "many"
 

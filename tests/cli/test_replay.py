@@ -16,10 +16,10 @@ from xinc_captum.attributions.trans_inr import TransINR
 from xinc_captum.cli.accentuate import accentuate_command
 from xinc_captum.cli.canvas import photo_canvas
 from xinc_captum.cli.canvas_results import NetworkName, RuleName
-from xinc_captum.cli.command import UsageError, app
+from xinc_captum.cli.command import COMMANDS, UsageError, app
 from xinc_captum.cli.counterfactual import Method, counterfactual_command
 from xinc_captum.cli.nern import nern_command
-from xinc_captum.cli.replay import COMMANDS, compare_folders, differences, replay, resolve_call
+from xinc_captum.cli.replay import compare_folders, differences, replay, resolve_call
 from xinc_captum.cli.sweep import Mode, Span, Way, sweep_command
 from xinc_captum.cli.trans_inr import trans_inr_command
 from xinc_captum.cli.video import video_canvas
@@ -90,7 +90,7 @@ MAKERS = {one.__name__: one for one in (canvas, accentuate, video, nern, transin
 
 
 def test_every_command_that_writes_a_result_can_be_replayed():
-    assert set(MAKERS) == set(COMMANDS)
+    assert set(MAKERS) == COMMANDS.keys() - {"joke"}, "which test_command.py adds"
 
 
 @pytest.mark.parametrize("name", MAKERS)

@@ -211,12 +211,6 @@ def test_doubts_as_text():
     said = reconstruction_text([ReconstructionCheck("a", 0.25, "8", "8"), ReconstructionCheck("b", 1.3, "8", "8")])
     assert "0.25 to 1.30 standard deviations per unit" in said and said.endswith("b: its reconstruction is another "
         "image, at distance 1.30 and predicted as 8 too; the frames show that image.")  # fmt: skip
-    assert ReconstructionCheck("a", 0.123456, "8", "2").to_dict() == {
-        "name": "a",
-        "distance": 0.1235,
-        "before": "8",
-        "after": "2",
-    }
 
 
 def test_units_are_evaluated_in_images_of_the_next_seed(models, link_results):

@@ -97,10 +97,20 @@ def select_features(
     network: Network, targets: Sequence[str], layers: Sequence[str], units: Sequence[int]
 ) -> list[FeatureTarget]:
     """Return the features of the options --target, or --layer and --unit."""
+    classifier = network.classifier
     if targets and (layers or units):
         raise UsageError("--target and --layer/--unit are both given; expected one of the two: run the command twice.")
     if targets:
-        return [_class(network, text) for text in targets]
+        if not classifier.labels:
+            raise UsageError(
+                f"the output of {classifier.name} is not (images, classes), so --target cannot select a class; give "
+                "--layer and --unit."
+            )
+        try:
+            indices = [classifier.find(text) for text in targets]
+        except ValueError as error:
+            raise UsageError(f"--target: {error}") from error
+        return [FeatureTarget(network, classifier.label(index), index) for index in indices]
     if not layers or not units:
         raise UsageError(
             "nothing to accentuate; expected --target with a label or a class number, or --layer with --unit, each "
@@ -113,22 +123,8 @@ def select_features(
         )
     pairs = zip([*layers] * len(units) if len(layers) == 1 else layers, units, strict=True)
     for layer in layers:
-        find_layer(network.classifier, layer)
+        find_layer(classifier, layer)
     return [FeatureTarget(network, f"{layer}, unit {unit}", unit, layer) for layer, unit in pairs]
-
-
-def _class(network: Network, text: str) -> FeatureTarget:
-    classifier = network.classifier
-    if not classifier.labels:
-        raise UsageError(
-            f"the output of {classifier.name} is not (images, classes), so --target cannot select a class; give "
-            "--layer and --unit."
-        )
-    try:
-        index = classifier.find(text)
-    except ValueError as error:
-        raise UsageError(f"--target: {error}") from error
-    return FeatureTarget(network, classifier.label(index), index)
 
 
 MOST = 10.0  # doses; beyond this the scale is too short
@@ -356,10 +352,6 @@ def _side_by_side(columns: list[Tensor]) -> Tensor:
     return pad_sequence([column.cpu() for column in columns], padding_value=torch.nan).flatten(1)
 
 
-SECOND = {"efficientnet_lite1": "efficientnet_lite0"}  # the second network; for all others, efficientnet_lite1
-SHARES = (0.25, 0.5, 0.75)  # of the rise of the score, for the images between photo and end
-
-
 @record_settings("accentuate", "photo")
 def accentuate_command(
     photo: Annotated[
@@ -444,8 +436,9 @@ def _second(features_to_run: list[FeatureTarget], where: torch.device) -> zoo.Cl
     classifier = features_to_run[0].network.classifier
     if features_to_run[0].layer is not None or classifier.labels != imagenet_labels():
         return None
+    other = "efficientnet_lite0" if classifier.name == "efficientnet_lite1" else "efficientnet_lite1"
     try:
-        second = zoo.classifier(SECOND.get(classifier.name, "efficientnet_lite1"))
+        second = zoo.classifier(other)
     except zoo.AssetError:
         return None
     second.model.to(where)
@@ -498,7 +491,7 @@ def _images_on_the_way(
     every = torch.cat([*passed[1:], result.images.cpu()])
     scores = torch.cat([one.scores(_network_view(one.network, image[None].to(before.device))) for image in every])
     start, end = float(one.scores(before)), float(scores[-1])
-    near = {int((scores - start - share * (end - start)).abs().argmin()) for share in SHARES}
+    near = {int((scores - start - share * (end - start)).abs().argmin()) for share in (0.25, 0.5, 0.75)}
     chosen = sorted(near | {len(every) - 1})
     return every[chosen], scores[chosen].tolist()
 

@@ -73,10 +73,9 @@ class LayerVerdict:
             return ""
         agreement = f"(ρ {self.tangent.agreement:.2f}: {self.tangent.verdict})"
         effect, but = "the effect of setting them to zero", "but the contributions do not sum to the output."
-        if self.tangent.verdict == "holds":
-            return f" With --rule tangent the ranks of neurons agree with {effect} {agreement}, {but}"
-        if self.tangent.agreement > (self.trust.agreement or 0):
-            return f" With --rule tangent the ranks of neurons agree better with {effect} {agreement}, {but}"
+        if self.tangent.verdict == "holds" or self.tangent.agreement > (self.trust.agreement or 0):
+            better = "" if self.tangent.verdict == "holds" else " better"
+            return f" With --rule tangent the ranks of neurons agree{better} with {effect} {agreement}, {but}"
         no_better = f" With --rule tangent the ranks of neurons do not agree better with {effect} {agreement}."
         return f"{no_better} --rule ablation computes that effect directly."
 
@@ -118,11 +117,6 @@ class VideoNetwork:
     def psnr(self) -> float:
         """Mean PSNR over frames."""
         return sum(self.decibels) / len(self.decibels)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Name and configuration of the network."""
-        return {"name": self.name, **self.model.config}
 
 
 def decoder_part(model: Networks) -> nn.Module:

@@ -28,6 +28,7 @@ Out = Annotated[Path, Option(help="Output folder, new or empty; an earlier resul
 Seed = Annotated[int, Option(help="Random seed.", min=-(2**63), max=2**63 - 1)]  # torch's range
 Device = Annotated[str, Option(help="cpu, cuda, cuda:1 …; auto uses a GPU if there is one.")]
 
+COMMANDS: dict[str, Callable[..., None]] = {}  # those of record_settings(), which xinc replay can run again
 # Keys in manifests that are not the name of the command's parameter.
 KEYS = {"transinr": {"images": "sources"}}
 _STARTED: ContextVar[float] = ContextVar("_STARTED")
@@ -73,7 +74,7 @@ def find_device(name: str) -> torch.device:
 
 
 def record_settings(name: str, *files: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
-    """Decorate a command: check its output folder, and record its call under ``name`` for :func:`result_folder`.
+    """Decorate a command: check its output folder, and record its call under ``name`` for ``xinc replay``.
 
     ``files`` are parameters of type ``str`` that may name a file or a folder; those of type ``Path`` always do.
     The command receives absolute paths, as the manifest stores them, so that a replay writes the same texts in any
@@ -98,6 +99,7 @@ def record_settings(name: str, *files: str) -> Callable[[Callable[P, None]], Cal
             with store.record_call(record):
                 function(*call.args, **call.kwargs)
 
+        COMMANDS[name] = command
         return command
 
     return decorate

@@ -277,7 +277,6 @@ COSTS = {
     "backwards": "backward passes",
     "peak MB": "peak memory beyond the memory in use before",
 }
-SECONDS = "wall time for all images together"
 MAX_CLASSES = 8  # classes in the facts of a comparison
 
 
@@ -310,7 +309,7 @@ def comparison_page(bundle: Bundle, path: Path) -> Path:
         images=len(content["images"]),
         figure=read_photo(bundle.file("figure.png"), longer_side=2400) if has_figure else None,
         facts=_network(note) | {"reference": reference, "seed": str(note.get("seed", "–"))},
-        meanings=meanings | {"seconds": SECONDS} | COSTS,
+        meanings=meanings | {"seconds": "wall time for all images together"} | COSTS,
         remarks={row["method"]: remark for row in rows if (remark := _remark(row))},
     )  # fmt: skip
 

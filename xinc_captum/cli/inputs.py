@@ -53,7 +53,6 @@ def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     return interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
 
 
-ENOUGH = 100  # with this many photos, one crop per photo
 _CROPS = ((1.0, 0.5, 0.5), (0.6, 0.5, 0.5), (0.75, 0.0, 0.0), (0.75, 1.0, 1.0))  # side, row and column, relative
 _DOUBLES = {"motorcycle_right": "motorcycle_left"}  # photos of the zoo that show the same scene
 
@@ -87,7 +86,7 @@ def natural_images(folder: Path | None, size: int, without: str) -> ImageSet | N
         except zoo.AssetError:
             return None
         source = "foolbox and scikit-image"
-    each = min(len(_CROPS), math.ceil(ENOUGH / len(photos)))
+    each = min(len(_CROPS), math.ceil(100 / len(photos)))
     images = torch.stack([square for photo in photos for square in crop_squares(photo, size, each)])
     return ImageSet(images, f"{len(images)} squares out of {len(photos)} photos of {source}")
 
@@ -112,7 +111,6 @@ def crop_squares(photo: Tensor, size: int, count: int) -> Sequence[Tensor]:
 
 DIGITS = "mnist_digits"
 LARGEST, MOST_IMAGES = 64, 5000  # pixels per side, and images
-GREY = 0.5 / 255  # channels that differ by less count as equal
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,11 +121,6 @@ class SmallImages:
     images: Tensor = field(repr=False)
     names: tuple[str, ...]
     origin: dict[str, Any]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width."""
-        return self.images.shape[2], self.images.shape[3]
 
 
 def load_small_images(sources: Sequence[str], side: int | None) -> SmallImages:
@@ -154,7 +147,7 @@ def load_small_images(sources: Sequence[str], side: int | None) -> SmallImages:
                 " give --size 32 to crop the central square of each and resize it."
             )
     images = torch.stack(all_images)
-    if float((images - images[:, :1]).abs().max()) < GREY:
+    if float((images - images[:, :1]).abs().max()) < 0.5 / 255:  # all grey
         images = images[:, :1].contiguous()
     name = Path(sources[0]).resolve().name if len(sources) == 1 else f"{len(files)} pictures"
     return SmallImages(name, images, tuple(path.stem for path in files), {name: digest(images)})
@@ -248,7 +241,11 @@ def load_video(source: str, limit: int, longer_side: int | None, masks: Path | N
     if known and source in (FITTED, SPRITE) and longer_side is not None:
         raise UsageError(f"--size does not apply to {source}, whose size is fixed; leave it out.")
     if known and source == SPRITE:
-        return _sprite(limit, masks)
+        if masks is not None:
+            raise UsageError(f"--masks does not apply to {SPRITE}, whose masks are known; leave it out.")
+        photo = interpolate(skimage_photo("coffee").image[None], size=(64, 96), mode="area")[0]
+        clip, discs = sprite_clip(photo, _DISCS, max(2, min(limit, 12))), ("the green disc", "the blue disc")
+        return VideoInput(SPRITE, clip.frames, {"clip of the zoo": SPRITE}, discs, clip.masks, clip.flow)
     try:
         if known:
             original = zoo.video("carphone_pristine" if source == FITTED else source, limit).frames
@@ -281,15 +278,6 @@ def network_size(height: int, width: int, longer_side: int) -> tuple[int, int]:
     """Return the (H, W) of the resized video: multiples of 8, with nearly the same aspect ratio, hardly enlarged."""
     share = min(1.0, longer_side / max(height, width))
     return max(GRID, round(height * share / GRID) * GRID), max(GRID, round(width * share / GRID) * GRID)
-
-
-def _sprite(limit: int, masks: Path | None) -> VideoInput:
-    if masks is not None:
-        raise UsageError(f"--masks does not apply to {SPRITE}, whose masks are known; leave it out.")
-    photo = interpolate(skimage_photo("coffee").image[None], size=(64, 96), mode="area")[0]
-    clip = sprite_clip(photo, _DISCS, max(2, min(limit, 12)))
-    objects = ("the green disc", "the blue disc")
-    return VideoInput(SPRITE, clip.frames, {"clip of the zoo": SPRITE}, objects, clip.masks, clip.flow)
 
 
 def read_masks(folder: Path, frames: Tensor, full: tuple[int, int], *, cut: bool) -> dict[str, Tensor]:

@@ -30,12 +30,11 @@ from .inputs import ImageSet
 from .models import FILE, GENERATORS, MODELS, ClassifierAndGenerator, load_classifier_and_generator, load_real_images
 from .sweep import evaluation_images
 
-LONGEST = 128  # pixels per side of a stored frame; 36 units have about 200 frames
-
 
 def shrink_frames(frames: Tensor) -> Tensor:
     """Return frames (S, C, H, W) in [0, 1] as uint8, with sides of at most 128 pixels."""
-    return (torch.stack([smaller(one, LONGEST) for one in frames]) * 255).round().to(torch.uint8)
+    small = [smaller(one, 128) for one in frames]  # of all units together there are about 200
+    return (torch.stack(small) * 255).round().to(torch.uint8)
 
 
 MAX_UNITS = 36  # units in the figure

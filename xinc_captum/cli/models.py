@@ -391,19 +391,24 @@ def load_real_images(name: str | None, models: ClassifierAndGenerator) -> ImageS
 
     None loads the digits for the zoo's digit generator if they are installed, and nothing for other generators.
     """
-    size = models.shape[-1]
-    if name is None:
-        try:
-            return _load_real_digits(size) if models.generator_name == "mnist_generator" else None
-        except zoo.AssetError:
-            return None
-    if name == DIGITS:
-        if models.shape not in ((1, 28, 28), (1, 16, 16)):
+    if name is None and models.generator_name != "mnist_generator":
+        return None
+    if name is None or name == DIGITS:
+        if name == DIGITS and models.shape not in ((1, 28, 28), (1, 16, 16)):
             raise UsageError(
                 f"--real {DIGITS} are grey, 28 x 28 or 16 x 16; the generator's images are {models.shape}. Give "
                 "a folder."
             )
-        return _load_real_digits(size)
+        try:
+            digits = zoo.mnist_digits()
+        except zoo.AssetError:
+            if name is None:
+                return None
+            raise
+        # The zoo's generator and classifier were not trained on every fifth of them.
+        images = (digits.halve() if models.shape[-1] == 16 else digits).images[4::5]
+        mixed = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        return ImageSet(images[mixed], f"{len(images)} digits held out")
     folder = Path(name)
     if not folder.is_dir():
         raise UsageError(
@@ -414,11 +419,3 @@ def load_real_images(name: str | None, models: ClassifierAndGenerator) -> ImageS
         raise UsageError(f"--real {name} holds no photos; give a folder that does, or leave the option out.")
     images = torch.stack([read_at_shape(path, models.shape) for path in files])
     return ImageSet(images, f"{len(files)} photos of {folder.name}")
-
-
-def _load_real_digits(size: int) -> ImageSet:
-    """Load every fifth of the zoo's digits, shuffled; its generator and classifier were not trained on them."""
-    known = zoo.mnist_digits()
-    images = (known.halve() if size == 16 else known).images[4::5]
-    mixed = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    return ImageSet(images[mixed], f"{len(images)} digits held out")

@@ -24,15 +24,7 @@ from typer import Argument
 
 from .. import store
 from .._optional import require
-from .accentuate import accentuate_command
-from .canvas import photo_canvas
-from .command import KEYS, UsageError, digest, machine
-from .counterfactual import counterfactual_command
-from .link import link_command
-from .nern import nern_command
-from .sweep import sweep_command
-from .trans_inr import trans_inr_command
-from .video import video_canvas
+from .command import COMMANDS, KEYS, UsageError, digest, machine
 
 Values = Tensor | tuple[str, ...]
 SAME_BITS, SAME_TEXT = "bit-identical", "same text"
@@ -155,16 +147,6 @@ def _alike(before: Any, after: Any, tolerance: float) -> bool:
     return tolerance > 0 and all(hashes)
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "accentuate": accentuate_command,
-    "canvas": photo_canvas,
-    "counterfactual": counterfactual_command,
-    "link": link_command,
-    "nern": nern_command,
-    "sweep": sweep_command,
-    "transinr": trans_inr_command,
-    "video": video_canvas,
-}
 SELF = "xinc-captum"
 _AGAIN = "Restore it from a backup, or run the command again."
 # On another machine, of the largest value of an array: three times the change by other kernels in our tests.
@@ -252,7 +234,7 @@ def resolve_call(folder: Path, note: dict[str, Any]) -> tuple[Callable[..., None
     if not isinstance(call, dict) or call.get("command") not in COMMANDS:
         raise UsageError(
             f"{folder} has no recorded call of a command, because it was saved from Python. Only results of these "
-            f"commands can be replayed: {', '.join(name for name in COMMANDS if name != 'video')}."
+            f"commands can be replayed: {', '.join(sorted(COMMANDS.keys() - {'video'}))}."
         )
     if not all(isinstance(call.get(part), dict) for part in ("settings", "files")):
         raise UsageError(f"{folder} is damaged: {store.MANIFEST} has no settings of its command. {_AGAIN}")

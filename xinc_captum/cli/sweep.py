@@ -81,10 +81,6 @@ class ReconstructionCheck(NamedTuple):
             f"{prediction}; the frames show that image"
         )
 
-    def to_dict(self) -> dict[str, str | float]:
-        """Return the entries of the manifest."""
-        return self._asdict() | {"distance": round(self.distance, 4)}
-
 
 def check_reconstructions(linked: LoadedLink, starts: StartImages) -> list[ReconstructionCheck]:
     """Reconstruct every start image and compare the representations."""
@@ -175,7 +171,7 @@ def sweep_command(
     note = {
         **linked.note(starts, seed),
         "judged_in": BASES,
-        "linked": [one.to_dict() for one in checks],
+        "linked": [one._asdict() | {"distance": round(one.distance, 4)} for one in checks],
         "settings": {"span": span.value, "direction": way.value, "mode": mode.value, "steps": steps},
         "units": [{"unit": s.sweep.unit, "verdict": s.trust.verdict, "because": s.trust.because} for s in sweeps],
     }

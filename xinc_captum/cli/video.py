@@ -37,7 +37,6 @@ from .inputs import FITTED, VideoInput, load_video
 
 INPUTS = {"nerv": "the time of a frame", "hnerv": "the code of a frame from an encoder"}
 PAGE_BYTES = 3_000_000  # approximate bytes of the packed units of all layers, for xinc explore
-FOLLOWERS = 5  # units shown for each object; further units hardly follow it
 
 
 def write_video_page(
@@ -94,7 +93,7 @@ def _objects(folder: Path, video: VideoInput, tracks: list[LayerTracks]) -> Sect
         names=video.objects,
         elsewhere=best.elsewhere,
         layer=best.layer.name,
-        units=FOLLOWERS,
+        units=5,  # further units hardly follow it
     )
     caption = (
         "The layer that follows the objects best. For each object, the joint contribution of the units that follow it "
@@ -216,7 +215,7 @@ def video_canvas(
     typer.echo(f"{text}: {network.psnr:.1f} dB; computing {len(methods)} layers …")
     note: dict[str, Any] = {
         "seed": seed,
-        "model": network.config,
+        "model": {"name": network.name, **network.model.config},
         "steps": network.steps,
         "rule": rule.value,
         "layers": list(methods),
@@ -234,6 +233,12 @@ def video_canvas(
         note["trust"] = {layer: verdict.numbers() for layer, verdict in verdicts.items()}
         for layer, verdict in verdicts.items():
             typer.echo(f"  {layer} {verdict.trust}")
+        last = list(canvases.values())[-1]
+        if importlib.util.find_spec("zarr") is None:
+            saved = "not saved: zarr is missing (pip install 'xinc-captum[store]')"
+        else:
+            last.save(folder / "canvas.zarr", dtype="float16")
+            saved = f"canvas.zarr, {last.layer}; open_canvas() reads it"
         facts = {
             "video": video.name,
             "frames": f"{len(video.frames)} of {width} x {height}",
@@ -241,7 +246,7 @@ def video_canvas(
             "fit": f"{network.steps} steps" if network.steps else "shipped with the package",
             "quality": f"{network.psnr:.1f} dB",
             "rule": rule.value,
-            "saved canvas": _save_canvas(folder, list(canvases.values())[-1]),
+            "saved canvas": saved,
         }
         magnitudes = [measure_layer(canvas, PAGE_BYTES // len(canvases)) for canvas in canvases.values()]
         write_explorer_files(folder, video.name, network.rendered, magnitudes)
@@ -256,11 +261,3 @@ def _canvas(method: NeuronCanvas, network: VideoNetwork, size: tuple[int, int]) 
         raise TypeError(f"{type(decoder_part(network.model)).__name__} has no frames of {size}.")
     check_memory(canvas)
     return canvas
-
-
-def _save_canvas(folder: Path, canvas: FrameCanvas) -> str:
-    """Save the canvas of the last layer for open_canvas(); return a text for the page."""
-    if importlib.util.find_spec("zarr") is None:
-        return "not saved: zarr is missing (pip install 'xinc-captum[store]')"
-    canvas.save(folder / "canvas.zarr", dtype="float16")
-    return f"canvas.zarr, {canvas.layer}; open_canvas() reads it"
