@@ -60,14 +60,13 @@ class FeatureTarget:
 
     def scores(self, views: Tensor, batch_size: int = 16) -> Tensor:
         """Return the score of each image (N, C, h, w) at the network's input size: (N,), on the CPU."""
+        scores = []
         with torch.no_grad():
-            return torch.cat([self._scores(part).float().cpu() for part in views.split(batch_size)])
-
-    def _scores(self, views: Tensor) -> Tensor:
-        if self.layer is None:
-            return self.network.classifier(views)[:, self.index]
-        value = self._activation(self.layer, views)[:, self.index]
-        return value.flatten(1).mean(1) if value.dim() > 1 else value
+            for part in views.split(batch_size):
+                output = self.network.classifier(part) if self.layer is None else self._activation(self.layer, part)
+                value = output[:, self.index]
+                scores.append((value.flatten(1).mean(1) if value.dim() > 1 else value).float().cpu())
+        return torch.cat(scores)
 
     def _activation(self, layer: str, views: Tensor) -> Tensor:
         image_model, module = ImageModel(self.network.classifier), find_layer(self.network.classifier, layer)

@@ -16,17 +16,7 @@ from ..images import read_photo
 from ..visualizers import build_up, canvas_grid, dominant_units, neuron_over_photo, order_by_total, pixel_contributors
 from ..visualizers.report import Section, write_report
 from .canvas_results import BUDGET, LayerVerdict, NetworkName, RuleName, judge_layer
-from .command import (
-    Device,
-    Out,
-    Seed,
-    UsageError,
-    find_device,
-    record_settings,
-    result_folder,
-    save_picture,
-    seconds_elapsed,
-)
+from .command import Device, Out, Seed, UsageError, find_device, record_settings, result_folder, save_picture
 from .inputs import is_video, video_names
 from .video import video_canvas
 
@@ -115,14 +105,12 @@ def photo_canvas(
     torch_device = find_device(device)
     network, lr, batch_size = make_network(model_name, seed)
     layers = layers or [name for name, _ in network.named_children() if name.startswith("activation")]
-    methods = {
-        layer: NeuronCanvas(network, layer, rule=rule.value) for layer in layers
-    }  # a wrong name fails before the fit
+    # A wrong name of a layer fails here, before the fit.
+    methods = {layer: NeuronCanvas(network, layer, rule=rule.value) for layer in layers}
     network.to(torch_device)
     height, width = photo.shape[-2:]
     typer.echo(f"fitting {model_name} to {photo_path.name}, {width} x {height} pixels, on {torch_device} …")
     fit = inr.fit(network, photo, steps=steps, lr=lr, batch_size=batch_size, seed=seed)
-    fit_seconds = seconds_elapsed()
     typer.echo(f"{fit.psnr:.1f} dB after {fit.steps} steps; computing {len(layers)} layers …")
 
     note: dict[str, Any] = {
@@ -133,7 +121,7 @@ def photo_canvas(
         "psnr_db": round(fit.psnr, 2),
         "inputs": {photo_path.name: store.sha256(photo_path)},
     }
-    with result_folder(out, note, fit_seconds=fit_seconds) as folder:
+    with result_folder(out, note, "fit_seconds") as folder:
         inr.save(network, folder / "network.safetensors", size=fit.size)
         rendered = inr.render(network, fit.size).cpu()
         grid = inr.coordinates(fit.size, device=torch_device)
@@ -174,35 +162,30 @@ def _layer(folder: Path, layer: str, canvas: Canvas, photo: Tensor, rendered: Te
     strongest = int(order_by_total(maps)[0])
     pixel = _most_detailed_pixel(photo)
     top = canvas.top_units(min(8, canvas.units), pixel)[1].long().cpu()
-    figures = [
-        (
-            "build_up",
+    figures = {
+        "build_up": (
             build_up(maps, rest, photo, layer=layer),
             "Top: the sum of the strongest neurons, more and more of them. Bottom: the neurons that are least alike, "
             "each on its own scale.",
         ),
-        (
-            "grid",
+        "grid": (
             canvas_grid(maps, rendered, layer=layer),
             "One tile per neuron, strongest first: where it makes the image brighter (red) and darker (blue).",
         ),
-        (
-            "neuron",
+        "neuron": (
             neuron_over_photo(maps[strongest], rendered, unit=strongest, layer=layer),
             f"The strongest neuron, {strongest}, over the image, and the image without its contribution.",
         ),
-        (
-            "pixel",
+        "pixel": (
             pixel_contributors(rendered, pixel, maps[top][..., pixel[0], pixel[1]], top, maps[top], layer=layer),
             "One pixel and the neurons that contribute most to its red, green and blue values.",
         ),
-        (
-            "dominant",
+        "dominant": (
             dominant_units(rendered, leaders.indices[0].cpu(), layer=layer),
             "The colour of each pixel shows the neuron that contributes most to it.",
         ),
-    ]
-    pictures = tuple(save_picture(folder, f"{layer}_{name}.png", figure, caption) for name, figure, caption in figures)
+    }
+    pictures = tuple(save_picture(folder, f"{layer}_{name}.png", *one) for name, one in figures.items())
     return Section(f"Layer {layer}", pictures, verdicts=(verdict.line,))
 
 

@@ -105,23 +105,24 @@ def record_settings(name: str, *files: str) -> Callable[[Callable[P, None]], Cal
     return decorate
 
 
-def seconds_elapsed() -> float:
+def _seconds() -> float:
     """Return the seconds since the running command began."""
     return time.perf_counter() - _STARTED.get()
 
 
 @contextmanager
-def result_folder(out: Path, note: Mapping[str, Any], **times: float) -> Iterator[Path]:
+def result_folder(out: Path, note: Mapping[str, Any], before: str | None = None) -> Iterator[Path]:
     """Yield a folder that replaces ``out`` at the end, with the manifest and ``times.json``; print which page to open.
 
-    The block may add entries to ``note``, those of the manifest. ``times`` are seconds to store beside those of the
-    whole command.
+    The block may add entries to ``note``, those of the manifest. ``before`` names the entry of ``times.json`` for the
+    seconds before the block.
     """
+    times = {} if before is None else {before: round(_seconds(), 1)}
     with store.bundle(out, note) as folder:
         yield folder
-        seconds = {name: round(value, 1) for name, value in (times | {"all_seconds": seconds_elapsed()}).items()}
-        (folder / store.TIMES).write_text(json.dumps(seconds) + "\n", encoding="utf-8")
-    typer.echo(f"done in {seconds_elapsed():.0f} s; open {out / 'index.html'}")
+        times["all_seconds"] = round(_seconds(), 1)
+        (folder / store.TIMES).write_text(json.dumps(times) + "\n", encoding="utf-8")
+    typer.echo(f"done in {_seconds():.0f} s; open {out / 'index.html'}")
 
 
 def save_picture(folder: Path, file: str, figure: Figure, caption: str, dpi: int = 110) -> Picture:

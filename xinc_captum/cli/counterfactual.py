@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import torch
 import typer
@@ -28,14 +28,6 @@ class Method(StrEnum):
     latent = "latent"
     minimal = "minimal"
     linking_in_style = "linking_in_style"
-
-
-class PathProbabilities(NamedTuple):
-    """Probabilities on the straight path from the reconstruction to the counterfactual and beyond."""
-
-    path: Tensor  # (P,), positions; 0 is the reconstruction and 1 the counterfactual
-    chances: Tensor  # (N, P, 2), probabilities of the original class and the target
-    flips: Tensor  # (N,), first position at which the target is predicted with the confidence of the search, or NaN
 
 
 @record_settings("counterfactual")
@@ -110,8 +102,12 @@ def omission_text(linked: LoadedLink, starts: StartImages, target: int) -> str:
     return f"left out, because their predicted class is {label} already: {', '.join(omitted)}" if omitted else ""
 
 
-def path_probabilities(linked: LoadedLink, result: Counterfactual) -> PathProbabilities:
-    """Return the probabilities at points on the straight path between the two latents."""
+def path_probabilities(linked: LoadedLink, result: Counterfactual) -> tuple[Tensor, Tensor, Tensor]:
+    """Return probabilities on the straight path from the reconstruction (0) to the counterfactual (1) and beyond.
+
+    They are the positions, (P,); the probabilities of the original class and the target, (N, P, 2); and the first
+    position at which the target is predicted with the confidence of the search, (N,), NaN if there is none.
+    """
     models = linked.models
     with torch.no_grad():
         start = linked.link(models.encoder()(result.inputs.to(models.device)), result.origin.to(models.device))
@@ -123,12 +119,13 @@ def path_probabilities(linked: LoadedLink, result: Counterfactual) -> PathProbab
     probabilities = chances.gather(2, both[:, None].expand(-1, len(path), -1))
     hit = (chances.argmax(-1) == both[:, 1:]) & (probabilities[..., 1] >= result.method["confidence"])
     flips = torch.where(hit.any(1), path[hit.int().argmax(1)], torch.nan)
-    return PathProbabilities(path, probabilities, flips)
+    return path, probabilities, flips
 
 
 def counterfactual_figure(linked: LoadedLink, result: Counterfactual) -> Figure:
     """Return the figure of counterfactuals."""
-    models, passage = linked.models, path_probabilities(linked, result)
+    models = linked.models
+    path, path_chances, flips = path_probabilities(linked, result)
     both = torch.stack([result.origin.cpu(), result.target.cpu()], 1)
     stages = [result.inputs.cpu(), result.linked.cpu(), result.images.cpu()]
     predictions = result.answers.cpu()
@@ -143,9 +140,9 @@ def counterfactual_figure(linked: LoadedLink, result: Counterfactual) -> Figure:
         targets=[models.label(c) for c in both[:, 1].tolist()],
         reached=result.reached.cpu(),
         confidence=float(result.method["confidence"]),
-        path=passage.path,
-        path_chances=passage.chances,
-        flips=passage.flips,
+        path=path,
+        path_chances=path_chances,
+        flips=flips,
         notes=[f"moved by {number(length, 1)}, by about {units:.0f} units" for length, units in moved],
         title=f"What must change for {models.classifier.name} to predict {models.label(int(both[0, 1]))}",
     )

@@ -53,7 +53,19 @@ def load_or_fit(
     name = model or (SHIPPED if small_images.name == DIGITS and patch is None and steps is None else FIT)
     test = torch.arange(len(small_images.images)) % 10 == 0
     if name == FIT:
-        return _fit(small_images, test, patch, steps or STEPS, seed, device)
+        count, channels, height, width = small_images.images.shape
+        if count < FEWEST:
+            raise UsageError(
+                f"there {'is' if count == 1 else 'are'} {count} image{'s' * (count != 1)} to fit to, of which a tenth "
+                f"is held out; expected at least {FEWEST}, preferably thousands, or a fitted --model (such as "
+                f"{SHIPPED}, for digits)."
+            )
+        fitted = TransINR(**settings_for((height, width), channels, patch), seed=seed).to(device)
+        train = small_images.images[~test].to(device)
+        fit = fitted.fit(train, validation=None, steps=steps or STEPS, lr=3e-3, seed=seed)
+        description = f"every tenth of {count:,}, held out from the fit"
+        test_images = small_images.images[test].to(device)
+        return ModelAndImages(fitted, FIT, test_images, small_images.names[::10], description, fit)
     if patch is not None or steps is not None:
         raise UsageError(f"--patch and --steps are for a fit, and {name} is fitted already; leave them out.")
     loaded = load_model(name).to(device)
@@ -64,8 +76,8 @@ def load_or_fit(
     except ValueError as error:
         raise UsageError(f"{name} cannot be applied to these images: {error}") from error
     if name == SHIPPED and small_images.name == DIGITS:
-        held_out = images[test.to(device)]
-        return ModelAndImages(loaded, name, held_out, small_images.names[::10], "held out from its fit", None)
+        test_images = images[test.to(device)]
+        return ModelAndImages(loaded, name, test_images, small_images.names[::10], "held out from its fit", None)
     description = "whether the model was fitted to them is unknown"
     return ModelAndImages(loaded, name, images, small_images.names, description, None)
 
@@ -107,24 +119,6 @@ def settings_for(size: tuple[int, int], channels: int, patch: int | None) -> dic
         "highest": longer / 2,
         "groups": 16,
     }
-
-
-def _fit(
-    small_images: SmallImages, test: Tensor, patch: int | None, steps: int, seed: int, device: torch.device
-) -> ModelAndImages:
-    count = len(small_images.images)
-    if count < FEWEST:
-        raise UsageError(
-            f"there {'is' if count == 1 else 'are'} {count} image{'s' * (count != 1)} to fit to, of which a tenth is "
-            f"held out; expected at least {FEWEST}, preferably thousands, or a fitted --model (such as {SHIPPED}, for "
-            "digits)."
-        )
-    _, channels, height, width = small_images.images.shape
-    arguments = settings_for((height, width), channels, patch)
-    model = TransINR(**arguments, seed=seed).to(device)
-    fit = model.fit(small_images.images[~test].to(device), validation=None, steps=steps, lr=3e-3, seed=seed)
-    description = f"every tenth of {count:,}, held out from the fit"
-    return ModelAndImages(model, FIT, small_images.images[test].to(device), small_images.names[::10], description, fit)
 
 
 MAX_IMAGES, EXPLAINED, PATCHED = 8, 4, 1  # images shown, explained by tokens, explained by patches

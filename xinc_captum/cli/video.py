@@ -32,7 +32,7 @@ from .canvas_results import (
     track_objects,
     write_explorer_files,
 )
-from .command import UsageError, find_device, record_settings, result_folder, save_picture, seconds_elapsed
+from .command import UsageError, find_device, record_settings, result_folder, save_picture
 from .inputs import FITTED, VideoInput, load_video
 
 INPUTS = {"nerv": "the time of a frame", "hnerv": "the code of a frame from an encoder"}
@@ -211,7 +211,6 @@ def video_canvas(
         typer.echo(f"fitting {kind} to {text}, on {torch_device}{resumed} …")
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         network = fit_network(model, kind, video, steps or 1500, seed, torch_device, checkpoint)
-    fit_seconds = seconds_elapsed()
     typer.echo(f"{text}: {network.psnr:.1f} dB; computing {len(methods)} layers …")
     note: dict[str, Any] = {
         "seed": seed,
@@ -222,7 +221,7 @@ def video_canvas(
         "psnr_db": [round(decibels, 2) for decibels in network.decibels],
         "inputs": video.origin,
     }
-    with result_folder(out, note, fit_seconds=fit_seconds) as folder:
+    with result_folder(out, note, "fit_seconds") as folder:
         inr.save(network.model, folder / "network.safetensors", size=(len(video.frames), height, width))
         canvases = {layer: _canvas(method, network, (height, width)) for layer, method in methods.items()}
         tangents = methods_for(network.model, list(methods), "tangent")
@@ -235,10 +234,10 @@ def video_canvas(
             typer.echo(f"  {layer} {verdict.trust}")
         last = list(canvases.values())[-1]
         if importlib.util.find_spec("zarr") is None:
-            saved = "not saved: zarr is missing (pip install 'xinc-captum[store]')"
+            canvas_file = "not saved: zarr is missing (pip install 'xinc-captum[store]')"
         else:
             last.save(folder / "canvas.zarr", dtype="float16")
-            saved = f"canvas.zarr, {last.layer}; open_canvas() reads it"
+            canvas_file = f"canvas.zarr, {last.layer}; open_canvas() reads it"
         facts = {
             "video": video.name,
             "frames": f"{len(video.frames)} of {width} x {height}",
@@ -246,7 +245,7 @@ def video_canvas(
             "fit": f"{network.steps} steps" if network.steps else "shipped with the package",
             "quality": f"{network.psnr:.1f} dB",
             "rule": rule.value,
-            "saved canvas": saved,
+            "saved canvas": canvas_file,
         }
         magnitudes = [measure_layer(canvas, PAGE_BYTES // len(canvases)) for canvas in canvases.values()]
         write_explorer_files(folder, video.name, network.rendered, magnitudes)
