@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from xinc_captum.cli.demo import Part, demo_command
+from xinc_captum.cli.main import Part, demo_command
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"

@@ -8,8 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from xinc_captum.attributions.linking import LatentLink
-from xinc_captum.cli.link import Variant, link_command, pairs_of
-from xinc_captum.cli.link_results import LinkResults, run_audit, sweep_selected_units
+from xinc_captum.cli.link import LinkResults, Variant, link_command, pairs_of, run_audit, sweep_selected_units
 from xinc_captum.cli.models import load_classifier_and_generator, load_link
 
 NAME = "tiny_ends"

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from xinc_captum import store
-from xinc_captum.cli.canvas_trust import RuleName
-from xinc_captum.cli.command import digest, find_device, machine, record_settings
-from xinc_captum.cli.errors import UsageError
+from xinc_captum.cli.canvas_results import RuleName
+from xinc_captum.cli.command import UsageError, digest, find_device, machine, record_settings
 
 
 @record_settings("joke", "source")

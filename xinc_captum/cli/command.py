@@ -1,4 +1,4 @@
-"""Shared by all commands: options, the recorded call, and the result folder."""
+"""Shared by all commands: the application, options, errors, the recorded call, and the result folder."""
 
 import hashlib
 import inspect
@@ -17,28 +17,50 @@ from typing import Annotated, Any, ParamSpec
 import torch
 import typer
 from matplotlib.figure import Figure
+from typer import Option
 
-from .. import store
+from .. import __version__, store
 from ..visualizers.report import Picture
-from .errors import UsageError
 
 P = ParamSpec("P")
 
-Out = Annotated[Path, typer.Option(help="Output folder, new or empty; an earlier result in it is replaced.")]
-Seed = Annotated[int, typer.Option(help="Random seed.", min=-(2**63), max=2**63 - 1)]  # torch's range
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto uses a GPU if there is one.")]
+Out = Annotated[Path, Option(help="Output folder, new or empty; an earlier result in it is replaced.")]
+Seed = Annotated[int, Option(help="Random seed.", min=-(2**63), max=2**63 - 1)]  # torch's range
+Device = Annotated[str, Option(help="cpu, cuda, cuda:1 …; auto uses a GPU if there is one.")]
 
+COMMANDS: dict[str, Callable[..., None]] = {}  # those of record_settings(), which xinc replay can run again
 # Keys in manifests that are not the name of the command's parameter.
 KEYS = {"transinr": {"images": "sources"}}
 _STARTED: ContextVar[float] = ContextVar("_STARTED")
 
+HELP = (
+    "Compute the contribution of neurons and tokens to images, change photos to show what a class or unit responds to, "
+    "and generate images for the units of a classifier."
+)
+app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def _version(print_it: bool) -> None:
+    if print_it:
+        typer.echo(f"xinc-captum {__version__}")
+        raise typer.Exit
+
+
+@app.callback(help=HELP)
+def _root(
+    version: Annotated[
+        bool, Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+class UsageError(ValueError):
+    """An option has a value that cannot be used."""
+
 
 def find_device(name: str) -> torch.device:
-    """Return the device with this name; ``auto`` is a GPU if there is one.
-
-    Raises:
-        UsageError: the device cannot be used.
-    """
+    """Return the device with this name; ``auto`` is a GPU if there is one. UsageError if it cannot be used."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -52,15 +74,11 @@ def find_device(name: str) -> torch.device:
 
 
 def record_settings(name: str, *files: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
-    """Decorate a command: check its output folder, and record its call for :func:`result_folder`.
+    """Decorate a command: check its output folder, and record its call under ``name`` for ``xinc replay``.
 
-    The entry ``call`` of the manifest holds the command's name, its settings, the files that it reads, the number of
-    threads and the machine; ``xinc replay`` reads it. The command receives absolute paths (:func:`absolute_path`), as
-    the manifest stores them. A replay thus writes the same texts in any working directory.
-
-    Args:
-        name: the command's name in manifests.
-        files: parameters of type ``str`` that may name a file or a folder; those of type ``Path`` always do.
+    ``files`` are parameters of type ``str`` that may name a file or a folder; those of type ``Path`` always do.
+    The command receives absolute paths, as the manifest stores them, so that a replay writes the same texts in any
+    working directory.
     """
 
     def decorate(function: Callable[P, None]) -> Callable[P, None]:
@@ -77,40 +95,34 @@ def record_settings(name: str, *files: str) -> Callable[[Callable[P, None]], Cal
             record = _call(name, arguments, files)
             _check_inputs_stay(Path(arguments["out"]), record["files"])
             store.check_folder(arguments["out"])
-            start = _STARTED.set(time.perf_counter())
-            try:
-                with store.record_call(record):
-                    function(*call.args, **call.kwargs)
-            finally:
-                _STARTED.reset(start)
+            _STARTED.set(time.perf_counter())
+            with store.record_call(record):
+                function(*call.args, **call.kwargs)
 
+        COMMANDS[name] = command
         return command
 
     return decorate
 
 
-def seconds_elapsed() -> float:
+def _seconds() -> float:
     """Return the seconds since the running command began."""
     return time.perf_counter() - _STARTED.get()
 
 
 @contextmanager
-def result_folder(out: Path, note: Mapping[str, Any], **times: float) -> Iterator[Path]:
+def result_folder(out: Path, note: Mapping[str, Any], before: str | None = None) -> Iterator[Path]:
     """Yield a folder that replaces ``out`` at the end, with the manifest and ``times.json``; print which page to open.
 
-    Args:
-        out: the output folder.
-        note: entries of the manifest; the block may add some.
-        times: seconds to store beside those of the whole command.
-
-    Raises:
-        StoreError: as :func:`xinc_captum.store.bundle`.
+    The block may add entries to ``note``, those of the manifest. ``before`` names the entry of ``times.json`` for the
+    seconds before the block.
     """
+    times = {} if before is None else {before: round(_seconds(), 1)}
     with store.bundle(out, note) as folder:
         yield folder
-        seconds = {name: round(value, 1) for name, value in (times | {"all_seconds": seconds_elapsed()}).items()}
-        (folder / store.TIMES).write_text(json.dumps(seconds) + "\n", encoding="utf-8")
-    typer.echo(f"done in {seconds_elapsed():.0f} s; open {out / 'index.html'}")
+        times["all_seconds"] = round(_seconds(), 1)
+        (folder / store.TIMES).write_text(json.dumps(times) + "\n", encoding="utf-8")
+    typer.echo(f"done in {_seconds():.0f} s; open {out / 'index.html'}")
 
 
 def save_picture(folder: Path, file: str, figure: Figure, caption: str, dpi: int = 110) -> Picture:
@@ -120,11 +132,7 @@ def save_picture(folder: Path, file: str, figure: Figure, caption: str, dpi: int
 
 
 def _check_inputs_stay(out: Path, files: Iterable[str]) -> None:
-    """Check that the result does not replace a file that the command reads.
-
-    Raises:
-        UsageError: it would.
-    """
+    """Raise a UsageError if the result would replace a file that the command reads."""
     target = out.resolve()
     for file in files:
         source = Path(file).resolve()
@@ -132,18 +140,14 @@ def _check_inputs_stay(out: Path, files: Iterable[str]) -> None:
             raise UsageError(f"--out {out} would replace {file}, which this command reads; give another folder.")
 
 
-def absolute_path(path: Path) -> Path:
-    """Return an absolute path with the same name: the folders above it are resolved, a link is not followed."""
-    path = path.absolute()
-    return path.resolve() if path.name in {"", ".."} else path.parent.resolve() / path.name
-
-
 def _with_absolute_paths(value: Any, names_a_file: bool) -> Any:
+    """Return an option with absolute paths: the folders above a file are resolved, a link is not followed."""
     if isinstance(value, list):
         return [_with_absolute_paths(item, names_a_file) for item in value]
-    if isinstance(value, Path):
-        return absolute_path(value)
-    return str(absolute_path(Path(value))) if names_a_file and _exists(value) else value
+    if not isinstance(value, Path) and not (names_a_file and _exists(value)):
+        return value
+    path = Path(value).absolute()
+    return type(value)(path.resolve() if path.name in {"", ".."} else path.parent.resolve() / path.name)
 
 
 def _exists(value: Any) -> bool:
@@ -179,11 +183,7 @@ def _call(name: str, arguments: Mapping[str, Any], files: tuple[str, ...]) -> di
 
 
 def machine(device: str) -> str:
-    """Return what rounding depends on besides threads and versions: processor, its instruction set, and the GPU.
-
-    Args:
-        device: the device of the computation, such as "cpu" or "cuda:0".
-    """
+    """Return what rounding depends on besides threads and versions: processor, its instruction set, and the GPU."""
     parts = [_processor(), torch.backends.cpu.get_cpu_capability()]
     parts += [f"{name}={os.environ[name]}" for name in ("ONEDNN_MAX_CPU_ISA", "MKL_CBWR") if name in os.environ]
     if device.startswith("cuda") and torch.cuda.is_available():

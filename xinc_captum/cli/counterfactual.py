@@ -2,22 +2,21 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import torch
 import typer
 from matplotlib.figure import Figure
 from torch import Tensor
+from typer import Option
 
 from .. import store
 from ..attributions.linking.counterfactuals.counterfactual import Counterfactual
 from ..visualizers import counterfactual_rows
 from ..visualizers.layout import number, predicate
 from ..visualizers.report import Section, Table, write_report
-from .command import Device, Out, Seed, find_device, record_settings, result_folder, save_picture
-from .errors import UsageError
-from .models import LoadedLink, load_link, model_names
-from .photos import StartImages, load_start_images
+from .command import Device, Out, Seed, UsageError, find_device, record_settings, result_folder, save_picture
+from .models import LinkFolder, LoadedLink, StartCount, StartImages, StartPhotos, load_link, load_start_images
 
 BEYOND, POINTS = 1.5, 25  # end of the path (1 is the counterfactual), and its number of points
 
@@ -31,39 +30,23 @@ class Method(StrEnum):
     linking_in_style = "linking_in_style"
 
 
-class PathProbabilities(NamedTuple):
-    """Probabilities on the straight path from the reconstruction to the counterfactual and beyond.
-
-    Attributes:
-        path: (P,), positions; 0 is the reconstruction and 1 the counterfactual.
-        chances: (N, P, 2), probabilities of the original class and the target.
-        flips: (N,), first position at which the target is predicted with the confidence of the search; NaN if none.
-    """
-
-    path: Tensor
-    chances: Tensor
-    flips: Tensor
-
-
 @record_settings("counterfactual")
 def counterfactual_command(
-    folder: Annotated[Path, typer.Argument(help="Result folder of xinc link.", show_default=False)],
+    folder: LinkFolder,
     out: Out,
-    target: Annotated[str, typer.Option(help="Class to reach, by label or number.")],
-    photos: Annotated[
-        list[Path], typer.Option("--photo", help="Image to start from; repeat for several. Default: generated images.")
-    ] = [],
+    target: Annotated[str, Option(help="Class to reach, by label or number.")],
+    photos: StartPhotos = [],
     method: Annotated[
         Method,
-        typer.Option(
+        Option(
             help="ray: line search; latent: gradient through both networks; minimal: shortest shift for a linear head; "
             "linking_in_style: the paper's method."
         ),
     ] = Method.ray,
     confidence: Annotated[
-        float, typer.Option(help="Stop when the target has this probability; 0: when it is the predicted class.")
+        float, Option(help="Stop when the target has this probability; 0: when it is the predicted class.")
     ] = 0.0,
-    count: Annotated[int, typer.Option(help="Number of images to generate without --photo.", min=1)] = 6,
+    count: StartCount = 6,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -79,10 +62,7 @@ def counterfactual_command(
     if omitted := omission_text(linked, starts, target_class):
         typer.echo(omitted)
     note = {
-        "seed": seed,
-        "ends": model_names(linked.models),
-        "link": {"folder": str(folder), "trust": linked.trust},
-        "inputs": starts.inputs,
+        **linked.note(starts, seed),
         "target": target_class,
         "method": method.value,
         "confidence": confidence,
@@ -95,11 +75,7 @@ def counterfactual_command(
 def find_counterfactuals(
     linked: LoadedLink, starts: StartImages, target: int, method: Method, confidence: float = 0.0
 ) -> Counterfactual:
-    """Search the counterfactuals of all start images whose predicted class is not the target.
-
-    Raises:
-        UsageError: the target is predicted for every start image, or the method does not take an option.
-    """
+    """Search the counterfactuals of all start images whose predicted class is not the target."""
     eligible = starts.predictions != target
     if not eligible.any():
         raise UsageError(
@@ -121,15 +97,17 @@ def find_counterfactuals(
 
 def omission_text(linked: LoadedLink, starts: StartImages, target: int) -> str:
     """Return a sentence on the start images whose predicted class is the target already; empty if there are none."""
-    omitted = [
-        name for name, prediction in zip(starts.names, starts.predictions.tolist(), strict=True) if prediction == target
-    ]
+    omitted = [name for name, one in zip(starts.names, starts.predictions.tolist(), strict=True) if one == target]
     label = linked.models.label(target)
     return f"left out, because their predicted class is {label} already: {', '.join(omitted)}" if omitted else ""
 
 
-def path_probabilities(linked: LoadedLink, result: Counterfactual) -> PathProbabilities:
-    """Return the probabilities at points on the straight path between the two latents."""
+def path_probabilities(linked: LoadedLink, result: Counterfactual) -> tuple[Tensor, Tensor, Tensor]:
+    """Return probabilities on the straight path from the reconstruction (0) to the counterfactual (1) and beyond.
+
+    They are the positions, (P,); the probabilities of the original class and the target, (N, P, 2); and the first
+    position at which the target is predicted with the confidence of the search, (N,), NaN if there is none.
+    """
     models = linked.models
     with torch.no_grad():
         start = linked.link(models.encoder()(result.inputs.to(models.device)), result.origin.to(models.device))
@@ -141,51 +119,43 @@ def path_probabilities(linked: LoadedLink, result: Counterfactual) -> PathProbab
     probabilities = chances.gather(2, both[:, None].expand(-1, len(path), -1))
     hit = (chances.argmax(-1) == both[:, 1:]) & (probabilities[..., 1] >= result.method["confidence"])
     flips = torch.where(hit.any(1), path[hit.int().argmax(1)], torch.nan)
-    return PathProbabilities(path, probabilities, flips)
+    return path, probabilities, flips
 
 
 def counterfactual_figure(linked: LoadedLink, result: Counterfactual) -> Figure:
     """Return the figure of counterfactuals."""
-    models, passage = linked.models, path_probabilities(linked, result)
+    models = linked.models
+    path, path_chances, flips = path_probabilities(linked, result)
     both = torch.stack([result.origin.cpu(), result.target.cpu()], 1)
     stages = [result.inputs.cpu(), result.linked.cpu(), result.images.cpu()]
     predictions = result.answers.cpu()
-    chances = torch.stack(
-        [
-            models.predict(part).gather(1, torch.cat([both, predictions[:, k : k + 1]], 1))
-            for k, part in enumerate(stages)
-        ],
-        1,
-    )
-    lengths = result.length.cpu().tolist()
-    few = result.sparsity.cpu().tolist()
+    classes = [torch.cat([both, predictions[:, k : k + 1]], 1) for k in range(len(stages))]
+    chances = [models.predict(part).gather(1, index) for part, index in zip(stages, classes, strict=True)]
+    moved = zip(result.length.tolist(), result.sparsity.tolist(), strict=True)
     return counterfactual_rows(
         *stages,
-        chances=chances,
+        chances=torch.stack(chances, 1),
         predictions=[[models.label(c) for c in row] for row in predictions.tolist()],
         origins=[models.label(c) for c in both[:, 0].tolist()],
         targets=[models.label(c) for c in both[:, 1].tolist()],
         reached=result.reached.cpu(),
         confidence=float(result.method["confidence"]),
-        path=passage.path,
-        path_chances=passage.chances,
-        flips=passage.flips,
-        notes=[f"moved by {number(a, 1)}, by about {b:.0f} units" for a, b in zip(lengths, few, strict=True)],
+        path=path,
+        path_chances=path_chances,
+        flips=flips,
+        notes=[f"moved by {number(length, 1)}, by about {units:.0f} units" for length, units in moved],
         title=f"What must change for {models.classifier.name} to predict {models.label(int(both[0, 1]))}",
     )
 
 
 def _write(folder: Path, linked: LoadedLink, starts: StartImages, result: Counterfactual, method: Method) -> None:
     models = linked.models
-    names = [
-        name
-        for name, prediction in zip(starts.names, starts.predictions, strict=True)
-        if prediction != result.target[0].cpu()
-    ]
-    tensors = {"inputs": result.inputs, "linked": result.linked, "images": result.images, "shift": result.shift}
-    tensors |= {"latents": result.latents, "scores": result.scores}
+    index, sure = int(result.target[0]), float(result.method["confidence"])
+    target = models.label(index)
+    names = [name for name, one in zip(starts.names, starts.predictions.tolist(), strict=True) if one != index]
+    parts = ("inputs", "linked", "images", "shift", "latents", "scores")
+    tensors: dict[str, Tensor] = {part: getattr(result, part) for part in parts}
     store.write_tensors(folder / "counterfactuals.safetensors", tensors, kind="counterfactuals")
-    target, sure = models.label(int(result.target[0])), float(result.method["confidence"])
     head = ("image", "from", "to", "reached", "prediction at the end", "probability", "steps")
     columns = (result.origin, result.target, result.reached, result.answers[:, 2], result.confidence, result.steps)
     lines = tuple(
@@ -201,7 +171,7 @@ def _write(folder: Path, linked: LoadedLink, starts: StartImages, result: Counte
     )
     picture = save_picture(folder, "counterfactuals.png", counterfactual_figure(linked, result), caption, dpi=120)
     steps = "Probability: of the target. Steps: images that the search evaluated."
-    if omitted := omission_text(linked, starts, int(result.target[0])):
+    if omitted := omission_text(linked, starts, index):
         steps += f" {omitted[0].upper()}{omitted[1:]}."
     table = Table(head, lines, steps)
     write_report(
@@ -210,9 +180,7 @@ def _write(folder: Path, linked: LoadedLink, starts: StartImages, result: Counte
         lead=f"The representation of each image is changed until the generated image is {goal}: {result.trust}. "
         f"Images for which this was not reached are shown and marked. The link itself {predicate(linked.trust)}.",
         facts={
-            "network": models.model_name,
-            "layer": f"input of {models.layer}",
-            "generator": models.generator_name,
+            **models.facts,
             "method": method.value,
             "reached": f"{int(result.reached.sum())} of {len(result.reached)}",
         },

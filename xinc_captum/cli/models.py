@@ -1,29 +1,30 @@
-"""Load the classifier, the generator and the link that options name."""
+"""Load the classifier, generator and link that options name, and images in the shape of the generator."""
 
 import difflib
 import importlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 import typer
 from torch import Tensor, nn
+from typer import Argument, Option
 
 from .. import store, zoo
 from ..attributions.linking import Encoder, LatentLink
 from ..attributions.linking.linked_unit import LinkedUnitVisualization
 from ..generators import Generator, check_generator, images_in_unit_range
 from ..hooks import find_layer
+from ..images import centre_crop, read_photo
 from ..metrics.statistics import Probability, as_probabilities, probability_kind
-from ..store import other_weights
 from ..zoo.classifiers import CLASSIFIERS
-from .errors import UsageError
+from .command import UsageError
+from .inputs import DIGITS, ImageSet, photo_files
 
 
 class Network(NamedTuple):
@@ -34,18 +35,10 @@ class Network(NamedTuple):
 
 
 def load_network(name: str, photo: Tensor, device: torch.device, generator: str | None = None) -> Network:
-    """Return the network with this name, in eval mode, on ``device``.
+    """Return the classifier of the zoo, or of ``module:function``, in eval mode, on ``device``.
 
-    Args:
-        name: a classifier of the zoo, or ``module:function``, where the function takes no arguments and returns a
-            ``torch.nn.Module`` for images in [0, 1], or a :class:`xinc_captum.zoo.Classifier`.
-        photo: (3, H, W), passed once to a module without labels, to count its outputs.
-        device: device of the network.
-        generator: name of the generator that made the photo, if one did.
-
-    Raises:
-        UsageError: an unknown network, or one that cannot be used.
-        AssetError: a package of the zoo is missing.
+    A module without labels is passed the photo (3, H, W) once, to count its outputs; ``generator`` is the name of the
+    generator that made the photo, if one did.
     """
     if ":" not in name:
         try:
@@ -69,13 +62,25 @@ def load_network(name: str, photo: Tensor, device: torch.device, generator: str 
 
 
 def call_function(name: str, option: str = "--model") -> Any:
-    """Call the function ``module:function`` and return its result.
+    """Call the function ``module:function``, the value of ``option``, and return its result.
 
-    Raises:
-        UsageError: an unknown module or function.
+    The module is installed or in the current folder, as for ``python -m``.
     """
     module_name, _, function_name = name.partition(":")
-    module = _import_module(module_name)
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except (ModuleNotFoundError, ValueError) as error:
+        raise UsageError(
+            f"module {module_name!r} cannot be imported ({error}); expected module:function, where the module is "
+            "installed or is in the current folder."
+        ) from error
+    finally:
+        if added and here in sys.path:
+            sys.path.remove(here)
     function = getattr(module, function_name, None)
     if not callable(function):
         near = difflib.get_close_matches(function_name, [n for n in vars(module) if callable(getattr(module, n))])
@@ -86,24 +91,6 @@ def call_function(name: str, option: str = "--model") -> Any:
     except Exception as error:
         error.add_note(f"Raised by the function {name} of {option}.")
         raise
-
-
-def _import_module(name: str) -> ModuleType:
-    """Import an installed module or one of the current folder, like ``python -m``."""
-    here = str(Path.cwd())
-    added = here not in sys.path
-    if added:
-        sys.path.insert(0, here)
-    try:
-        return importlib.import_module(name)
-    except (ModuleNotFoundError, ValueError) as error:
-        raise UsageError(
-            f"module {name!r} cannot be imported ({error}); expected module:function, where the module is installed or "
-            "is in the current folder."
-        ) from error
-    finally:
-        if added and here in sys.path:
-            sys.path.remove(here)
 
 
 def _as_classifier(name: str, model: nn.Module, photo: Tensor, generator: str | None) -> zoo.Classifier:
@@ -136,14 +123,7 @@ def _identity(images: Tensor) -> Tensor:
 class ResizeAndConvert:
     """Preprocessing that resizes images, converts between grey and colour, and applies the network's preprocessing.
 
-    Args:
-        then: the network's preprocessing, or None.
-        size: height and width of the result; None keeps the size.
-        channels: channels of the result; None keeps them.
-
-    Example:
-        >>> ResizeAndConvert(None, 8, 3)(torch.rand(2, 1, 4, 4)).shape
-        torch.Size([2, 3, 8, 8])
+    None keeps the size or the channels, or applies nothing.
     """
 
     then: Callable[[Tensor], Tensor] | None
@@ -170,31 +150,34 @@ GENERATORS: dict[str, Callable[[], Generator]] = {
     "dcgan_faces": zoo.dcgan_faces,
     "omniart_eyes": zoo.omniart_eyes,
 }
-DIGITS: dict[str, Callable[[], zoo.Classifier]] = {"mnist_convnet": zoo.mnist_convnet, "mnist_cnn": zoo.mnist_cnn}
-MODELS = (*DIGITS, *CLASSIFIERS)
+DIGIT_CLASSIFIERS: dict[str, Callable[[], zoo.Classifier]] = {
+    "mnist_convnet": zoo.mnist_convnet,
+    "mnist_cnn": zoo.mnist_cnn,
+}
+MODELS = (*DIGIT_CLASSIFIERS, *CLASSIFIERS)
 
 
 @dataclass(frozen=True, eq=False)
 class ClassifierAndGenerator:
-    """A classifier and a generator.
-
-    Attributes:
-        model_name: value of the option --model.
-        generator_name: value of the option --generator.
-        classifier: the network for images in [0, 1], with its labels.
-        layer: dotted name of the layer whose input is linked.
-        generator: the generator.
-        shape: (C, H, W) of the generated images.
-        device: device of both.
-    """
+    """A classifier and a generator on one device."""
 
     model_name: str
     generator_name: str
     classifier: zoo.Classifier = field(repr=False)
-    layer: str
+    layer: str  # dotted name of the layer whose input is linked
     generator: Generator = field(repr=False)
-    shape: tuple[int, int, int]
+    shape: tuple[int, int, int]  # (C, H, W) of the generated images
     device: torch.device
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Entries of the manifest from which :func:`load_link` loads the models again."""
+        return {"model": self.model_name, "generator": self.generator_name, "layer": self.layer}
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Entries of a page."""
+        return {"network": self.model_name, "layer": f"input of {self.layer}", "generator": self.generator_name}
 
     @property
     def preprocess(self) -> ResizeAndConvert:
@@ -245,24 +228,20 @@ class ClassifierAndGenerator:
 def load_classifier_and_generator(
     model: str, generator: str, layer: str | None, device: torch.device
 ) -> ClassifierAndGenerator:
-    """Load both models, and check that the classifier takes the images of the generator.
+    """Load both models by their names, and check that the classifier takes the images of the generator.
 
-    Args:
-        model: a classifier of the zoo, or module:function.
-        generator: a generator of the zoo, or module:function.
-        layer: dotted name; None selects the last linear layer.
-        device: device of both.
-
-    Raises:
-        UsageError: one of them does not exist or cannot be used.
-        AssetError: a package of the zoo is missing.
-        LayerError: an unknown layer.
+    Without ``layer``, the input of the last linear layer is linked.
     """
     generator_model, shape = load_generator(generator, device)
     grey = torch.full((1, *shape), 0.5)
     classifier = load_classifier(model, grey[0], device, generator)
     if layer is None:
-        layer = _last_linear(classifier.model)
+        linear: list[str] = [
+            name for name, module in classifier.model.named_modules() if isinstance(module, nn.Linear) and name
+        ]
+        if not linear:
+            raise UsageError("the network has no linear layer; give the layer whose input is linked with --layer.")
+        layer = linear[-1]
     find_layer(classifier.model, layer)
     if classifier.probability == "none":
         raise UsageError(
@@ -281,20 +260,15 @@ def load_classifier_and_generator(
 
 def load_classifier(name: str, image: Tensor, device: torch.device, generator: str | None = None) -> zoo.Classifier:
     """Load a digit classifier of the zoo, or any network that :func:`load_network` loads, with the same arguments."""
-    if name not in DIGITS:
+    if name not in DIGIT_CLASSIFIERS:
         return load_network(name, image, device, generator).classifier
-    classifier = DIGITS[name]()
+    classifier = DIGIT_CLASSIFIERS[name]()
     classifier.model.to(device)
     return classifier
 
 
 def load_generator(name: str, device: torch.device) -> tuple[Generator, tuple[int, int, int]]:
-    """Return a generator of the zoo or of a user's function, after a check, and the shape of its images.
-
-    Raises:
-        UsageError: an unknown generator, or one that a link cannot use.
-        AssetError: a package of the zoo is missing.
-    """
+    """Return a generator of the zoo or of ``module:function``, after a check, and the shape of its images."""
     if ":" in name:
         loaded: Any = call_function(name, "--generator")
     elif name in GENERATORS:
@@ -314,47 +288,34 @@ def load_generator(name: str, device: torch.device) -> tuple[Generator, tuple[in
     return loaded, shape
 
 
-def _last_linear(model: nn.Module) -> str:
-    heads: list[str] = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name]
-    if not heads:
-        raise UsageError("the network has no linear layer; give the layer whose input is linked with --layer.")
-    return heads[-1]
-
-
 FILE = "link.safetensors"
-TRUNCATION = 0.7
+LinkFolder = Annotated[Path, Argument(help="Result folder of xinc link.", show_default=False)]
 
 
 class LoadedLink(NamedTuple):
-    """A link, its models, its verdict from the audit, and the truncation and seed of its images."""
+    """A link, its result folder and models, its verdict from the audit, and the truncation and seed of its images."""
 
+    folder: Path
     link: LatentLink
     models: ClassifierAndGenerator
     trust: str
     truncation: float
     seed: int
 
-
-def model_names(models: ClassifierAndGenerator) -> dict[str, Any]:
-    """Return the entries of the manifest from which :func:`load_link` loads the models again."""
-    return {"model": models.model_name, "generator": models.generator_name, "layer": models.layer}
+    def note(self, starts: "StartImages", seed: int) -> dict[str, Any]:
+        """Return the entries of the manifest that all results of the link have."""
+        link = {"folder": str(self.folder), "trust": self.trust}
+        return {"seed": seed, "ends": self.models.names, "link": link, "inputs": starts.inputs}
 
 
 def load_link(folder: Path, device: torch.device) -> LoadedLink:
-    """Load a link and its models from a result folder of ``xinc link``.
-
-    Raises:
-        FileNotFoundError: the folder does not exist.
-        UsageError: it holds no link, or a damaged one.
-        AssetError: a package of the zoo is missing.
-    """
+    """Load a link and its models from a result folder of ``xinc link``."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; expected a result folder of xinc link.")
     try:
         note = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))
-        names = note["ends"]
-        model, generator, layer = names["model"], names["generator"], names["layer"]
-        sampling = float(note.get("truncation", TRUNCATION)), int(note.get("seed", 0))
+        model, generator, layer = (note["ends"][key] for key in ("model", "generator", "layer"))
+        truncation, seed = float(note.get("truncation", 0.7)), int(note.get("seed", 0))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{folder} holds no link; expected a result folder of xinc link, with {store.MANIFEST} and {FILE}."
@@ -365,10 +326,95 @@ def load_link(folder: Path, device: torch.device) -> LoadedLink:
         raise UsageError(f"the link in {folder} cannot be used: {error}") from error
     models = load_classifier_and_generator(model, generator, layer, device)
     link.to(device)
-    trust, changed = (
-        str(note.get("trust", "unknown")),
-        other_weights(link.manifest, models.classifier.model, models.generator),
-    )
+    trust = str(note.get("trust", "unknown"))
+    changed = store.other_weights(link.manifest, models.classifier.model, models.generator)
     if changed:  # a user's function may return other weights each time
         trust = f"{trust}; but {changed.rstrip('.')}"
-    return LoadedLink(link, models, trust, *sampling)
+    return LoadedLink(folder, link, models, trust, truncation, seed)
+
+
+StartPhotos = Annotated[
+    list[Path], Option("--photo", help="Image to start from; repeat for several. Default: generated images.")
+]
+StartCount = Annotated[int, Option(help="Number of images to generate without --photo.", min=1)]
+
+
+@dataclass(frozen=True, eq=False)
+class StartImages:
+    """Images (N, C, H, W) in [0, 1] to start from, on the CPU, with their names, predicted classes and file hashes."""
+
+    images: Tensor = field(repr=False)
+    names: tuple[str, ...]
+    predictions: Tensor
+    inputs: dict[str, str]
+
+
+def load_start_images(
+    models: ClassifierAndGenerator, photos: Sequence[Path], count: int, truncation: float, seed: int
+) -> StartImages:
+    """Load photos, cropped to the generator's shape; without photos, generate ``count`` images, class by class."""
+    if not photos:
+        images = generate_images(models, count, truncation, seed)
+        predictions = models.predict(images).argmax(1)
+        names = tuple(f"drawn: {models.label(one)}" for one in predictions.tolist())
+        return StartImages(images, names, predictions, {})
+    images = torch.stack([read_at_shape(path, models.shape) for path in photos])
+    known = [path.name for path in photos]
+    inputs = {path.name if known.count(path.name) == 1 else str(path): store.sha256(path) for path in photos}
+    return StartImages(images, tuple(path.stem for path in photos), models.predict(images).argmax(1), inputs)
+
+
+def generate_images(models: ClassifierAndGenerator, count: int, truncation: float, seed: int) -> Tensor:
+    """Generate images, of each class in turn if the generator has classes."""
+    known = int(getattr(models.generator, "num_classes", 0))
+    classes = torch.arange(count) % known if known else None
+    stream = torch.Generator().manual_seed(seed)
+    return models.generate(models.generator.sample_latents(count, classes, truncation, generator=stream))
+
+
+def read_at_shape(path: Path, shape: tuple[int, int, int]) -> Tensor:
+    """Read the centre of a photo, in the size and channels of the generator's images."""
+    channels, height, width = shape
+    photo = read_photo(path, longer_side=4 * max(height, width))
+    square = centre_crop(photo, max(height, width), 1.0)
+    first_row, first_column = (square.shape[1] - height) // 2, (square.shape[2] - width) // 2
+    image = square[:, first_row : first_row + height, first_column : first_column + width]
+    return image.mean(0, keepdim=True).expand(channels, -1, -1) if channels != 3 else image
+
+
+MOST_REAL_IMAGES = 1000
+
+
+def load_real_images(name: str | None, models: ClassifierAndGenerator) -> ImageSet | None:
+    """Load the held-out digits of the zoo or the photos of a folder, in the size and channels of the generator.
+
+    None loads the digits for the zoo's digit generator if they are installed, and nothing for other generators.
+    """
+    if name is None and models.generator_name != "mnist_generator":
+        return None
+    if name is None or name == DIGITS:
+        if name == DIGITS and models.shape not in ((1, 28, 28), (1, 16, 16)):
+            raise UsageError(
+                f"--real {DIGITS} are grey, 28 x 28 or 16 x 16; the generator's images are {models.shape}. Give "
+                "a folder."
+            )
+        try:
+            digits = zoo.mnist_digits()
+        except zoo.AssetError:
+            if name is None:
+                return None
+            raise
+        # The zoo's generator and classifier were not trained on every fifth of them.
+        images = (digits.halve() if models.shape[-1] == 16 else digits).images[4::5]
+        mixed = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        return ImageSet(images[mixed], f"{len(images)} digits held out")
+    folder = Path(name)
+    if not folder.is_dir():
+        raise UsageError(
+            f"--real {name} is not a folder; give a folder with photos, or {DIGITS}, or leave the option out."
+        )
+    files = photo_files(folder)[:MOST_REAL_IMAGES]
+    if not files:
+        raise UsageError(f"--real {name} holds no photos; give a folder that does, or leave the option out.")
+    images = torch.stack([read_at_shape(path, models.shape) for path in files])
+    return ImageSet(images, f"{len(files)} photos of {folder.name}")

@@ -1,28 +1,20 @@
 """``xinc nern``: represent the convolutions of a network by a small network, and show its neurons' contributions."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
 from torch import Tensor, nn
+from typer import Argument, Option
 
-from ..attributions.nern import (
-    KernelCanvas,
-    NeRN,
-    NernFit,
-    compress,
-    error_map,
-    layer_profile,
-    quantize,
-)
+from ..attributions.nern import KernelCanvas, NeRN, NernFit, compress, error_map, layer_profile, quantize
 from ..generators import images_in_unit_range
 from ..metrics import predict_classes
 from ..visualizers import kernel_sheet, layer_profile_sheet
 from ..visualizers.report import Section, Table, write_report
 from ..zoo import Classifier, Normalise, mnist_nern
-from .command import Device, Out, Seed, find_device, record_settings, result_folder, save_picture
-from .errors import UsageError
+from .command import Device, Out, Seed, UsageError, find_device, record_settings, result_folder, save_picture
 from .models import GENERATORS, MODELS, load_classifier, load_generator
 
 MAX_SHEETS, MAX_NEURONS = 4, 4  # layers with a figure, and neurons per figure
@@ -34,29 +26,21 @@ SHIPPED = "mnist_nern"
 @record_settings("nern", "fitted")
 def nern_command(
     model: Annotated[
-        str,
-        typer.Argument(
-            help=f"A classifier of the zoo ({', '.join(MODELS)}), or module:function.",
-            show_default=False,
-        ),
+        str, Argument(help=f"A classifier of the zoo ({', '.join(MODELS)}), or module:function.", show_default=False)
     ],
     out: Out,
     pictures: Annotated[
-        str,
-        typer.Option(
-            help=f"Images to fit on: noise, or those of a generator: {', '.join(GENERATORS)}, module:function."
-        ),
+        str, Option(help=f"Images to fit on: noise, or those of a generator: {', '.join(GENERATORS)}, module:function.")
     ] = "noise",
     layers: Annotated[
-        list[str], typer.Option("--layer", help="Convolution to represent; repeat for several. Default: all.")
+        list[str], Option("--layer", help="Convolution to represent; repeat for several. Default: all.")
     ] = [],
     hidden: Annotated[
-        int | None, typer.Option(help=f"Units per hidden layer of the small network. Default: {HIDDEN}.", min=1)
+        int | None, Option(help=f"Units per hidden layer of the small network. Default: {HIDDEN}.", min=1)
     ] = None,
-    steps: Annotated[int | None, typer.Option(help=f"Training steps. Default: {STEPS}.", min=1)] = None,
+    steps: Annotated[int | None, Option(help=f"Training steps. Default: {STEPS}.", min=1)] = None,
     fitted: Annotated[
-        str | None,
-        typer.Option("--nern", help="A fitted NeRN: a file of NeRN.save, or mnist_nern for mnist_convnet."),
+        str | None, Option("--nern", help="A fitted NeRN: a file of NeRN.save, or mnist_nern for mnist_convnet.")
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -81,25 +65,21 @@ def nern_command(
     lines = compare_models(nern, classifier, test_images)
     for line in lines:
         typer.echo(f"{line[0]}: agreement {line[1]}, {line[2]} bytes, weight error {line[4]}")
-    note: dict[str, Any] = {
+    note = {
         "model": model,
         "pictures": pictures,
         "nern": nern.config,
         "layers": [one.name for one in nern.layers],
+        **({"fitted": fitted} if fit is None else {"steps": fit.steps, "kept": fit.kept._asdict()}),
+        "seed": seed,
     }
-    note |= {"fitted": fitted} if fit is None else {"steps": fit.steps, "kept": fit.kept._asdict()}
-    note["seed"] = seed
     with result_folder(out, note) as folder:
         nern.save(folder / "nern.safetensors")
         _write(folder, model, pictures, nern, fit, lines)
 
 
 def load_nern_classifier(name: str, device: torch.device) -> tuple[Classifier, tuple[int, int, int]]:
-    """Load a classifier of the zoo or ``module:function``; return it with the (C, H, W) of its inputs in [0, 1].
-
-    Raises:
-        UsageError: an unknown network, or one without the size of its inputs.
-    """
+    """Load a classifier of the zoo or ``module:function``; return it with the (C, H, W) of its inputs in [0, 1]."""
     classifier = load_classifier(name, torch.full((3, 64, 64), 0.5), device)
     if not classifier.size or not isinstance(classifier.preprocess, Normalise):
         raise UsageError(
@@ -110,12 +90,7 @@ def load_nern_classifier(name: str, device: torch.device) -> tuple[Classifier, t
 
 
 def load_nern(name: str, model: str, classifier: Classifier) -> NeRN:
-    """Load the shipped NeRN or that of a file.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        UsageError: the file holds something else, or the NeRN of another network.
-    """
+    """Load the shipped NeRN or that of a file, for the network with the name ``model``."""
     if name == SHIPPED and not Path(name).exists():
         if model != "mnist_convnet":
             raise UsageError(
@@ -133,11 +108,7 @@ def load_nern(name: str, model: str, classifier: Classifier) -> NeRN:
 def fit_and_test_images(
     name: str, classifier: Classifier, shape: tuple[int, int, int], seed: int, device: torch.device
 ) -> tuple[Tensor | str, Tensor]:
-    """Return images to fit on and held-out images, of a generator or noise.
-
-    Raises:
-        UsageError: an unknown generator, or images of another size than the network's.
-    """
+    """Return images to fit on and held-out images, of a generator or noise."""
     stream = torch.Generator().manual_seed(seed + 2)
     if name == "noise":
         return "noise", torch.rand(TEST_IMAGES, *shape, generator=stream).to(device)
@@ -147,28 +118,22 @@ def fit_and_test_images(
             f"the images of {name} are {size}, but {classifier.name} takes {shape}; give another --pictures."
         )
     count = FIT_IMAGES + TEST_IMAGES
-    classes = torch.arange(count) % int(getattr(generator, "num_classes", 0) or 1)
-    options: dict[str, Any] = {"classes": classes} if getattr(generator, "num_classes", 0) else {}
-    latents = generator.sample_latents(count, generator=stream, **options)
+    known = int(getattr(generator, "num_classes", 0))
+    latents = generator.sample_latents(count, torch.arange(count) % known if known else None, generator=stream)
     with torch.no_grad():
         both = torch.cat([images_in_unit_range(generator, part) for part in latents.split(64)])
     return both[:FIT_IMAGES], both[FIT_IMAGES:]
 
 
 def compare_models(nern: NeRN, classifier: Classifier, test_images: Tensor) -> list[tuple[str, ...]]:
-    """Compare the NeRN and rounded weights with the network.
-
-    Returns:
-        Rows of name, agreement, bytes, share of the network's bytes, and weight error.
-    """
-    report = nern.size_report()
+    """Return rows of name, agreement, bytes, share of the network's bytes, and weight error, for NeRN and rounding."""
+    report, small = nern.size_report(), compress(nern)
     names = [one.name for one in nern.layers]
     rows: list[tuple[str, nn.Module, int, float]] = [
         ("the network itself", classifier.model, report.target, 0.0),
         ("NeRN", nern.rebuild(), report.total, report.relative_error),
+        ("NeRN, rounded to int8", small.nern.rebuild(), small.bytes, small.relative_error),
     ]
-    small = compress(nern)
-    rows.append(("NeRN, rounded to int8", small.nern.rebuild(), small.bytes, small.relative_error))
     for bits in (8, 4):
         for all_weights, which in ((False, "represented weights"), (True, "all weights")):
             rounded = quantize(classifier, names, bits, all_weights=all_weights)
@@ -182,8 +147,8 @@ def compare_models(nern: NeRN, classifier: Classifier, test_images: Tensor) -> l
     lines: list[tuple[str, ...]] = []
     for name, model, size, error in rows:
         same = predict_classes(logits(model), reference) == predict_classes(reference)
-        agreement = float(same.float().mean())
-        lines.append((name, f"{agreement:.1%}", f"{size:,}", f"{size / report.target:.1%}", f"{error:.3f}"))
+        agreement, share = float(same.float().mean()), size / report.target
+        lines.append((name, f"{agreement:.1%}", f"{size:,}", f"{share:.1%}", f"{error:.3f}"))
     return lines
 
 
@@ -191,10 +156,9 @@ def _write(
     folder: Path, model: str, pictures: str, nern: NeRN, fit: NernFit | None, lines: list[tuple[str, ...]]
 ) -> None:
     profile = layer_profile(nern)
-    figure = layer_profile_sheet(profile.share[:-1], profile.layers)
-    sheets = [
-        save_picture(folder, "profile.png", figure, "Rows are neurons of the last hidden layer of the small network.")
-    ]
+    sheet = layer_profile_sheet(profile.share[:-1], profile.layers)
+    caption = "Rows are neurons of the last hidden layer of the small network."
+    sheets = [save_picture(folder, "profile.png", sheet, caption)]
     for number, layer in enumerate(nern.layers[:MAX_SHEETS]):
         canvas = KernelCanvas(nern, layer)
         largest = canvas.magnitudes()[:-1].argsort(descending=True)[:MAX_NEURONS].tolist()

@@ -20,48 +20,30 @@ import torch
 import typer
 from safetensors import safe_open
 from torch import Tensor
+from typer import Argument
 
 from .. import store
 from .._optional import require
-from .accentuate import accentuate_command
-from .canvas import photo_canvas
-from .command import KEYS, digest, machine
-from .counterfactual import counterfactual_command
-from .errors import UsageError
-from .link import link_command
-from .nern import nern_command
-from .sweep import sweep_command
-from .trans_inr import trans_inr_command
-from .video import video_canvas
+from .command import COMMANDS, KEYS, UsageError, digest, machine
 
 Values = Tensor | tuple[str, ...]
 SAME_BITS, SAME_TEXT = "bit-identical", "same text"
 
 
 class ArrayComparison(NamedTuple):
-    """Comparison of one array of two results.
+    """Comparison of one array of two results."""
 
-    Attributes:
-        name: its file and its name in the file.
-        same: whether dtype, shape and bits are equal, or the values are within the tolerance.
-        text: the difference as text.
-    """
-
-    name: str
-    same: bool
-    text: str
+    name: str  # of its file, and in the file
+    same: bool  # dtype, shape and bits are equal, or the values are within the tolerance
+    text: str  # the difference
 
 
 def compare_folders(before: Path, after: Path, tolerance: float = 0.0) -> Iterator[ArrayComparison]:
     """Compare the arrays of two folders: tensors of ``.safetensors``, arrays of ``.zarr``, columns of ``.csv``.
 
-    Images and pages are made from these and are not compared.
-
-    Args:
-        before: folder of the first result.
-        after: folder of the second result.
-        tolerance: largest difference of floats, as a share of the largest magnitude in their array; rounded floats
-            (int8, uint8, uint16) may then differ by 1. With 0, arrays must be bit-identical.
+    Images and pages are made from these and are not compared. Floats may differ by ``tolerance``, a share of the
+    largest magnitude in their array, and rounded floats (int8, uint8, uint16) then by 1; with 0, arrays must be
+    bit-identical.
     """
     one, two = _arrays(before), _arrays(after)
     for name in [*one, *(name for name in two if name not in one)]:
@@ -86,14 +68,11 @@ def _compare(name: str, a: Values, b: Values, tolerance: float) -> ArrayComparis
         return ArrayComparison(name, tolerance > 0, "equal except for signs of zeros or kinds of NaN")
     far = float(torch.where(alike, 0.0, (u - v).abs()).max())
     text = f"differs by up to {far:.3g} in {int((~alike).sum()):,} of {a.numel():,} places"
-    return ArrayComparison(name, tolerance > 0 and far <= _tolerance(a, tolerance), text)
-
-
-def _tolerance(a: Tensor, tolerance: float) -> float:
-    """Largest difference from ``a``: for floats a share of the largest finite magnitude, for rounded floats 1."""
     if a.is_floating_point() or a.is_complex():
-        return tolerance * float(a.abs().double().nan_to_num(0.0, 0.0, 0.0).max())
-    return 1.0 if a.dtype in (torch.int8, torch.uint8, torch.uint16) else 0.0
+        most = tolerance * float(a.abs().double().nan_to_num(0.0, 0.0, 0.0).max())  # of the largest finite magnitude
+    else:
+        most = 1.0 if a.dtype in (torch.int8, torch.uint8, torch.uint16) else 0.0  # rounded floats
+    return ArrayComparison(name, tolerance > 0 and far <= most, text)
 
 
 def _arrays(folder: Path) -> dict[str, Callable[[], Values]]:
@@ -142,14 +121,10 @@ PLACES = {"link.folder"}  # paths of inputs, whose digests are compared instead
 
 
 def differences(before: Any, after: Any, name: str = "", tolerance: float = 0.0) -> Iterator[str]:
-    """Yield every entry of two manifests that differs, with its position.
+    """Yield every entry of two manifests that differs, with its position: "units[0].rho: 0.5 before, 0.4 now".
 
     With a ``tolerance``, floats may differ by it (times the larger of them and 1), and hashes, which may be of floats,
     are not compared.
-
-    Example:
-        >>> list(differences({"units": [{"rho": 0.5}], "seed": 0}, {"units": [{"rho": 0.4}], "seed": 0}))
-        ['units[0].rho: 0.5 before, 0.4 now']
     """
     if isinstance(before, dict) and isinstance(after, dict):
         names = [*before, *(key for key in after if key not in before)]
@@ -168,23 +143,10 @@ def _alike(before: Any, after: Any, tolerance: float) -> bool:
         return True
     if isinstance(before, float) and isinstance(after, float):
         return math.isclose(before, after, rel_tol=tolerance, abs_tol=tolerance)
-    return tolerance > 0 and _is_hash(before) and _is_hash(after)
+    hashes = [isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) for value in (before, after)]
+    return tolerance > 0 and all(hashes)
 
 
-def _is_hash(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
-
-
-COMMANDS: dict[str, Callable[..., None]] = {
-    "accentuate": accentuate_command,
-    "canvas": photo_canvas,
-    "counterfactual": counterfactual_command,
-    "link": link_command,
-    "nern": nern_command,
-    "sweep": sweep_command,
-    "transinr": trans_inr_command,
-    "video": video_canvas,
-}
 SELF = "xinc-captum"
 _AGAIN = "Restore it from a backup, or run the command again."
 # On another machine, of the largest value of an array: three times the change by other kernels in our tests.
@@ -192,9 +154,7 @@ TOLERANCE = 1e-3
 
 
 def replay_command(
-    folder: Annotated[
-        Path, typer.Argument(metavar="RESULT", help="Result folder of an xinc command.", show_default=False)
-    ],
+    folder: Annotated[Path, Argument(metavar="RESULT", help="Result folder of an xinc command.", show_default=False)],
 ) -> None:
     """Compute a result again and compare it array by array; exit status 1 if one differs.
 
@@ -212,22 +172,17 @@ def replay(folder: Path) -> bool:
     kernels round differently, floats may differ by ``TOLERANCE`` of the largest value of their array, numbers of the
     manifest as much, and hashes are not compared. After a fit of many steps differences can be larger, and samples
     selected by hashes of floats, such as a link's reservoir, differ; the printed lines list these arrays.
-
-    Raises:
-        FileNotFoundError: the folder, or a file that the command read, does not exist.
-        UsageError: not a result of this package, a damaged one, one of another version, one without a recorded call,
-            or a file that the command read has changed.
     """
     note = read_manifest(folder)
     command, settings = resolve_call(folder, note)
-    elsewhere = list(_other_rounding(note))
+    elsewhere = _other_rounding(note)
     for line in elsewhere:
         typer.echo(line)
     tolerance = TOLERANCE if elsewhere else 0.0
     typer.echo(f"computing {folder} again, with the settings in its manifest …")
-    with tempfile.TemporaryDirectory(prefix="xinc-replay.") as temporary, _threads(note["call"].get("threads")):
+    with tempfile.TemporaryDirectory(prefix="xinc-replay.") as temporary:
         again = Path(temporary) / folder.resolve().name
-        with _directory(note["call"].get("directory")), redirect_stdout(io.StringIO()):  # it names the temporary folder
+        with _environment(note["call"]), redirect_stdout(io.StringIO()):  # it names the temporary folder
             command(**settings, out=again)
         comparisons = list(compare_folders(folder, again, tolerance))
         changes = list(differences(note, read_manifest(again), tolerance=tolerance))
@@ -247,11 +202,7 @@ def replay(folder: Path) -> bool:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest of a result and check the sha256 of every file.
-
-    Raises:
-        FileNotFoundError, UsageError: as :func:`replay`.
-    """
+    """Read the manifest of a result and check the sha256 of every file."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder; expected a result folder of an xinc command.")
     try:
@@ -275,11 +226,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def resolve_call(folder: Path, note: dict[str, Any]) -> tuple[Callable[..., None], dict[str, Any]]:
-    """Return the command that wrote a result, and its settings.
-
-    Raises:
-        FileNotFoundError, UsageError: as :func:`replay`.
-    """
+    """Return the command that wrote a result, and its settings, after a check of the files that it reads."""
     made, mine = note.get("versions", {}).get(SELF), store.versions()[SELF]
     if made != mine:
         raise UsageError(f"{folder} was made by {SELF} {made}, and this is {mine}; replay it with that version.")
@@ -287,7 +234,7 @@ def resolve_call(folder: Path, note: dict[str, Any]) -> tuple[Callable[..., None
     if not isinstance(call, dict) or call.get("command") not in COMMANDS:
         raise UsageError(
             f"{folder} has no recorded call of a command, because it was saved from Python. Only results of these "
-            f"commands can be replayed: {', '.join(name for name in COMMANDS if name != 'video')}."
+            f"commands can be replayed: {', '.join(sorted(COMMANDS.keys() - {'video'}))}."
         )
     if not all(isinstance(call.get(part), dict) for part in ("settings", "files")):
         raise UsageError(f"{folder} is damaged: {store.MANIFEST} has no settings of its command. {_AGAIN}")
@@ -303,10 +250,9 @@ def resolve_call(folder: Path, note: dict[str, Any]) -> tuple[Callable[..., None
     if call["settings"].keys() != parameters.keys():
         odd = sorted(call["settings"].keys() ^ parameters.keys())
         raise UsageError(f"the settings in {folder} do not fit xinc {call['command']}: {', '.join(odd)}.")
+    settings = {parameters[key]: value for key, value in call["settings"].items()}
     try:
-        return command, {
-            parameters[key]: _convert(value, hints[parameters[key]]) for key, value in call["settings"].items()
-        }
+        return command, {name: _convert(value, hints[name]) for name, value in settings.items()}
     except (TypeError, ValueError) as error:
         raise UsageError(f"the settings in {folder} cannot be read: {error}.") from error
 
@@ -326,32 +272,25 @@ def _convert(value: Any, hint: Any) -> Any:
     return value
 
 
-def _other_rounding(note: dict[str, Any]) -> Iterator[str]:
-    now = store.versions()
-    for name, then in note["versions"].items():
-        if now.get(name) != then:
-            yield f"{name}: {then} before, {now.get(name)} now; arrays may differ in their last bits"
-    here, there = (
-        machine(str(note["call"]["settings"].get("device", "cpu"))),
-        note["call"].get("machine", "not recorded"),
-    )
-    if here != there:
-        yield f"machine: {there} before, {here} now; arrays may differ in their last bits"
+def _other_rounding(note: dict[str, Any]) -> list[str]:
+    """Return the versions and the machine that are not those of the result, as text."""
+    now, call = store.versions(), note["call"]
+    pairs = [(name, then, now.get(name)) for name, then in note["versions"].items()]
+    pairs.append(("machine", call.get("machine", "not recorded"), machine(str(call["settings"].get("device", "cpu")))))
+    changes = [(name, then, here) for name, then, here in pairs if then != here]
+    return [f"{name}: {then} before, {here} now; arrays may differ in their last bits" for name, then, here in changes]
 
 
 @contextmanager
-def _directory(name: object) -> Iterator[None]:
-    """Run the block in the command's working directory, if it still exists, because modules are imported from there."""
-    with chdir(name) if isinstance(name, str) and Path(name).is_dir() else nullcontext():
-        yield
+def _environment(call: dict[str, Any]) -> Iterator[None]:
+    """Run the block in the working directory of a call and with its number of threads.
 
-
-@contextmanager
-def _threads(count: object) -> Iterator[None]:
-    """Run the block with the command's number of threads, which decides the order of sums."""
-    before = torch.get_num_threads()
+    Modules are imported from the directory, if it still exists; the number of threads decides the order of sums.
+    """
+    folder, count, before = call.get("directory"), call.get("threads"), torch.get_num_threads()
     torch.set_num_threads(count if isinstance(count, int) and count > 0 else before)
     try:
-        yield
+        with chdir(folder) if isinstance(folder, str) and Path(folder).is_dir() else nullcontext():
+            yield
     finally:
         torch.set_num_threads(before)

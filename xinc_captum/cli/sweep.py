@@ -10,6 +10,7 @@ import torch
 import typer
 from matplotlib.figure import Figure
 from torch import Tensor
+from typer import Option
 
 from .. import store
 from ..attributions.linking.sweep import SweepTrust, UnitSweep
@@ -17,10 +18,18 @@ from ..metrics.fidelity import Fidelity
 from ..visualizers import unit_filmstrips
 from ..visualizers.layout import number, ordinal, predicate
 from ..visualizers.report import Section, Table, write_report
-from .command import Device, Out, Seed, find_device, record_settings, result_folder, save_picture
-from .errors import UsageError
-from .models import ClassifierAndGenerator, LoadedLink, load_link, model_names
-from .photos import StartImages, generate_images, load_start_images
+from .command import Device, Out, Seed, UsageError, find_device, record_settings, result_folder, save_picture
+from .models import (
+    ClassifierAndGenerator,
+    LinkFolder,
+    LoadedLink,
+    StartCount,
+    StartImages,
+    StartPhotos,
+    generate_images,
+    load_link,
+    load_start_images,
+)
 
 BASES = 32  # with ten images, verdicts often depend on the sample
 
@@ -28,22 +37,14 @@ BASES = 32  # with ten images, verdicts often depend on the sample
 def evaluation_images(models: ClassifierAndGenerator, truncation: float, seed: int) -> Tensor:
     """Return the images in which units of a link are evaluated, (32, C, H, W), the same for its page and all sweeps.
 
-    Args:
-        models: the models of the link.
-        truncation: the truncation of the link.
-        seed: the seed of the link.
+    Truncation and seed are those of the link.
     """
     return generate_images(models, BASES, truncation, seed + 1)
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedSweep:
-    """A sweep for the page, with its fidelity in the evaluation images.
-
-    Attributes:
-        sweep: the sweep of the start images.
-        fidelity: fidelity of the same sweep of the evaluation images.
-    """
+    """A sweep of the start images, with the fidelity of the same sweep of the evaluation images."""
 
     sweep: UnitSweep
     fidelity: Fidelity
@@ -60,18 +61,14 @@ FAR = 1.0  # distance of a link that always generates the mean image
 class ReconstructionCheck(NamedTuple):
     """How well the link reconstructs a start image.
 
-    Attributes:
-        name: name of the start image.
-        distance: between the representations of the image and its reconstruction: root mean square over the units
-            that are not dead, in their standard deviations. The mean of all images has a distance of about 1.
-        before: predicted class of the start image.
-        after: predicted class of the reconstruction.
+    The distance between the representations of the image and its reconstruction is the root mean square over the units
+    that are not dead, in their standard deviations. The mean of all images has a distance of about 1.
     """
 
     name: str
     distance: float
-    before: str
-    after: str
+    before: str  # predicted class of the start image
+    after: str  # that of the reconstruction
 
     @property
     def doubt(self) -> str:
@@ -84,10 +81,6 @@ class ReconstructionCheck(NamedTuple):
             f"{prediction}; the frames show that image"
         )
 
-    def to_dict(self) -> dict[str, str | float]:
-        """Return the entries of the manifest."""
-        return self._asdict() | {"distance": round(self.distance, 4)}
-
 
 def check_reconstructions(linked: LoadedLink, starts: StartImages) -> list[ReconstructionCheck]:
     """Reconstruct every start image and compare the representations."""
@@ -98,17 +91,9 @@ def check_reconstructions(linked: LoadedLink, starts: StartImages) -> list[Recon
         again = encoder.encode(models.generate(link(r, starts.predictions)).to(models.device))
     alive, sd = link.alive, link.r_sd
     away = (again.representations - r).to(sd)[:, alive] / sd[alive]
-    columns = zip(
-        starts.names,
-        away.square().mean(1).sqrt().tolist(),
-        starts.predictions.tolist(),
-        again.logits.argmax(1).tolist(),
-        strict=True,
-    )
-    return [
-        ReconstructionCheck(name, far, models.label(before), models.label(after))
-        for name, far, before, after in columns
-    ]
+    distances = away.square().mean(1).sqrt().tolist()
+    before, after = ([models.label(c) for c in one.tolist()] for one in (starts.predictions, again.logits.argmax(1)))
+    return [ReconstructionCheck(*row) for row in zip(starts.names, distances, before, after, strict=True)]
 
 
 def reconstruction_text(checks: Sequence[ReconstructionCheck]) -> str:
@@ -146,29 +131,26 @@ class Mode(StrEnum):
 
 @record_settings("sweep")
 def sweep_command(
-    folder: Annotated[Path, typer.Argument(help="Result folder of xinc link.", show_default=False)],
+    folder: LinkFolder,
     out: Out,
-    units: Annotated[list[int], typer.Option("--unit", help="Unit to sweep; repeat for several.")] = [],
-    photos: Annotated[
-        list[Path], typer.Option("--photo", help="Image to start from; repeat for several. Default: generated images.")
-    ] = [],
+    units: Annotated[list[int], Option("--unit", help="Unit to sweep; repeat for several.")] = [],
+    photos: StartPhotos = [],
     span: Annotated[
-        Span, typer.Option(help="Range of values, measured on the images that the link was fitted to.")
+        Span, Option(help="Range of values, measured on the images that the link was fitted to.")
     ] = Span.quantile,
     way: Annotated[
         Way,
-        typer.Option(
+        Option(
             "--direction",
             help="marginal: other units change as they usually do; within_class: the same with class means removed; "
             "partial: other units stay fixed, as in the paper.",
         ),
     ] = Way.marginal,
     mode: Annotated[
-        Mode,
-        typer.Option(help="anchored: relative to the image's own value; replace: absolute values, as in the paper."),
+        Mode, Option(help="anchored: relative to the image's own value; replace: absolute values, as in the paper.")
     ] = Mode.anchored,
-    steps: Annotated[int, typer.Option(help="Number of values of the unit.", min=2)] = 6,
-    count: Annotated[int, typer.Option(help="Number of images to generate without --photo.", min=1)] = 5,
+    steps: Annotated[int, Option(help="Number of values of the unit.", min=2)] = 6,
+    count: StartCount = 5,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -187,12 +169,9 @@ def sweep_command(
     for line in (doubt for one in checks if (doubt := one.doubt)):
         typer.echo(line)
     note = {
-        "seed": seed,
-        "ends": model_names(linked.models),
-        "link": {"folder": str(folder), "trust": linked.trust},
-        "inputs": starts.inputs,
+        **linked.note(starts, seed),
         "judged_in": BASES,
-        "linked": [one.to_dict() for one in checks],
+        "linked": [one._asdict() | {"distance": round(one.distance, 4)} for one in checks],
         "settings": {"span": span.value, "direction": way.value, "mode": mode.value, "steps": steps},
         "units": [{"unit": s.sweep.unit, "verdict": s.trust.verdict, "because": s.trust.because} for s in sweeps],
     }
@@ -225,15 +204,12 @@ def _write(
     sweeps: list[EvaluatedSweep],
     way: Way,
 ) -> None:
-    layer = linked.models.layer
     pictures, tensors = [], {"starts": starts.images.contiguous()}
     for evaluated in sweeps:
         one = evaluated.sweep
-        file = f"unit_{one.unit}.png"
-        caption = f"Unit {one.unit} at the input of {layer}: {evaluated.trust}."
-        pictures.append(
-            save_picture(folder, file, filmstrips(evaluated, linked.models, starts.names, starts), caption, dpi=120)
-        )
+        caption = f"Unit {one.unit} at the input of {linked.models.layer}: {evaluated.trust}."
+        figure = filmstrips(evaluated, linked.models, starts)
+        pictures.append(save_picture(folder, f"unit_{one.unit}.png", figure, caption, dpi=120))
         arrays = {"values": one.values, "images": one.images, "measured": one.response, "scores": one.scores}
         tensors |= {f"unit_{one.unit}.{key}": value.cpu().contiguous() for key, value in arrays.items()}
     store.write_tensors(folder / "sweeps.safetensors", tensors, kind="sweeps")
@@ -263,9 +239,7 @@ def _write(
         "generator makes an image of it. The classifier then measures whether the unit follows. "
         f"{reconstruction_text(checks)} The link itself {predicate(linked.trust)}.",
         facts={
-            "network": linked.models.model_name,
-            "layer": f"input of {layer}",
-            "generator": linked.models.generator_name,
+            **linked.models.facts,
             "direction": way.value,
             "images": f"{len(starts.names)} shown, {BASES} for the verdict",
         },
@@ -275,9 +249,7 @@ def _write(
     )
 
 
-def filmstrips(
-    evaluated: EvaluatedSweep, models: ClassifierAndGenerator, names: Sequence[str], starts: StartImages | None = None
-) -> Figure:
+def filmstrips(evaluated: EvaluatedSweep, models: ClassifierAndGenerator, starts: StartImages) -> Figure:
     """Return the filmstrips of one unit, one row per start image, next to the start images."""
     sweep, fidelity = evaluated.sweep, evaluated.sweep.fidelity
     places = [f"moves {'most' if rank == 1 else ordinal(rank)} of {fidelity.alive}" for rank in fidelity.ranks.tolist()]
@@ -286,11 +258,11 @@ def filmstrips(
         sweep.images.cpu(),
         sweep.values.cpu(),
         sweep.response.cpu(),
-        rows=names,
+        rows=starts.names,
         notes=[f"{place}, {rho}" for place, rho in zip(places, follows, strict=True)],
         bases=sweep.base.cpu(),
-        originals=None if starts is None else starts.images,
-        original_predictions=None if starts is None else [models.label(c) for c in starts.predictions.tolist()],
+        originals=starts.images,
+        original_predictions=[models.label(c) for c in starts.predictions.tolist()],
         predictions=[[models.label(c) for c in row] for row in sweep.scores.argmax(-1).tolist()],
         origins=[models.label(c) for c in sweep.base_scores.argmax(-1).tolist()],
         trust=(evaluated.trust.verdict, evaluated.trust.because),

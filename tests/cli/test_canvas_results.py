@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from xinc_captum import NeuronCanvas
-from xinc_captum.cli import video_results
-from xinc_captum.cli.errors import UsageError
-from xinc_captum.cli.video_files import VideoInput, load_video
-from xinc_captum.cli.video_results import (
+from xinc_captum.cli import canvas_results
+from xinc_captum.cli.canvas_results import (
     LayerMagnitudes,
-    VideoModel,
+    LayerVerdict,
+    NetworkName,
     check_memory,
     decoder_part,
     fit_network,
+    judge_layer,
     load_shipped_network,
     make_network,
     measure_layer,
@@ -21,10 +21,83 @@ from xinc_captum.cli.video_results import (
     methods_for,
     track_objects,
 )
+from xinc_captum.cli.command import UsageError
+from xinc_captum.cli.inputs import VideoInput, load_video
 from xinc_captum.hooks import LayerError
-from xinc_captum.inr import CheckpointError, NeRV, times
+from xinc_captum.inr import CheckpointError, FourierMLP, NeRV, Siren, coordinates, times
 from xinc_captum.metrics import magnitudes
+from xinc_captum.metrics.trust import CanvasTrust, judge_canvas
 from xinc_captum.visualizers.explorer import pack_units
+
+SIZE = (12, 16)
+
+
+def canvas_of(model, rule, layer="activation1"):
+    return NeuronCanvas(model, layer, rule=rule).canvas(coordinates(SIZE), SIZE)
+
+
+def never():
+    raise AssertionError("the tangent is not asked")
+
+
+def test_a_layer_that_holds_has_a_reason_and_no_advice():
+    canvas = canvas_of(FourierMLP(hidden=6, seed=0), "secant", "activation2")
+    found = judge_layer(canvas, never)
+    assert (found.layer, found.tangent, found.trust) == ("activation2", None, canvas.trust)
+    assert (found.line.name, found.line.verdict) == ("activation2", "holds")
+    assert found.line.rest == f", because {canvas.trust.because}."
+    assert found.numbers() == {"verdict": "holds", "because": canvas.trust.because, "agreement": pytest.approx(1)}
+
+
+def test_if_the_secant_does_not_hold_the_tangent_is_judged_too():
+    model = Siren(hidden=24, layers=3, first_omega=40.0, seed=0)
+    secant, tangent = canvas_of(model, "secant"), canvas_of(model, "tangent")
+    found = judge_layer(secant, lambda: tangent)
+    assert found.trust.verdict != "holds"
+    assert found.tangent == tangent.trust
+    assert f"(ρ {tangent.trust.agreement:.2f}: {tangent.trust.verdict})" in found.line.rest
+
+
+@pytest.mark.parametrize("rule", ["tangent", "ablation"])
+def test_other_rules_get_no_advice(rule):
+    model = Siren(hidden=24, layers=3, first_omega=40.0, seed=0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight *= 8  # so steep that even the tangent ranks unlike removal
+    found = judge_layer(canvas_of(model, rule), never)
+    assert found.tangent is None and (found.trust.verdict == "holds") == (rule == "ablation")
+
+
+@pytest.mark.parametrize(
+    ("tangent", "said"),
+    [
+        (
+            0.97,
+            " With --rule tangent the ranks of neurons agree with the effect of setting them to zero (ρ 0.97: holds), "
+            "but the contributions do not sum to the output.",
+        ),
+        (
+            0.6,
+            " With --rule tangent the ranks of neurons agree better with the effect of setting them to zero (ρ 0.60: weak), "
+            "but the contributions do not sum to the output.",
+        ),
+        (
+            0.3,
+            " With --rule tangent the ranks of neurons do not agree better with the effect of setting them to zero (ρ 0.30: "
+            "fails). --rule ablation computes that effect directly.",
+        ),
+        (None, ""),
+    ],
+)
+def test_the_advice_describes_the_tangent_at_the_same_layer(tangent, said):
+    trust = judge_canvas(agreement=0.4, gap=0.0)
+    line = LayerVerdict("a", trust, judge_canvas(agreement=tangent)).line
+    assert line.rest == f", because {trust.because}.{said}"
+
+
+def test_a_missing_agreement_is_null_in_the_manifest():
+    assert LayerVerdict("a", CanvasTrust("weak", "nothing")).numbers()["agreement"] is None
+
 
 CPU = torch.device("cpu")
 
@@ -33,7 +106,7 @@ def film(frames=3, size=(8, 16)):
     return VideoInput("clip", torch.rand(frames, 3, *size, generator=torch.Generator().manual_seed(0)), {})
 
 
-@pytest.mark.parametrize("kind", list(VideoModel))
+@pytest.mark.parametrize("kind", [NetworkName.nerv, NetworkName.hnerv])
 def test_each_network_is_fitted_and_can_be_explained(kind, tmp_path):
     clip = film()
     model = make_network(kind, (8, 16), 0)
@@ -41,7 +114,7 @@ def test_each_network_is_fitted_and_can_be_explained(kind, tmp_path):
     assert network.rendered.shape == clip.frames.shape and len(network.decibels) == 3
     assert torch.allclose(decoder_part(model)(network.rows), network.rendered, atol=1e-6)
     assert network.psnr == pytest.approx(sum(network.decibels) / 3)
-    assert network.config["name"] == kind.value and network.steps == 4
+    assert network.name == kind.value and network.steps == 4
     methods = methods_for(model, None, "secant")
     assert list(methods) == [f"blocks.{i}.activation" for i in range(3)] + ["head"]
     canvas = methods["head"].canvas(network.rows, (8, 16))
@@ -52,19 +125,19 @@ def test_each_network_is_fitted_and_can_be_explained(kind, tmp_path):
 
 
 def test_a_convolution_is_explained_by_its_kernels():
-    methods = methods_for(make_network(VideoModel.nerv, (8, 16), 0), ["blocks.0.conv", "blocks.0"], "tangent")
+    methods = methods_for(make_network(NetworkName.nerv, (8, 16), 0), ["blocks.0.conv", "blocks.0"], "tangent")
     assert [method.unit for method in methods.values()] == ["pair", "neuron"]
 
 
 def test_a_wrong_layer_is_named():
     with pytest.raises(LayerError, match=r"did you mean 'blocks.0.activation'"):
-        methods_for(make_network(VideoModel.nerv, (8, 16), 0), ["blocks.0.activaton"], "secant")
+        methods_for(make_network(NetworkName.nerv, (8, 16), 0), ["blocks.0.activaton"], "secant")
 
 
 def test_a_killed_fit_resumes(tmp_path):
     def fitted(place, seed=0):
         return fit_network(
-            make_network(VideoModel.nerv, (8, 16), seed), VideoModel.nerv, film(), 3, seed, CPU, tmp_path / place
+            make_network(NetworkName.nerv, (8, 16), seed), NetworkName.nerv, film(), 3, seed, CPU, tmp_path / place
         )
 
     first = fitted("one.pt")
@@ -106,7 +179,7 @@ def test_kernels_are_named_by_input_and_output():
 
 
 def test_a_layer_too_large_raises(monkeypatch):
-    monkeypatch.setattr(video_results, "MOST", 1 << 10)
+    monkeypatch.setattr(canvas_results, "MOST", 1 << 10)
     with pytest.raises(UsageError, match=r"canvases of blocks.1.activation \(6 of them over 4 frames\) take .* GiB"):
         check_memory(canvas())
     monkeypatch.undo()

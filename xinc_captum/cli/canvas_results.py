@@ -1,5 +1,7 @@
-"""Results of ``xinc canvas`` for a video: network, magnitudes, motion and object tracks."""
+"""Results of ``xinc canvas``: verdicts on layers; network, magnitudes, motion and object tracks of a video."""
 
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -8,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import inr, zoo
-from ..attributions import FrameCanvas, NeuronCanvas
+from .. import inr, store, zoo
+from ..attributions import Canvas, FrameCanvas, NeuronCanvas
 from ..inr.fit import render_video
 from ..metrics import (
     contribution_change,
@@ -25,51 +27,96 @@ from ..metrics import (
     units_for,
 )
 from ..metrics.motion import MotionAgreement, Track
+from ..metrics.trust import CanvasTrust
 from ..visualizers import FilmRow, Spread
 from ..visualizers.explorer import PackedUnits, pack_units
-from .errors import UsageError
-from .video_files import FITTED, VideoInput
+from ..visualizers.report import Line
+from .command import UsageError
+from .inputs import FITTED, VideoInput
 
-Networks = inr.NeRV | inr.HNeRV
-_HNERV_WIDTHS = (16, 24, 20, 14)  # about as many parameters as the default NeRV
+BUDGET = 512 << 20  # bytes of working memory besides the maps of one layer
 
 
-class VideoModel(StrEnum):
-    """Networks for videos."""
+class RuleName(StrEnum):
+    """Rules that apply to every layer of these networks."""
 
+    secant = "secant"
+    tangent = "tangent"
+    ablation = "ablation"
+
+
+class NetworkName(StrEnum):
+    """Networks to fit: ffn and siren for photos, nerv and hnerv for videos."""
+
+    ffn = "ffn"
+    siren = "siren"
     nerv = "nerv"
     hnerv = "hnerv"
 
 
+@dataclass(frozen=True)
+class LayerVerdict:
+    """The verdict on a layer, and that on its tangent canvas if the verdict on the secant canvas is not "holds"."""
+
+    layer: str
+    trust: CanvasTrust
+    tangent: CanvasTrust | None = None
+
+    @property
+    def line(self) -> Line:
+        """Verdict, reason and advice for the page."""
+        return Line(self.layer, self.trust.verdict, f", because {self.trust.because}.{self._advice()}")
+
+    def _advice(self) -> str:
+        """Return how the tangent rule compares at the same layer."""
+        if self.tangent is None or self.tangent.agreement is None:
+            return ""
+        agreement = f"(ρ {self.tangent.agreement:.2f}: {self.tangent.verdict})"
+        effect, but = "the effect of setting them to zero", "but the contributions do not sum to the output."
+        if self.tangent.verdict == "holds" or self.tangent.agreement > (self.trust.agreement or 0):
+            better = "" if self.tangent.verdict == "holds" else " better"
+            return f" With --rule tangent the ranks of neurons agree{better} with {effect} {agreement}, {but}"
+        no_better = f" With --rule tangent the ranks of neurons do not agree better with {effect} {agreement}."
+        return f"{no_better} --rule ablation computes that effect directly."
+
+    def numbers(self) -> dict[str, Any]:
+        """Entries of the manifest."""
+        agreement = self.trust.agreement
+        return {
+            "verdict": self.trust.verdict,
+            "because": self.trust.because,
+            "agreement": None if agreement is None else round(agreement, 4),
+        }
+
+
+def judge_layer(canvas: Canvas, by_tangent: Callable[[], Canvas]) -> LayerVerdict:
+    """Return the verdict on a canvas whose network is in memory.
+
+    If a secant canvas does not hold, ``by_tangent`` is called for the tangent canvas of the same layer.
+    """
+    trust = canvas.trust
+    compare = canvas.slots > 0 and trust.verdict != "holds"  # only the secant has a bias remainder
+    return LayerVerdict(canvas.layer, trust, by_tangent().trust if compare else None)
+
+
+Networks = inr.NeRV | inr.HNeRV
+
+
 @dataclass(frozen=True, eq=False)
 class VideoNetwork:
-    """A network that outputs a video, and its quality.
+    """A network that outputs a video, and its quality."""
 
-    Attributes:
-        model: on its device.
-        name: name of its kind.
-        rows: inputs of :func:`decoder_part`, one row per frame.
-        rendered: (frames, 3, H, W), its output, on the CPU.
-        decibels: PSNR of each frame.
-        steps: fitting steps; 0 for a shipped network.
-    """
-
-    model: Networks
+    model: Networks  # on its device
     name: str
-    rows: Tensor
-    rendered: Tensor
-    decibels: tuple[float, ...]
-    steps: int
+    rows: Tensor  # inputs of decoder_part(), one row per frame
+    rendered: Tensor  # (frames, 3, H, W), its output, on the CPU
+    decibels: tuple[float, ...]  # PSNR of each frame
+    steps: int  # of the fit; 0 for a shipped network
 
     @property
     def psnr(self) -> float:
         """Mean PSNR over frames."""
         return sum(self.decibels) / len(self.decibels)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Name and configuration of the network."""
-        return {"name": self.name, **self.model.config}
 
 
 def decoder_part(model: Networks) -> nn.Module:
@@ -77,20 +124,17 @@ def decoder_part(model: Networks) -> nn.Module:
     return model.decoder if isinstance(model, inr.HNeRV) else model
 
 
-def make_network(name: VideoModel, size: tuple[int, int], seed: int) -> Networks:
+def make_network(name: NetworkName, size: tuple[int, int], seed: int) -> Networks:
     """Return a new network for frames of ``size``."""
-    if name is VideoModel.nerv:
+    if name is NetworkName.nerv:
         return inr.NeRV(size, seed=seed)
-    return inr.HNeRV(size, _HNERV_WIDTHS, encoder_width=32, seed=seed)
+    return inr.HNeRV(size, (16, 24, 20, 14), encoder_width=32, seed=seed)  # about as many parameters as that NeRV
 
 
 def methods_for(model: Networks, layers: list[str] | None, rule: str) -> dict[str, NeuronCanvas]:
     """Return the method for each layer: kernels for a convolution, neurons for any other layer.
 
     The default layers are the activations of the blocks and the head.
-
-    Raises:
-        LayerError: an unknown layer.
     """
     part = decoder_part(model)
     modules = dict(part.named_modules())
@@ -109,35 +153,28 @@ def load_shipped_network(video: VideoInput, where: torch.device) -> VideoNetwork
         raise TypeError(f"{FITTED} is a {type(model).__name__}; expected a NeRV.")
     model.to(where)
     rows = inr.times(loaded.size[0])[: len(video.frames)].to(where)  # the times of its fit, for any number of frames
-    return _evaluate(model, VideoModel.nerv.value, rows, video, 0)
+    return _evaluate(model, NetworkName.nerv, rows, video, 0)
 
 
 def fit_network(
-    model: Networks, name: VideoModel, video: VideoInput, steps: int, seed: int, where: torch.device, checkpoint: Path
+    model: Networks, name: NetworkName, video: VideoInput, steps: int, seed: int, where: torch.device, checkpoint: Path
 ) -> VideoNetwork:
-    """Fit a network, or resume a killed run from its checkpoint.
-
-    Raises:
-        CheckpointError: the checkpoint belongs to another run, or cannot be written.
-    """
+    """Fit a network, or resume a killed run from its checkpoint."""
     model.to(where)
-    done = inr.fit_video(model, video.frames, steps=steps, lr=_rate(name), seed=seed, checkpoint=checkpoint)
+    rate = 1e-2 if name is NetworkName.nerv else 5e-3
+    done = inr.fit_video(model, video.frames, steps=steps, lr=rate, seed=seed, checkpoint=checkpoint)
     if isinstance(model, inr.HNeRV):
         with torch.no_grad():
             rows = torch.cat([model.encoder(part.to(where)) for part in video.frames.split(8)])
     else:
         rows = inr.times(len(video.frames)).to(where)
-    return _evaluate(model, name.value, rows, video, done.steps)
+    return _evaluate(model, name, rows, video, done.steps)
 
 
-def _rate(name: VideoModel) -> float:
-    return 1e-2 if name is VideoModel.nerv else 5e-3
-
-
-def _evaluate(model: Networks, name: str, rows: Tensor, video: VideoInput, steps: int) -> VideoNetwork:
+def _evaluate(model: Networks, name: NetworkName, rows: Tensor, video: VideoInput, steps: int) -> VideoNetwork:
     rendered = render_video(decoder_part(model), rows).cpu()
     decibels = tuple(inr.psnr(a, b) for a, b in zip(rendered, video.frames, strict=True))
-    return VideoNetwork(model, name, rows, rendered, decibels, steps)
+    return VideoNetwork(model, name.value, rows, rendered, decibels, steps)
 
 
 MOST = 2 << 30  # bytes of one layer's maps
@@ -147,31 +184,18 @@ COLOURS = ("red", "green", "blue")
 
 @dataclass(frozen=True, eq=False)
 class LayerMagnitudes:
-    """Magnitudes of the contributions of one layer.
-
-    Attributes:
-        name: name of the layer.
-        kind: "neurons" or "kernels".
-        magnitudes: (frames, units, H, W), >= 0, on the CPU.
-        film: some of its units over time.
-        packed: all of its units in few bytes, for the explorer page.
-        names: names of the units.
-    """
+    """Magnitudes of the contributions of one layer's neurons or kernels."""
 
     name: str
-    kind: str
-    magnitudes: Tensor
-    film: tuple[FilmRow, ...]
-    packed: PackedUnits
-    names: tuple[str, ...]
+    kind: str  # "neurons" or "kernels"
+    magnitudes: Tensor  # (frames, units, H, W), >= 0, on the CPU
+    film: tuple[FilmRow, ...]  # some of its units over time
+    packed: PackedUnits  # all of its units in few bytes, for the explorer page
+    names: tuple[str, ...]  # of the units
 
 
 def check_memory(canvas: FrameCanvas) -> None:
-    """Check that the maps of a layer are not too large for memory.
-
-    Raises:
-        UsageError: they are larger than 2 GiB.
-    """
+    """Raise a UsageError if the maps of a layer are larger than 2 GiB."""
     need = 4 * canvas.frames * canvas.units * canvas.channels * canvas.pixels
     if need > MOST:
         raise UsageError(
@@ -182,14 +206,10 @@ def check_memory(canvas: FrameCanvas) -> None:
 
 
 def measure_layer(canvas: FrameCanvas, room: int = 1 << 20) -> LayerMagnitudes:
-    """Compute the magnitudes of a layer and select the units to show.
+    """Compute the magnitudes of a layer and select the units to show; ``room`` is about the bytes of all packed units.
 
     The film shows the two units that contribute most and the two whose contributions change most. The latter are
     selected among the stronger half and by means over cells, because units of fine lines flicker.
-
-    Args:
-        canvas: the canvas of the layer.
-        room: approximate bytes of all packed units.
     """
     contributions = canvas.to_tensor().cpu()
     if canvas.pairs is None:
@@ -204,18 +224,13 @@ def measure_layer(canvas: FrameCanvas, room: int = 1 << 20) -> LayerMagnitudes:
     moves[totals < totals.median()] = -1
     strongest = _first(share, canvas, [])
     moving = _first(moves, canvas, strongest)
-    reasons = dict.fromkeys(strongest, "strongest") | dict.fromkeys(moving, "changes most")
-    rows = [
-        FilmRow(
-            canvas.layer,
-            _name(canvas, unit),
-            f"{reason}; {100 * share[unit]:.1f} % of the layer",
-            maps[:, unit].mean(1),
-        )
-        for unit, reason in reasons.items()
-    ]
     names = tuple(_name(canvas, unit) for unit in range(maps.shape[1]))
-    return LayerMagnitudes(canvas.layer, kind, layer_magnitudes, tuple(rows), pack_units(maps, room=room), names)
+    film = tuple(
+        FilmRow(canvas.layer, names[unit], f"{reason}; {100 * share[unit]:.1f} % of the layer", maps[:, unit].mean(1))
+        for units, reason in ((strongest, "strongest"), (moving, "changes most"))
+        for unit in units
+    )
+    return LayerMagnitudes(canvas.layer, kind, layer_magnitudes, film, pack_units(maps, room=room), names)
 
 
 def _first(score: Tensor, canvas: FrameCanvas, besides: list[int]) -> list[int]:
@@ -241,9 +256,9 @@ def measure_spread(layer: LayerMagnitudes, frame: int, seed: int) -> Spread:
     frame_magnitudes = layer.magnitudes[frame]
     units = shuffle_units(frame_magnitudes, torch.Generator().manual_seed(seed))
     pixels = shuffle_pixels(frame_magnitudes, torch.Generator().manual_seed(seed))
-    counts = pixels_per_unit(frame_magnitudes), pixels_per_unit(units)
     return Spread(
-        *counts,
+        pixels_per_unit(frame_magnitudes),
+        pixels_per_unit(units),
         cumulative_share(frame_magnitudes),
         cumulative_share(pixels),
         units_for(frame_magnitudes),
@@ -253,21 +268,13 @@ def measure_spread(layer: LayerMagnitudes, frame: int, seed: int) -> Spread:
 
 @dataclass(frozen=True, eq=False)
 class LayerMotion:
-    """Agreement of the change of one layer's contributions with motion in the video.
-
-    Attributes:
-        layer: name of the layer.
-        change: (frames - 1, H, W), summed over units.
-        agreement: of change and speed.
-        difference: agreement of change and the difference of frames.
-        still: control: agreement of constant contributions and speed, which must be nearly 0.
-    """
+    """Agreement of the change of one layer's contributions with motion in the video."""
 
     layer: str
-    change: Tensor
-    agreement: MotionAgreement
-    difference: MotionAgreement
-    still: MotionAgreement
+    change: Tensor  # (frames - 1, H, W), summed over units
+    agreement: MotionAgreement  # of change and speed
+    difference: MotionAgreement  # of change and the difference of frames
+    still: MotionAgreement  # control: of constant contributions and speed, which must be nearly 0
 
     @property
     def lead(self) -> float:
@@ -290,17 +297,11 @@ def measure_motion(layer: LayerMagnitudes, video: VideoInput, speed: Tensor) -> 
 
 @dataclass(frozen=True, eq=False)
 class LayerTracks:
-    """How well the units of one layer follow the objects.
-
-    Attributes:
-        layer: magnitudes of the layer.
-        track: scores for all objects.
-        elsewhere: (repeats, objects, units), control: scores along the same paths at other positions.
-    """
+    """How well the units of one layer follow the objects."""
 
     layer: LayerMagnitudes
-    track: Track
-    elsewhere: Tensor
+    track: Track  # scores for all objects
+    elsewhere: Tensor  # (repeats, objects, units), control: scores along the same paths at other positions
 
     @property
     def best(self) -> list[float]:
@@ -324,3 +325,12 @@ def track_objects(layer: LayerMagnitudes, masks: Tensor, seed: int) -> LayerTrac
     generator = torch.Generator().manual_seed(seed)
     elsewhere = control_tracks(layer.magnitudes, masks, generator=generator)
     return LayerTracks(layer, object_track(layer.magnitudes, masks), elsewhere)
+
+
+def write_explorer_files(folder: Path, name: str, rendered: Tensor, layers: Sequence[LayerMagnitudes]) -> None:
+    """Write the small maps and the frames (frames, 3, H, W) of a video for ``xinc explore``, which needs no network."""
+    tensors = {f"{layer.name}.{part}": tensor for layer in layers for part, tensor in layer.packed._asdict().items()}
+    tensors["drawn"] = (rendered.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).contiguous()
+    store.write_tensors(folder / "explorer.safetensors", tensors, kind="canvas-explorer")
+    note = {"name": name, "names": {layer.name: list(layer.names) for layer in layers if layer.kind != "neurons"}}
+    (folder / "explorer.json").write_text(json.dumps(note) + "\n", encoding="utf-8")
