@@ -131,27 +131,119 @@ from .statistics import (
 )
 from .trust import LinkTrust, judge_link
 
-__all__ = ["Explained", "cluster_mixing", "cluster_rows", "rand_index", "stability"]
-__all__ += ["umap_positions", "unit_responses", "unit_vectors", "verdict", "what_dominates"]
-__all__ += ["Concepts", "Correspondence", "ablate", "concept_overlap"]
-__all__ += ["correspondence", "dissect", "region_agreement", "region_use"]
-__all__ += ["DeletionInsertion", "blur_images", "deletion_insertion", "energy_in_mask"]
-__all__ += ["gini", "noisy_linear_imputation", "pointing_game", "removal_order"]
-__all__ += ["road", "target_score", "top_overlap"]
-__all__ += ["Fidelity", "fidelity"]
-__all__ += ["Selectivity", "SemanticOrder", "class_means", "duplicates", "leaks", "r2"]
-__all__ += ["r2_within", "row_hashes", "selectivity", "semantic_order", "tolerance", "unit_agreement"]
-__all__ += ["MotionAgreement", "Track", "contribution_change", "control_tracks"]
-__all__ += ["motion_agreement", "object_track", "optical_flow"]
-__all__ += ["MEASURES", "Measure", "Movement", "lab", "local_entropy", "part_area", "part_centroid"]
-__all__ += ["part_ellipse", "part_entropy", "part_lab", "part_luminance", "part_means", "part_motion", "part_rgb"]
-__all__ += ["part_smooth_entropy", "resolve_measures", "smooth_entropy", "turn", "without_affine"]
-__all__ += ["Association", "RegionTest", "as_masks", "association", "colour_regions", "edges", "gabor_regions"]
-__all__ += ["gabor_responses", "grid_cells", "intensity", "opponents", "outside", "preference", "region_test"]
-__all__ += ["completeness_error", "condition_number", "cumulative_share", "magnitudes", "participation"]
-__all__ += ["pixels_per_unit", "pool_cells", "share", "units_for", "units_per_pixel"]
-__all__ += ["PROBABILITIES", "Agreement", "Interval", "Probability", "canvas_agreement"]
-__all__ += ["chance_of", "complement", "false_discovery_rate", "mean_interval", "predict_classes"]
-__all__ += ["probabilities", "probability_kind", "rank_vectors", "ratio_interval", "shifts"]
-__all__ += ["shuffle_pixels", "shuffle_units", "shuffle_within", "spearman"]
-__all__ += ["LinkTrust", "judge_link"]
+__all__ = [
+    "MEASURES",
+    "PROBABILITIES",
+    "Agreement",
+    "Association",
+    "Concepts",
+    "Correspondence",
+    "DeletionInsertion",
+    "Explained",
+    "Fidelity",
+    "Interval",
+    "LinkTrust",
+    "Measure",
+    "MotionAgreement",
+    "Movement",
+    "Probability",
+    "RegionTest",
+    "Selectivity",
+    "SemanticOrder",
+    "Track",
+    "ablate",
+    "as_masks",
+    "association",
+    "blur_images",
+    "canvas_agreement",
+    "chance_of",
+    "class_means",
+    "cluster_mixing",
+    "cluster_rows",
+    "colour_regions",
+    "complement",
+    "completeness_error",
+    "concept_overlap",
+    "condition_number",
+    "contribution_change",
+    "control_tracks",
+    "correspondence",
+    "cumulative_share",
+    "deletion_insertion",
+    "dissect",
+    "duplicates",
+    "edges",
+    "energy_in_mask",
+    "false_discovery_rate",
+    "fidelity",
+    "gabor_regions",
+    "gabor_responses",
+    "gini",
+    "grid_cells",
+    "intensity",
+    "judge_link",
+    "lab",
+    "leaks",
+    "local_entropy",
+    "magnitudes",
+    "mean_interval",
+    "motion_agreement",
+    "noisy_linear_imputation",
+    "object_track",
+    "opponents",
+    "optical_flow",
+    "outside",
+    "part_area",
+    "part_centroid",
+    "part_ellipse",
+    "part_entropy",
+    "part_lab",
+    "part_luminance",
+    "part_means",
+    "part_motion",
+    "part_rgb",
+    "part_smooth_entropy",
+    "participation",
+    "pixels_per_unit",
+    "pointing_game",
+    "pool_cells",
+    "predict_classes",
+    "preference",
+    "probabilities",
+    "probability_kind",
+    "r2",
+    "r2_within",
+    "rand_index",
+    "rank_vectors",
+    "ratio_interval",
+    "region_agreement",
+    "region_test",
+    "region_use",
+    "removal_order",
+    "resolve_measures",
+    "road",
+    "row_hashes",
+    "selectivity",
+    "semantic_order",
+    "share",
+    "shifts",
+    "shuffle_pixels",
+    "shuffle_units",
+    "shuffle_within",
+    "smooth_entropy",
+    "spearman",
+    "stability",
+    "target_score",
+    "tolerance",
+    "top_overlap",
+    "turn",
+    "umap_positions",
+    "unit_agreement",
+    "unit_responses",
+    "unit_vectors",
+    "units_for",
+    "units_per_pixel",
+    "verdict",
+    "what_dominates",
+    "without_affine",
+]
