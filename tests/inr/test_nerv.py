@@ -104,7 +104,7 @@ def test_default_is_small():
         ({"strides": (2, 2, 2)}, r"widths are \(3, 3, 3\) for 3 blocks; expected 4 of at least 1"),
         ({"widths": (3, 0, 3)}, r"widths are \(3, 0, 3\) for 2 blocks; expected 3 of at least 1"),
         ({"kernel_sizes": (3,)}, r"kernel_sizes are \(3,\) for 2 blocks; expected one each, or one number"),
-        ({"kernel_sizes": (3, 4)}, r"kernels are \(3, 4, 3\) wide, the head's last; expected odd sizes"),
+        ({"kernel_sizes": (3, 4)}, r"kernels are \(3, 4, 3\) wide \(the last one is the head's\); expected odd sizes"),
         ({"head_kernel_size": 2}, r"kernels are \(3, 3, 2\) wide"),
         ({"activation": "step"}, "activation 'step' is unknown; expected one of relu, gelu"),
     ],

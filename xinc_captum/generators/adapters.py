@@ -71,12 +71,13 @@ class BigGANAdapter(Adapter):
 
     .. math:: w = [\psi z, E\, \mathrm{onehot}(c)], \qquad z \sim N(0, I) \text{ within } [-2, 2]
 
-    The noise half is independent of the class, so a linear link explains little of it from a classifier.
+    Symbols: ψ the truncation, E the embedding of class c. The noise is independent of the class, so a linear link from
+    a classifier's activations can explain little of it.
 
     Args:
         network: already built and loaded, in eval mode, with ``embeddings``, a linear layer from one-hot classes, and
             ``generator(w, truncation)``.
-        statistics: selects the stored batch statistics, as a truncation in (0, 1]; give the truncation of the latents.
+        statistics: the truncation in (0, 1] whose stored batch statistics are used; give that of the latents.
 
     Raises:
         TypeError: network is not a module, or has no such members.
@@ -189,7 +190,7 @@ class DCGAN(nn.Module):
 
 
 class DCGANAdapter(Adapter):
-    r"""A DCGAN as a generator; its latent is z, followed by the one-hot class if there are classes.
+    r"""A DCGAN as a generator; its latent is noise z, scaled by the truncation ψ, then the one-hot class c, if any.
 
     .. math:: w = [\psi z, \mathrm{onehot}(c)], \qquad z \sim N(0, I)
 
@@ -262,7 +263,8 @@ class StyleGANAdapter(Adapter):
 
     .. math:: w = \bar w_c + \psi\,(f(z, c) - \bar w_c), \qquad x = \mathrm{clamp}_{[-1, 1]}\, g(w, w, \dots, w)
 
-    Symbols: f the mapping and g the synthesis of the network; w̄_c the tracked mean of class c, or of all latents.
+    Symbols: f the mapping and g the synthesis of the network; z noise; ψ the truncation; w̄_c the tracked mean of class
+    c, or of all latents.
 
     Build the network with its authors' code; :func:`load_weights` loads weights from safetensors. The authors'
     checkpoints are pickles, which can run code, so this class opens none.
@@ -340,8 +342,8 @@ class StyleGANAdapter(Adapter):
         """
         names = []
         for name, child in self.network.synthesis.named_children():  # type: ignore[union-attr]
-            within = "." + "conv1" if hasattr(child, "conv1") else ""
-            names.append(f"network.synthesis.{name}{within}")
+            suffix = ".conv1" if hasattr(child, "conv1") else ""
+            names.append(f"network.synthesis.{name}{suffix}")
         return names
 
     def _average(self) -> Tensor:

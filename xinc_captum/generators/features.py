@@ -34,7 +34,7 @@ def images_and_features(
         (n, C, H, W) images in [0, 1] and one (n, channels, h, w) map a layer, in the layers' order.
 
     Raises:
-        ValueError: no layers are given and the generator names none, or one is given twice.
+        ValueError: no layers are given and there are no ``feature_layers()``; or a layer is given twice.
         LayerError: a layer is unknown, runs twice or never, or does not return maps.
 
     Example:

@@ -157,14 +157,14 @@ def _check(channels: Sequence[int], parts: int) -> None:
 
 
 def check_maps(maps: Sequence[Tensor], channels: tuple[int, ...]) -> None:
-    """Raise ValueError for maps of other layers than those of the head."""
+    """Raise ValueError unless the maps have the numbers of channels that the head was made for."""
     widths = tuple(feature.shape[1] for feature in maps)
     if widths != channels:
         raise ValueError(f"the maps have {widths} channels; this head was made for {channels}. Give the same layers.")
 
 
 def check_map(index: int, feature: Tensor, channels: tuple[int, ...]) -> None:
-    """Raise ValueError for a map of another layer than that of the head."""
+    """Raise ValueError unless map ``index`` has the number of channels that the head was made for."""
     if index >= len(channels) or feature.shape[1] != channels[index]:
         raise ValueError(
             f"map {index} has {feature.shape[1]} channels; this head was made for maps of {channels}. Give the same "
@@ -192,8 +192,8 @@ def fit_head(
         maps: of :func:`images_and_features`, (n, channels, h, w) each, of the labelled images.
         labels: (n, H, W), integers below ``head.parts``. Pixels with negative labels are ignored, so a few brush
             strokes suffice.
-        generator: of the order of the images.
-        epochs: over all images.
+        generator: random stream for the order of the images.
+        epochs: passes over all images.
         learning_rate: Adam's.
         weight_decay: Adam's.
         show_progress: a bar on standard error.

@@ -193,7 +193,7 @@ def cluster_features(
 
     Args:
         maps: of :func:`images_and_features`, (n, channels, h, w) each.
-        clusters: k.
+        clusters: number of clusters, k.
         seed: of the sampled pixels, and of the first centres.
         sharpness: of the soft masks.
 

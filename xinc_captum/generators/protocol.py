@@ -45,7 +45,7 @@ def class_rows(
         device: of the result.
 
     Raises:
-        ValueError: n is not positive, or classes are missing, unknown, not n, or given where there are none.
+        ValueError: n is not positive; classes are missing, unknown, not n in number, or given where there are none.
         TypeError: classes that are not integers.
 
     Example:
@@ -288,13 +288,13 @@ def from_callable(
 
 
 def images_in_unit_range(generator: Generator, latents: Tensor) -> Tensor:
-    r"""Return images of latents, in [0, 1].
+    r"""Return images (n, channels, H, W) in [0, 1] of latents; differentiable if the generator is.
 
     .. math:: y = (G(w) - low) / (high - low)
 
     Args:
         generator: ``low`` and ``high`` are its ``image_range``.
-        latents: (n, latent_dim) to images (n, channels, H, W), differentiable if the generator is.
+        latents: w, (n, latent_dim).
 
     Raises:
         ValueError: latents or images of another shape, or images that are not finite or exceed ``image_range``.

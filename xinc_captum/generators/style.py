@@ -21,7 +21,8 @@ class ProjectionDiscriminator(nn.Module):
 
     .. math:: D(x, c) = a^\top h(x) + b + \langle v_c, h(x) \rangle
 
-    Symbols: h(x) (n, width) features of three convolutions and a linear layer; v_c the direction of class c.
+    Symbols: h(x) (n, width) features of three convolutions and a linear layer; a and b another linear layer; v_c the
+    direction of class c.
 
     Source: Miyato & Koyama, "cGANs with Projection Discriminator" (ICLR 2018), eq. 3.
     """
@@ -68,9 +69,9 @@ class ProjectionDiscriminator(nn.Module):
 
 
 _DRAWS = 2000  # latents from which the mean of a class is estimated
-# Of the mapping's first weights. At 1, what they do to the noise by chance outlives the training, as variation of the
-# latent that no image shows: a link can explain .3 of it (of digits, at 32 noise dims) instead of .7; much lower, and
-# the digits of a class are more alike.
+# Factor of the mapping's initial weights. With 1, the latent still varies after the training in directions that no
+# image shows: a link explains .3 of its variance (digits, noise_dim 32) instead of .7. With a much smaller factor, the
+# digits of a class are more alike.
 _QUIET = 0.65
 
 
@@ -105,12 +106,12 @@ class StyleGenerator(ClassSampler, nn.Module):
     .. math:: w = f([z, e_c]), \quad z \sim N(0, I), \qquad
               x = \tanh(\mathrm{conv}(g_L(\dots g_1(\mathrm{const}, w), w)))
 
-    Symbols: e_c the embedding of class c; f the mapping, an MLP; g_l the :class:`StyledBlock` of level l, each but the
-    first at twice the size of the one before.
+    Symbols: z the noise, e_c the embedding of class c; f the mapping, an MLP; const a learned tensor; g_l the
+    :class:`StyledBlock` of level l, each but the first at twice the size of the one before.
 
     Args:
         num_classes: at least 1.
-        size: height and width of an image; 2^(levels − 1) times a whole number.
+        size: height and width of an image; 2^(levels − 1) times a whole number of at least 2.
         image_channels: 1 for grey, 3 for colour.
         latent_dim: width of w.
         noise_dim: width of z and of e_c.
@@ -251,7 +252,7 @@ def _check(
     if size % step or size // step < 2:
         raise ValueError(
             f"size is {size}; expected {step} (2^(levels - 1)) times 2 or more, since {len(channels)} levels double "
-            "the image between them. Give other sizes another number of channels."
+            "the image between them. For other sizes, give another number of channels."
         )
 
 
@@ -362,7 +363,7 @@ def train_style_generator(
         torch.Size([5, 1, 8, 8])
 
     Source: Goodfellow et al. (NeurIPS 2014), the non-saturating game; Mescheder et al., "Which Training Methods for
-    GANs do actually Converge?" (ICML 2018), the penalty; Karras et al. (CVPR 2020), that it may be lazy.
+    GANs do actually Converge?" (ICML 2018), the penalty; Karras et al. (CVPR 2020), its lazy regularization.
     """
     recipe = recipe or Recipe()
     num_classes = _check_training_images(images, labels)

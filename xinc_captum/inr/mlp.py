@@ -207,8 +207,8 @@ class Siren(Layers):
 
     .. math:: W_1 \sim U(\pm 1/n), \quad W_{l>1} \sim U(\pm \sqrt{6/n}/\omega)
 
-    Children, in order: ``linear1``, ``activation1``, …, ``output``. The other arguments are those of
-    :class:`FourierMLP`, with at least two layers.
+    Symbols: n the inputs of a layer, U a uniform distribution. Children, in order: ``linear1``, ``activation1``, …,
+    ``output``. The other arguments are those of :class:`FourierMLP`, with at least two layers.
 
     Args:
         omega: ω of the hidden layers.

@@ -79,8 +79,8 @@ def blocks_from_config(config: Mapping[str, Any]) -> "OrderedDict[str, nn.Module
     head_kernel_size, squash = config["head_kernel_size"], config["squash"]
     if len(widths) != len(strides) + 1 or min(widths) < 1:
         raise ValueError(
-            f"widths are {tuple(widths)} for {len(strides)} blocks; expected {len(strides) + 1} of at least 1: of the "
-            "stem, and of each block."
+            f"widths are {tuple(widths)} for {len(strides)} blocks; expected {len(strides) + 1} of at least 1: one "
+            "of the stem and one of each block."
         )
     kernels = [kernel_sizes] * len(strides) if isinstance(kernel_sizes, int) else list(kernel_sizes)
     if len(kernels) != len(strides):
@@ -88,7 +88,9 @@ def blocks_from_config(config: Mapping[str, Any]) -> "OrderedDict[str, nn.Module
             f"kernel_sizes are {tuple(kernels)} for {len(strides)} blocks; expected one each, or one number."
         )
     if any(kernel < 1 or kernel % 2 == 0 for kernel in (*kernels, head_kernel_size)):
-        raise ValueError(f"kernels are {(*kernels, head_kernel_size)} wide, the head's last; expected odd sizes.")
+        raise ValueError(
+            f"kernels are {(*kernels, head_kernel_size)} wide (the last one is the head's); expected odd sizes."
+        )
     blocks = [
         UpsamplingBlock(before, width, stride, kernel, config["activation"])
         for before, width, stride, kernel in zip(widths[:-1], widths[1:], strides, kernels, strict=True)
@@ -214,8 +216,8 @@ class NeRV(Layers):
 
     Children, in order: ``encoding``; ``stem`` with ``linear1``, ``activation1``, … and ``map``, which reshapes a row to
     (channels, height, width) of the first map; ``blocks.0`` … with ``conv``, ``shuffle``, ``activation``; ``head``, a
-    convolution; ``squash`` if requested. Without it pixels lie near [0, 1], not strictly in it: the last layer is
-    linear, so the contributions of its units add up.
+    convolution; ``squash`` if requested. Without ``squash`` pixels may lie slightly outside [0, 1]: the last
+    layer is linear, so the contributions of its units add up.
 
     Args:
         size: (H, W) of a frame; the product of the strides must divide both.

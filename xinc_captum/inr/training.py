@@ -56,7 +56,7 @@ def save_run(path: str | Path, recipe: Mapping[str, Any], state: Mapping[str, An
 
 
 def load_run(path: str | Path, recipe: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the state that :func:`save_run` wrote, or None if the file does not exist."""
+    """Return the state of :func:`save_run`, or None without a file; a damaged or other run raises CheckpointError."""
     path = Path(path)
     if not path.is_file():
         return None
@@ -147,7 +147,7 @@ class Validation:
         return f"{decibels(losses[step - 1].item()):.2f} dB"
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint holds beside the model, the optimizer, the schedule and the losses."""
+        """Return what a checkpoint stores besides the model, the optimizer, the schedule and the losses."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -169,14 +169,14 @@ def train(
     key: str = "model",
     show_progress: bool = True,
 ) -> tuple[int, int]:
-    """Run an optimizer in place, and return the steps taken and those of them that a checkpoint held.
+    """Train ``model`` in place; return the number of steps taken, and how many of them a checkpoint already had.
 
-    ``loss_of`` maps (batch, steps taken) to a scalar loss, or to that and what ``losses``, zeros of shape (steps, …),
-    records instead of it. ``validation`` is measured every ``every`` steps and after the last. Then a checkpoint is
-    written, with the model's state under the name ``key``. A killed run continues from it: on the same CPU with as many
-    threads it ends with bit-identical parameters. A finished run is not repeated, and a checkpoint with another
-    ``recipe``, which is what decides how the run ends, is refused. The gradients of the parameters are restored at the
-    end, also after an exception.
+    ``loss_of`` maps (batch, steps taken) to a scalar loss, or to (loss, record). The loss or the record is stored in
+    ``losses``, zeros of shape (steps, …). ``validation`` is measured every ``every`` steps and after the last. Then a
+    checkpoint is written, with the model's state under the name ``key``. A killed run continues from it: on the same
+    CPU with as many threads it ends with bit-identical parameters. A finished run is not repeated. ``recipe`` has the
+    settings that determine the result; a checkpoint with another recipe raises a CheckpointError. The gradients of the
+    parameters are restored at the end, also after an exception.
     """
     steps, resumed_at = len(losses), 0
     if checkpoint is not None and (state := load_run(checkpoint, recipe or {})) is not None:
@@ -254,7 +254,7 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
 
 
 def check_finite(model: nn.Module, without: Collection[nn.Parameter] = ()) -> None:
-    """Check that the parameters of a model, ``without`` some, have finite values; one transfer from the device."""
+    """Check that the parameters of a model, ``without`` some, are finite, by one transfer from the device."""
     skipped = {id(parameter) for parameter in without}
     named = {name: p for name, p in model.named_parameters() if id(p) not in skipped and p.is_floating_point()}
     kind = type(model).__name__

@@ -20,6 +20,7 @@ from .rules import Ablation, Rule, Tail, Xinc
 from .rules.kernels import Site, kernels_of
 from .rules.rules import ChunkPlan, plan_chunks
 
+# Of a sample: units, pixels in a run and number of runs, pixels of a frame, random sign patterns.
 UNITS, RUN, FRAME_PIXELS, PROBES = 16, 8, 1024, 4
 ROUNDING = 16  # rounding steps of the output's dtype: the error of a difference of two outputs
 
@@ -29,7 +30,8 @@ def assess(
 ) -> CanvasTrust:
     """Judge a canvas by a fixed random sample, in comparison with the same canvas under ablation at zero.
 
-    ``total`` maps first and last row to the output to which contributions must sum; None for rules without a sum.
+    ``total(first, last)`` returns the output to which the contributions to rows [first, last) must sum; None for rules
+    whose contributions have no known sum.
     """
     g = torch.Generator().manual_seed(0)
     samples, rows = _sample([canvas, make_ablation()], g)
@@ -44,7 +46,7 @@ def assess(
 
 
 def assess_ablation(canvas: Canvas, output: Callable[[int, int], Tensor]) -> CanvasTrust:
-    """Judge a canvas of ablations, exact by definition, by whether a sample exceeds the rounding of the output."""
+    """Judge a canvas of ablations: it is weak if all sampled contributions are zero within rounding, else it holds."""
     g = torch.Generator().manual_seed(0)
     (sample,), rows = _sample([canvas], g)
     scale = torch.stack([output(*run).abs().max() for run in rows]).max()
@@ -58,7 +60,7 @@ def assess_ablation(canvas: Canvas, output: Callable[[int, int], Tensor]) -> Can
 
 
 def _sample(canvases: list[Canvas], generator: torch.Generator) -> tuple[list[Tensor], list[tuple[int, int]]]:
-    """Return the same units and pixels of each canvas, (units, channels, pixels), and the sampled rows."""
+    """Return each canvas at the same random units and pixels, (units, channels, pixels), and the sampled rows."""
     first = canvases[0]
     units = _random_subset(first.units, UNITS, generator)
     if isinstance(first, FrameCanvas):
@@ -83,7 +85,10 @@ def _sample_frame(canvas: Canvas, frame: int, keys: list[Any], pixels: list[int]
 def _frame_gap(
     canvas: FrameCanvas, frame: int, total: Callable[[int, int], Tensor], generator: torch.Generator
 ) -> float | None:
-    """Return the gap of a frame by random signs for every pixel, whose sums cost one backward pass and no maps."""
+    """Return the relative gap between a frame's contributions and its output, or None if the rule needs all maps.
+
+    Both are summed with random signs; such a sum of contributions costs one backward pass and needs no maps.
+    """
     output = total(frame, frame + 1).reshape(1, canvas.channels, canvas.pixels)
     signs = torch.randint(0, 2, (PROBES, *output.shape), generator=generator).to(output) * 2 - 1
     sums = canvas._sums(frame, frame + 1, signs)
@@ -118,7 +123,7 @@ _CACHED_BYTES = 16 << 20  # bytes of maps that fit the CPU cache
 
 
 class SiteCache:
-    """Cache of the last ``max_sites`` sites for repeated queries; the oldest is freed before a new one is opened."""
+    """Cache of the last ``max_sites`` :class:`Site` objects; the oldest is freed before a new one is opened."""
 
     def __init__(self, open_site: Callable[[int, int], Site], max_sites: int) -> None:
         self._open, self._max_sites = open_site, max_sites
@@ -148,9 +153,9 @@ class CanvasSpec:
     rule: Rule  # as the user gave it
     tail: Tail  # of a snapshot of the model
     batch: Batch  # all rows
-    size: tuple[int, ...]  # of the image whose pixels the rows are, or of the images that they are
+    size: tuple[int, ...]  # of the image whose pixels are the rows, or of each row that is a frame
     pairs: bool  # kernels instead of units
-    surroundings: Callable[[], AbstractContextManager[None]]
+    surroundings: Callable[[], AbstractContextManager[None]]  # returns the context of a query
     layer: str = ""
     memory_budget: int | None = None  # bytes of working memory of each query
     per_eval: int | None = None  # units in one forward pass
@@ -158,7 +163,7 @@ class CanvasSpec:
 
 
 def build_canvas(spec: CanvasSpec) -> Canvas:
-    """Build a canvas, or raise a ValueError; call this inside ``spec.surroundings()``, which queries enter again."""
+    """Build a canvas or raise a ValueError; call this inside ``spec.surroundings()``. Queries enter it themselves."""
     output_shape = tuple(spec.tail.output(spec.batch.cut(0, 1)).shape[1:])
     frames = are_frames(output_shape, spec.size, spec.batch.rows)
     if not frames:
@@ -198,7 +203,7 @@ def _frame_canvas(spec: CanvasSpec, chunk_plan: ChunkPlan) -> tuple[FrameCanvas,
     footprint, budget = chunk_plan.footprint, spec.memory_budget
     shape = kernels_of(tail).shape if pairs else None
     max_maps = footprint.max_rows(1, budget)  # maps of one frame that are computed together
-    if isinstance(rule, Xinc):  # expanded from stored cores, without the network
+    if isinstance(rule, Xinc):  # expanded from the stored input, without the network
         max_maps = max(max_maps, _CACHED_BYTES // (footprint.output[0].numel() * footprint.output.element_size()))
     max_frames = min(batch.rows, max(1, math.isqrt(max_maps)))
 

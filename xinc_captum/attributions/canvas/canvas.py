@@ -22,8 +22,8 @@ from .writer import DTYPES, CanvasBlock, Dtype, Layout, plan_bands, write
 class Query(Protocol):
     """A reduction of a canvas that is computed chunk by chunk, from (rows, units, channels).
 
-    If the rows are frames, a new copy gets all pixels of some units, and the results are concatenated along
-    ``unit_axis`` (rankings are merged instead).
+    If the rows are frames, each group of units has its own copy of the query, which receives all pixels of these units.
+    The results of the groups are concatenated along ``unit_axis``; rankings are merged instead.
     """
 
     unit_axis: int
@@ -43,7 +43,7 @@ class TopUnits(NamedTuple):
 
 
 class _Sum:
-    """Sum over chunks, in float64 (which Apple's devices do not have), because there may be millions of pixels."""
+    """Sum over chunks, in float64 because there may be millions of pixels; in float32 on Apple's GPUs (no float64)."""
 
     _sum: Tensor | None = None
     _dtype = torch.float32
@@ -182,7 +182,7 @@ class Canvas:
 
     Frozen and lazy: queries run chunk by chunk within the memory budget, and only :meth:`to_tensor` returns everything.
     Each query equals its stated reduction of :meth:`to_tensor`, except for rounding. Copies share the model. Only a
-    canvas that :func:`open_canvas` reads from disk can be pickled, by its path.
+    canvas that :func:`open_canvas` returned can be pickled; the pickle contains the path.
 
     Attributes:
         size: (H, W), or (L,), or (D, H, W).
@@ -209,9 +209,9 @@ class Canvas:
     def trust(self) -> CanvasTrust:
         """Whether the canvas holds, is weak or fails, and why, by comparison with ablation of a sample of units.
 
-        The sample is the same each time: 16 units, set to zero one by one, at eight runs of eight pixels or at 1024
-        pixels of one frame. Under the secant the sum of contributions is checked too. A canvas from disk is weak,
-        because it has no network to compare with.
+        The sample is the same each time: 16 units, set to zero one by one, at eight runs of eight neighbouring pixels
+        or at 1024 pixels of one frame. Under the secant the sum of contributions is checked too. A canvas from disk is
+        weak, because it has no network to compare with.
         """
         state = vars(self)
         with exclusive(), self._surroundings():
@@ -238,7 +238,7 @@ class Canvas:
 
     @property
     def pixels(self) -> int:
-        """Number of rows of the image."""
+        """Number of pixels of the image (of one frame)."""
         return math.prod(self.size)
 
     def ask(self, *queries: Query) -> tuple[Any, ...]:
@@ -250,7 +250,7 @@ class Canvas:
         """Return the contributions of one unit: (channels, *size), or ``size`` for one channel.
 
         Args:
-            unit: 0 to units - 1; index ``units`` is the remainder, if any; negative from the end.
+            unit: 0 to units - 1; index ``units`` is the remainder, if any; negative indices count from the end.
             channel: an output channel, or None for all.
 
         Raises:
@@ -328,7 +328,8 @@ class Canvas:
     def pooled(self, grid: tuple[int, int] = (8, 16)) -> Tensor:
         """Return the mean of Σ_channel |c| over the cells of a grid: (units, *grid), float64, without a remainder.
 
-        Equals :func:`~xinc_captum.metrics.pool_cells`: vectors of one length for canvases of any size, for clustering.
+        ``grid`` is (rows, columns) of cells. Canvases of any size give vectors of the same length, for example for
+        clustering. Equals :func:`~xinc_captum.metrics.pool_cells` of Σ_channel |c|.
 
         Raises:
             ValueError: the image is not 2-D, or has fewer pixels than cells.
@@ -351,14 +352,15 @@ class Canvas:
         """Write the canvas to the new folder ``path``, block by block; :func:`open_canvas` reads it.
 
         The folder is a zarr store with an array ``contribution`` of axes (layer, unit, channel, y, x, frame), which
-        xarray opens too; "float16" halves it. A killed run leaves ``<path>.part``. Saving the same canvas again resumes
-        there; on the same machine with the same number of threads the files are byte-identical. Blocks of other sizes
-        round differently: values in the file and of this canvas agree except for rounding, about 1e-7 of the largest.
+        xarray opens too; ``dtype="float16"`` halves its size. A killed run leaves ``<path>.part``, and saving the same
+        canvas again resumes from it. On the same machine with the same number of threads the files are byte-identical.
+        Values in the file and those of queries differ by rounding (about 1e-7 of the largest): block sizes differ.
 
         Raises:
             CanvasStoreError: ``path`` exists, or the unfinished canvas there is a different one.
             OverflowError: contributions do not fit into float16, or are not finite.
             OSError: the disk is full.
+            ValueError: ``dtype`` is another string.
         """
         if dtype not in DTYPES:
             raise ValueError(f"dtype is {dtype!r}; expected 'float32' or 'float16'.")
@@ -388,7 +390,10 @@ class Canvas:
         used: slice = slice(None),
         rows: tuple[int, int] | None = None,
     ) -> None:
-        """Add the ``used`` units of the selected ones to queries, chunk by chunk; None is all rows, with progress."""
+        """Add the contributions to rows [first, last) to the queries, chunk by chunk; None is all rows, with progress.
+
+        ``selector`` selects the units that are computed, and ``used`` those of them that the queries receive.
+        """
         start, stop = rows or (0, self.pixels)
         pieces = chunks(stop - start, self._rows_at_once)
         with self._surroundings(), torch.no_grad():

@@ -108,8 +108,8 @@ class FrameCanvas(Canvas):
     (frames, units, channels), ``regions`` (frames, regions, units, channels), ``top_units`` (frames, k, H, W),
     ``share`` (frames, regions, units), ``pooled`` (frames, units, *grid), ``to_tensor`` (frames, units, channels, H,
     W). With ``unit="pair"`` a unit is a tuple (in, out) and there are two unit axes, (in, out). A remainder is one more
-    input; ``top_units``, ``share`` and ``pooled`` number pairs as in · outs + out, and ``save`` stores them as out ·
-    ins + in, followed by their remainders.
+    input. With ``pairs`` = (ins, outs), the number of a pair is ``in * outs + out`` in ``top_units``, ``share`` and
+    ``pooled``; in the file of ``save`` it is ``out * ins + in``, and the remainders come last.
 
     Attributes:
         frames: number of frames.
@@ -130,11 +130,11 @@ class FrameCanvas(Canvas):
         return self._stream(lambda _frame: [copy.copy(query) for query in queries])
 
     def map(self, unit: int | tuple[int, int], channel: int | None = None, frame: int | None = None) -> Tensor:
-        """Return the contributions of one unit: (frames, channels, *size), without the axes that are selected.
+        """Return the contributions of one unit: (frames, channels, *size); a selected channel or frame has no axis.
 
         Args:
             unit: 0 to units − 1, or (in, out); the index after the last unit (or input) is the remainder, if any;
-                negative from the end.
+                negative indices count from the end.
             channel: an output channel, or None for all.
             frame: a frame, or None for all.
 
@@ -154,7 +154,7 @@ class FrameCanvas(Canvas):
     def regions(self, masks: Tensor, *, signed: bool = False) -> Tensor:
         """Return Σ over each region of |c| (or of c): (frames, regions, units, channels), a remainder last.
 
-        Signed sums of tangent and secant canvases cost one backward pass for each region and channel, and no maps.
+        Signed sums of tangent and secant canvases need no maps, but one backward pass for each region and channel.
 
         Args:
             masks: (regions, *size) for all frames, or (frames, regions, *size); bool or weights.
@@ -233,7 +233,7 @@ class FrameCanvas(Canvas):
         return torch.cat(results)
 
     def _iterate_chunks(self, keys: list[Any], frames: Any) -> Iterator[tuple[int, int, list[Any], Tensor]]:
-        """Yield the first frame, the first key, the keys and contributions (frames, k, channels, pixels) of chunks."""
+        """Yield first frame, index of the first key, keys and contributions (frames, k, channels, pixels) of chunks."""
         pieces = chunks(self.frames, self._rows_at_once) if len(frames) == self.frames else [(f, f + 1) for f in frames]
         groups = chunks(len(keys), self._maps_at_once)
         todo = [(*piece, *group) for piece in pieces for group in groups]
@@ -255,6 +255,7 @@ class FrameCanvas(Canvas):
         results.append(result)
 
     def _stream(self, make: Callable[[int], list[Query]]) -> tuple[Any, ...]:
+        """Return the results of the queries ``make(frame)`` of each frame, stacked over frames."""
         grid = self._grid
         states: dict[int, list[Any]] = {}
         with self._surroundings():

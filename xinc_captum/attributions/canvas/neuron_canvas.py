@@ -27,8 +27,8 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
 
     .. math:: C_{r,u,o} = \text{the contribution of unit } u \text{ to } y_{r,o} \text{ under the rule}
 
-    Symbols: r a row (of a coordinate network: a pixel), u a unit of the layer, o an output (a colour channel). Unlike
-    Captum's neuron methods the result has the shape of the output, (rows, neurons, *output).
+    Symbols: r a row (for a coordinate network, a pixel), u a unit of the layer, y_{r,o} the output o (a colour channel)
+    of row r. Unlike in Captum's neuron methods, the result includes the output's dimensions: (rows, neurons, *output).
 
     Args:
         forward_func: the model, or any function around it.
@@ -37,7 +37,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         rule: "tangent", "secant", "ablation", "xinc", or a rule object, which has options.
         unit: "neuron" (one unit axis) or "pair" (an input unit and an output unit of a Linear: two axes).
         output_fn: selects the tensor to explain from a dict or tuple output.
-        render: for a model that is a field: ``render(outputs, *inputs)`` maps the model's outputs at samples, (rays,
+        render: for a radiance field: ``render(outputs, *inputs)`` maps the model's outputs at samples, (rays,
             samples, ...), to pixels, (rays, ...). Inputs are (rays, samples, ...), the model gets (rays · samples,
             ...), rows of the result are rays, and contributions are summed over a ray's samples.
         unit_axis: the axis of the layer's activation that has the units, for example -1 for (rows, ..., units); the
@@ -155,13 +155,13 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
 
         Args:
             inputs: (rows, ...) or a tuple of such tensors.
-            neuron_selector: None for all, an int for one unit, a tuple (which indexes the layer's axes after the rows)
-                or callable as in Captum for one, a list for several in that order; with ``unit="pair"`` a tuple (in,
-                out) or a list of tuples.
-            target: a Captum target, partial or None: the dimensions that it does not index are the output.
+            neuron_selector: None for all units; an int, a tuple (an index of the layer's axes after the rows) or a
+                callable, as in Captum, for one; a list of these for several, in that order. With ``unit="pair"`` a
+                tuple (in, out) or a list of tuples.
+            target: a Captum target, or None; the output dimensions that it does not index are those of the result.
             additional_forward_args: passed to the model (:func:`~xinc_captum.batch.settle_arguments`).
             attribute_to_layer_input: explain the layer's input instead of its output.
-            perturbations_per_eval: units stacked in one forward pass (ablation and forward mode).
+            perturbations_per_eval: units stacked in one forward pass (ablation, forward mode); None: from the budget.
             memory_budget: bytes of working memory apart from the result; rows are cut to fit. None: 256 MiB.
             return_convergence_delta: also return (rows,), the sum over units and outputs minus its exact value.
             show_progress: a progress bar over the chunks.
@@ -220,7 +220,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         return call if parallel else differentiable(call, self.layer)
 
     def _tail(self, call: Callable[..., Any], at_input: bool) -> Tail:
-        # Pairs are computed from the layer's input; only the paper's rule requires the argument.
+        # Pairs are always computed from the layer's input; only Xinc requires attribute_to_layer_input=True.
         at_input = at_input or (self.unit == "pair" and not isinstance(self.rule, Xinc))
         kind = Tail if self.render is None else RayTail
         return kind(call, self.layer, at_input, self.output_fn, unit_axis=1 if self._reads_weight else self.unit_axis)
@@ -247,7 +247,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         not change with further training.
 
         Raises:
-            ValueError: the rows do not match ``size``, pairs of pixels, or values that are not finite.
+            ValueError: the rows do not match ``size``, values are not finite, or unit is "pair" and rows are pixels.
 
         Example:
             >>> from xinc_captum.inr import FourierMLP, coordinates
@@ -283,12 +283,12 @@ def canvases(
     """Return one lazy canvas for each layer, equal to ``NeuronCanvas(forward_func, layer, **method).canvas(...)``.
 
     The result is a dict by layer name, in the order of ``layers``, which are modules or dotted names. Arguments from
-    ``inputs`` on are those of :meth:`NeuronCanvas.canvas`; ``method`` are ``rule``, ``unit``, ``output_fn`` and
-    ``render``.
+    ``inputs`` on are those of :meth:`NeuronCanvas.canvas`; ``method`` are ``rule``, ``unit``, ``output_fn``, ``render``
+    and ``unit_axis`` of :class:`NeuronCanvas`.
 
     The canvases share one copy of the parameters and, under the tangent and the secant, the last forward pass: a query
-    of the same rows at another layer runs the model no second time. For networks of frames this needs layers on one
-    chain of operations. Ablation and the paper's rule run the model for each layer.
+    of the same rows at another layer does not run the model again. If the rows are frames, this needs layers on one
+    chain of operations without branches. ``Ablation`` and ``Xinc`` run the model for each layer.
 
     Raises:
         ValueError: no layers, or one layer twice; and the errors of ``NeuronCanvas``.

@@ -86,7 +86,7 @@ class _Reader:
         return _open_reader, (self._path.resolve(),)
 
     def block(self, units: Sequence[int] | None, rows: slice, frames: slice) -> Tensor:
-        """Return (units, channels, rows, …, frames)."""
+        """Return the contributions of some units (None: all) in a block, (units, channels, rows, …, frames)."""
         order = np.unique(np.arange(self.layout.unit_axis) if units is None else np.asarray(units))
         full_axes = [slice(None)] * (len(self.layout.size) - 1)
         unit_index = slice(order[0], order[-1] + 1) if len(order) == order[-1] + 1 - order[0] else order
@@ -102,7 +102,7 @@ class _Reader:
         return values if units is None else values[np.searchsorted(order, units)]
 
     def pixels(self, first: int, last: int, selector: Any) -> Tensor:
-        """Return the contributions to pixels [first, last) for a Canvas, (pixels, units, channels)."""
+        """Return contributions to pixels [first, last) for a Canvas, (pixels, units, channels)."""
         row_length = math.prod(self.layout.size[1:])
         top, bottom = first // row_length, -(-last // row_length)
         block = self.block(selector, slice(top, bottom), slice(0, 1))[..., 0]
@@ -110,7 +110,7 @@ class _Reader:
         return flat.permute(2, 0, 1)
 
     def maps(self, first: int, last: int, keys: list[Any]) -> Tensor:
-        """Return units of frames [first, last) for a FrameCanvas, (frames, units, channels, pixels)."""
+        """Return contributions to frames [first, last) for a FrameCanvas, (frames, units, channels, pixels)."""
         grid = UnitGrid(self.layout.units, self.layout.slots, self.layout.pairs)
         block = self.block([grid.position(key) for key in keys], slice(0, self.layout.size[0]), slice(first, last))
         return block.movedim(-1, 0).flatten(3)

@@ -94,12 +94,12 @@ class Layout:
 
     @classmethod
     def of(cls, canvas: Any, dtype: Dtype, chunking: dict[str, int]) -> "Layout":
-        """Return the layout of a canvas; ``chunking`` are the last three sizes."""
+        """Return the layout of a canvas; ``chunking`` has ``band``, ``units_a_block`` and ``units_a_chunk``."""
         fields: dict[str, Any] = {name: getattr(canvas, name) for name in CANVAS_FIELDS} | chunking
         return cls(**fields, frames=getattr(canvas, "frames", 0), pairs=getattr(canvas, "pairs", None), dtype=dtype)
 
     def attributes(self) -> dict[str, Any]:
-        """Return the attributes of the store, in types of JSON."""
+        """Return the attributes of the store, as JSON types."""
         return json.loads(json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}))  # type: ignore[no-any-return]
 
     @classmethod
@@ -124,7 +124,7 @@ class Layout:
 
 
 def plan_bands(size: tuple[int, ...], pixels: int, channels: int, unit_axis: int, dtype: Dtype) -> dict[str, int]:
-    """Return block sizes for rows that are pixels, ``pixels`` of them in one pass: bands with all units."""
+    """Return block sizes if rows are pixels, ``pixels`` of which are computed in one pass: bands with all units."""
     row_length = math.prod(size[1:])
     band = min(size[0], max(1, pixels // row_length))
     units = max(1, CHUNK_BYTES // (channels * band * row_length * DTYPES[dtype]))
@@ -132,7 +132,7 @@ def plan_bands(size: tuple[int, ...], pixels: int, channels: int, unit_axis: int
 
 
 def plan_units(size: tuple[int, ...], maps: int, channels: int, unit_axis: int, dtype: Dtype) -> dict[str, int]:
-    """Return block sizes for rows that are frames, ``maps`` of them in one pass: complete maps of some units."""
+    """Return block sizes if rows are frames: complete maps of some units, ``maps`` of which fit one pass."""
     max_maps = max(1, min(unit_axis, maps))
     units = max(1, min(max_maps, CHUNK_BYTES // (channels * math.prod(size) * DTYPES[dtype])))
     return {"band": size[0], "units_a_block": max_maps // units * units, "units_a_chunk": units}
@@ -142,10 +142,10 @@ Compute = Callable[[CanvasBlock], Tensor]
 
 
 def write(path: str | Path, layout: Layout, compute: Compute, show_progress: bool = False) -> Path:
-    """Write a canvas, of which ``compute`` maps a block to (units, channels, rows, …), or resume an interrupted one.
+    """Write a canvas or resume an interrupted one; ``compute`` returns a block's (units, channels, rows, …).
 
-    The canvas is written to ``<name>.part`` beside ``path`` and renamed at the end. On one machine with the same number
-    of threads interruptions change nothing: the bytes and the attribute ``checksum`` are the same. Errors are those of
+    The canvas is written to ``<name>.part`` beside ``path`` and renamed at the end. An interruption changes neither
+    bytes nor the attribute ``checksum``, on the same machine with the same number of threads. Errors are those of
     :meth:`Canvas.save`.
     """
     path = Path(path).resolve()

@@ -19,7 +19,7 @@ class EmbeddingLevels(NamedTuple):
     """Contributions of coordinates and levels to a generated weight.
 
     Attributes:
-        parts: (coordinates, levels, *weight shape): layer, filter, channel; one where the embedding adds them.
+        parts: (coordinates, levels, *weight shape). Coordinates are layer, filter, channel; one if fusion is "sum".
         bias: shaped like the weight; parts and bias sum to Ŵ_l.
     """
 
@@ -32,7 +32,8 @@ def embedding_levels(nern: KernelNetwork, layer: nn.Module | str, *, memory_budg
 
     .. math:: E[d, i] = C_0[\sin_{d,i}] + C_0[\cos_{d,i}], \qquad \textstyle\sum_{d, i} E[d, i] + \beta_0 = \hat W_l
 
-    Level i has the frequency bⁱ/2 per index: with b < 1, low levels change from kernel to kernel, high levels slowly.
+    Symbols: C_0 and β_0 the contributions and the bias of :class:`KernelCanvas` at the embedding, d a coordinate, i a
+    level, of frequency bⁱ/2 per index. With a base b < 1, low levels change from kernel to kernel, high levels slowly.
     The bias is large: it is the output of the predictor without coordinates, through the gates of each kernel, so it
     also changes from kernel to kernel. Arguments and errors as for :class:`KernelCanvas`.
 
@@ -70,6 +71,7 @@ def error_map(nern: KernelNetwork, layer: nn.Module | str) -> ErrorMap:
 
     .. math:: E_l = W_l - \hat W_l, \qquad \sqrt{\textstyle\sum_l \sum E_l^2 / N} = L_{reconstruction}
 
+    Symbols: W and Ŵ the target's and the generated weight of layer l, N the number of all represented weights.
     This is a map of errors, not of importance: small kernels have larger relative errors. In measured NeRNs, with and
     without distillation, most of the apparent information on importance is already in the magnitude. So the magnitudes
     and their rank correlation with the error are part of the result. The target must have the weights that the NeRN was
@@ -110,10 +112,10 @@ def filter_ranking(nern: KernelNetwork, by: By = "error", *, seed: int = 0) -> l
         magnitude: \lVert W_f \rVert / \textstyle\sqrt{\mathrm{mean}_{f'} \lVert W_{f'} \rVert^2}
         \text{, smallest first}
 
-    Our interpretation of the paper's first application, whose code was not released: distillation should make a NeRN
-    accurate for the weights that matter, so filters with the largest relative error should matter least. Small filters
-    also have large relative errors, so compare with "magnitude" (within each layer) and "random". The target must have
-    the weights that the NeRN was fitted to. A filter is (name of its layer, index).
+    Symbols: W_f filter f. This is our interpretation of the paper's first application, whose code was not released:
+    distillation should make a NeRN accurate for the weights that matter, so filters with the largest relative error
+    should matter least. Small filters also have large relative errors, so compare with "magnitude" (within each layer)
+    and "random". The target must have the weights that the NeRN was fitted to. A filter is (name of its layer, index).
 
     Raises:
         ValueError: an unknown order.
@@ -180,7 +182,8 @@ def layer_profile(nern: KernelNetwork, at: int = -1, *, memory_budget: int = 1 <
 
     .. math:: S[i, l] = \sum |C_l[i]| \,/\, \sum_{l'} \sum |C_{l'}[i]|, \qquad T[i, l] = \sum C_l[i]
 
-    Large layers have large shares for every neuron, because they have most weights: compare rows, not columns.
+    Symbols: C_l[i] the contribution of neuron i to the weight of layer l. Large layers have large shares for every
+    neuron, because they have most weights: compare rows, not columns.
     Arguments as for :class:`KernelCanvas`.
 
     Example:
@@ -208,7 +211,7 @@ def with_noise(
     CPU.
 
     Raises:
-        LayerError, ValueError: layers as :class:`NeRN`; a negative r.
+        LayerError, ValueError: invalid layers, as for :class:`NeRN`; a negative r.
 
     Example:
         >>> conv = nn.Conv2d(3, 4, 3)

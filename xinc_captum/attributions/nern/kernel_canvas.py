@@ -18,9 +18,10 @@ class GatedPass:
     .. math:: J_q = W_Q G_{Q-1} W_{Q-1} \cdots G_{q+1} W_{q+1}, \qquad C_q[i] = h_{q,i} J_q[:, i], \qquad
         \textstyle\sum_i C_q[i] + \beta_q = P
 
-    Symbols: h_q the activations of layer q (0 is the embedding), G_q = diag[h_q > 0] the gates of this pass, β_q the
-    output of the same network with h_q at zero, biases on, and these gates. Exact, because a network with fixed
-    ReLU gates is linear. The rows are (kernels, in_features), P, ``predicted``, is (kernels, K²).
+    Symbols: W_1 … W_Q the matrices of the Linear layers; h_q the activations of layer q (0 is the embedding);
+    G_q = diag[h_q > 0] the gates of this pass; β_q the output with h_q at zero, with all later biases and these gates.
+    The sum is exact, because a network with fixed ReLU gates is linear. ``rows`` are (kernels, in_features); the
+    attribute ``predicted`` is P, (kernels, K²).
     """
 
     def __init__(self, predictor: KernelPredictor, rows: Tensor) -> None:
@@ -78,13 +79,13 @@ class KernelCanvas:
 
     .. math:: C[i] = \mathrm{crop}(h_i(k)\, J(k)[:, i]), \qquad \textstyle\sum_i C[i] + \beta = \hat W_l
 
-    Symbols: as in :class:`GatedPass`; the bias β is a separate element. Only the settings are stored: every query runs
-    through the layer's kernels again, in chunks.
+    Symbols: k the kernels of layer l, h_i and J as in :class:`GatedPass`; the bias β is the last entry. Only the
+    settings are stored: every query computes the layer's kernels again, in chunks.
 
     Args:
-        nern: whose predictor is explained.
-        layer: of the target: a module or a dotted name.
-        at: of the predictor: 1 … blocks − 1 are hidden layers, 0 the embedding, −1 the last hidden layer.
+        nern: the :class:`NeRN` whose predictor is explained.
+        layer: a layer of the target: a module or a dotted name.
+        at: a layer of the predictor: 0 is the embedding, 1 … blocks − 1 are hidden layers, −1 is the last of these.
         memory_budget: bytes that a chunk may take.
 
     Attributes:
@@ -138,7 +139,7 @@ class KernelCanvas:
         return self.to_tensor([index])[0]
 
     def to_tensor(self, units: Sequence[int] | slice | None = None) -> Tensor:
-        """Return the contributions of some neurons, (selected, *weight shape); None is all and then the bias."""
+        """Return the contributions of some neurons, (selected, *weight shape); None is all, the bias last."""
         if units is not None:
             every = range(self.units + 1)
             wrong = [] if isinstance(units, slice) else [i for i in units if not -len(every) <= i < len(every)]

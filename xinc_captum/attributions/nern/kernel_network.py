@@ -258,8 +258,8 @@ class KernelNetwork(nn.Module):
         other tensors of the file. Error maps compare with its convolutions, which are not in the file.
 
         Raises:
-            FileNotFoundError, StoreError: no such file, a file of something else or of a newer version, an incomplete
-                or changed file, or a target of another architecture; names what differs.
+            FileNotFoundError, StoreError: no such file; a file of something else or of a newer version, an incomplete
+                or changed file, or a target of another architecture (the text names what differs).
         """
         tensors, note = store.read_tensors(path, kind=KIND, writer=WRITER)
         contents: dict[str, dict[str, Tensor]] = {"predictor": {}, "order": {}, "kept": {}}
@@ -294,7 +294,7 @@ def file_content(nern: KernelNetwork, dtype: torch.dtype | None = None) -> tuple
 
 
 def state_without_layers(root: nn.Module, layers: tuple[Convolution, ...]) -> dict[str, Tensor]:
-    """Return the state of a target without the represented weights, under any of their names."""
+    """Return the state of a target without the represented weights, whatever names they have."""
     generated = {id(root.get_parameter(parameter_name(layer.name))) for layer in layers}
     names = {name for name, p in root.named_parameters(remove_duplicate=False) if id(p) in generated}
     return {name: to_cpu(value) for name, value in root.state_dict().items() if name not in names}

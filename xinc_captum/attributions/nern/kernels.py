@@ -41,7 +41,7 @@ class Convolution:
 
 
 def target_behind(target: ForwardFunc) -> nn.Module:
-    """Return the module with the weights, from that module or a function around it."""
+    """Return the module that has the weights; ``target`` is this module or a function around it."""
     # A module is the target itself, whatever other models its own code refers to.
     roots = [unwrap(target)] if isinstance(target, nn.Module) else modules_behind(target)
     if isinstance(target, torch.jit.ScriptModule | torch.jit.ScriptFunction) or any(
@@ -154,8 +154,8 @@ def kernel_coordinates(shapes: Sequence[tuple[int, ...]], scale: Scale = "index"
 
     .. math:: index: (l, f, c) \qquad local: (l/L, f/F_l, c/C_l) \qquad global: (l, f, c) / \max(L, F_{1..L}, C_{1..L})
 
-    Symbols: L layers, F_l filters and C_l channels of layer l, whose weights have the ``shapes`` (F, C, …). The
-    released code always embeds indices, whatever its options, so "index" is the default.
+    Symbols: l, f and c the indices of layer, filter and channel; L layers; F_l filters and C_l channels of layer l,
+    whose weight has the shape (F_l, C_l, …). The released code always embeds indices, so "index" is the default.
 
     Raises:
         ValueError: an unknown scale.
@@ -182,7 +182,10 @@ Kind = Literal["cross-filter", "in-filter", "none"]
 
 @dataclass(frozen=True)
 class LayerOrder:
-    """The order of a layer's kernels: (F,) filters and (F, C) their channels for "in-filter", or all (F · C,)."""
+    """The order of a layer's kernels: ``kernels`` (F · C,), or ``filters`` (F,) and ``channels`` (F, C) if "in-filter".
+
+    If all are None, the order is that of the weight.
+    """
 
     filters: Tensor | None = None
     channels: Tensor | None = None
@@ -203,11 +206,11 @@ def order_kernels(weight: Tensor, kind: Kind = "cross-filter") -> LayerOrder:
 
     .. math:: \pi_0 = 0, \qquad \pi_{s + 1} = \arg\max_{j \notin \pi} \cos(w_{\pi_s}, w_j)
 
-    "cross-filter" is one path through all kernels of the layer; "in-filter" is a path through the channels of each
-    filter, then a path through the filters, by the summed cosines of their ordered kernels. Cosines of 1x1
-    kernels are ±1, so "cross-filter" only sorts them by sign; within a filter they are compared by −(a − b)², of values
-    divided by the layer's norm. The weights (F, C, h, w) do not change, only the coordinates of the kernels. Ties go
-    to the lower index.
+    Symbols: π_s the kernel at step s, w_j the values of kernel j. "cross-filter" is one path through all kernels of the
+    layer; "in-filter" is a path through the channels of each filter, then a path through the filters, by the summed
+    cosines of their ordered kernels. Cosines of 1x1 kernels are ±1, so "cross-filter" only sorts them by sign; within a
+    filter two values a and b, divided by the layer's norm, are compared by −(a − b)². The weights (F, C, h, w) do not
+    change, only the coordinates of the kernels. Ties go to the lower index.
 
     Raises:
         ValueError: an unknown kind.
@@ -236,8 +239,8 @@ def order_kernels(weight: Tensor, kind: Kind = "cross-filter") -> LayerOrder:
 def greedy_paths(rows: Tensor, by: Literal["product", "distance"] = "product") -> Tensor:
     """Return nearest-neighbour paths from row 0, one for each batch: (batch, n, features) to (batch, n) indices.
 
-    ``by`` is the inner product, highest first, or the squared distance, lowest first. n steps of O(n · features),
-    batched; visited rows are removed once they are half of the remaining ones.
+    ``by`` is the inner product, highest first, or the squared distance, lowest first. There are n steps of
+    O(n · features), each for all batches; visited rows are removed once they are half of the remaining ones.
 
     Example:
         >>> greedy_paths(torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]]])).tolist()
@@ -334,8 +337,8 @@ def crop(predicted: Tensor, size: Size, how: Crop = "center", *, chosen_by: Tens
     .. math:: center: P_{o + i, o' + j} \qquad average, max: \mathrm{pool}_{(K-h+1) \times (K-w+1)}(P)_{i, j}
 
     Symbols: P (…, kernels, K, K), the result (…, kernels, h, w); o = ⌊(K − h)/2⌋, o' likewise; the windows of the pools
-    have stride 1. Linear in P, except "max", which takes the positions of the maxima of ``chosen_by``,
-    (kernels, K, K), or of P.
+    have stride 1. "center" and "average" are linear in P. "max" takes the values at the maxima of ``chosen_by``,
+    (kernels, K, K), or of P if it is None.
 
     Raises:
         ValueError: a size larger than K or below 1, or an unknown method.

@@ -37,7 +37,7 @@ def feature_loss(rebuilt: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor
     .. math:: \tfrac{1}{B} \sum_b \lVert \tfrac{a_b}{\lVert a_b \rVert + ε}
         - \tfrac{\hat a_b}{\lVert \hat a_b \rVert + ε} \rVert^2
 
-    Symbols: a and â (B, …) the maps of a layer, one tensor a layer; ε = 1e-3.
+    Symbols: a and â the maps of a layer in the target and in the rebuilt network, (B, …), b an image; ε = 1e-3.
 
     Example:
         >>> a = torch.ones(2, 3, 4, 4)
@@ -58,8 +58,8 @@ def logit_loss(rebuilt: Tensor, target: Tensor, kind: Logits = "stable") -> Tens
 
     .. math:: plain: \mathrm{KL}(p \Vert \hat p) \qquad stable: \sum p\,(\log p - \log(\hat p + δ)) / B
 
-    Symbols: p, p̂ softmax of the logits (B, classes), δ = 1e-4. "stable" may be slightly below 0. A single column is the
-    logit of one class: p is its sigmoid, and one minus it.
+    Symbols: p and p̂ the softmax of the target's and the rebuilt network's logits (B, classes), δ = 1e-4. "stable" may
+    be slightly below 0. A single column is the logit of one class, so p has two entries: its sigmoid, and 1 minus it.
 
     Raises:
         ValueError: an unknown kind.
@@ -80,9 +80,9 @@ def logit_loss(rebuilt: Tensor, target: Tensor, kind: Logits = "stable") -> Tens
 
 
 class Distillation:
-    """Compares outputs and feature maps of a target, in eval mode, with its weights and with generated weights.
+    """Compares a target, in eval mode, with the rebuilt network: the target with generated weights.
 
-    The outputs of ``feature_layers`` are compared; None takes every ``BatchNorm2d``, or ``layers`` where there is none.
+    Outputs and maps of ``feature_layers`` are compared; None takes every ``BatchNorm2d``, or ``layers`` without any.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Distillation:
     ) -> tuple[float, float]:
         """Return the share of images for which both networks predict the same class, and the mean KL(p ‖ p̂).
 
-        ``parameters``, by full name, are exchanged too.
+        ``parameters``, by full name, are exchanged in the rebuilt network too.
         """
         same, divergence = 0.0, 0.0
         with torch.no_grad():
@@ -160,10 +160,10 @@ def smoothness_loss(target: ForwardFunc, layers: Sequence[nn.Module | str] | Non
     .. math:: -\sum_{l: k > 1} \sum_{f, c} \cos(W_{f, c}, W_{f, c + 1}) + \cos(W_{f, c}, W_{f + 1, c})
         + \sum_{l: k = 1} \sum_{f, c} |W_{f, c} - W_{f, c + 1}| + |W_{f, c} - W_{f + 1, c}|
 
-    Neighbours differ by one channel or one filter. 1x1 kernels are compared by distance, because the cosine of two
-    numbers is only their sign. There the released code normalises one of the two numbers and not the other; this looks
-    like a mistake and is not reproduced. The scalar is differentiable with respect to the parameters of the target;
-    lower is smoother. Arguments and errors as for :func:`convolutions`.
+    Symbols: W_{f,c} a kernel of layer l, k its side. Neighbours differ by one channel or one filter. 1x1 kernels are
+    compared by distance, because the cosine of two numbers is only their sign. There the released code normalises one
+    of the two numbers and not the other; this looks like a mistake and is not reproduced. The scalar is differentiable
+    with respect to the parameters of the target; lower is smoother. Arguments and errors as for :func:`convolutions`.
 
     Example:
         >>> conv = nn.Conv2d(1, 3, 3)
@@ -179,7 +179,7 @@ def smoothness_loss(target: ForwardFunc, layers: Sequence[nn.Module | str] | Non
 
 
 def layer_roughness(weight: Tensor) -> Tensor:
-    """Return the terms of one layer's weight (F, C, h, w), a scalar."""
+    """Return the terms of :func:`smoothness_loss` for one layer's weight (F, C, h, w), a scalar."""
     kernels = weight.flatten(2)
     pairs = ((kernels[:, 1:], kernels[:, :-1]), (kernels[1:], kernels[:-1]))
     if kernels.shape[2] == 1:
@@ -188,7 +188,7 @@ def layer_roughness(weight: Tensor) -> Tensor:
 
 
 def check_images(images: Tensor) -> Tensor:
-    """Return ``images`` if a network can take them."""
+    """Return ``images``, or raise a TypeError or a ValueError if they are not finite floats (n, …)."""
     if not isinstance(images, Tensor) or not images.is_floating_point():
         kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
         raise TypeError(f"images are {kind}; expected a float tensor (n, …), the input of the target.")

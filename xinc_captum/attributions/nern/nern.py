@@ -38,7 +38,7 @@ class NeRN(KernelNetwork):
     Args:
         target: the network, or a function around it; it is not changed.
         layers: modules or dotted names; None takes every ``nn.Conv2d``, including grouped ones.
-        base: of the embedding, like ``levels`` and ``fusion``; a base below 1 is smooth.
+        base: as for :class:`SmoothEmbedding`, like ``levels`` and ``fusion``; a base below 1 is smooth.
         hidden: units of the predictor's hidden layers; more units are more accurate and need more bytes.
         blocks: Linear layers of the predictor.
         kernel_size: K; None is the largest side among the layers.
@@ -46,8 +46,8 @@ class NeRN(KernelNetwork):
         crop: "center", "average" or "max", as :func:`crop`.
         coordinates: "index", "local" or "global", as :func:`kernel_coordinates`.
         seed: of the predictor's first weights.
-        orders: known permutations, one a layer; None computes them. A layer of 16,384 kernels takes about three
-            seconds, and the time grows with the square of the number.
+        orders: known permutations, one :class:`LayerOrder` a layer; None computes them. A layer of 16,384 kernels
+            takes about three seconds, and the time grows with the square of the number.
 
     Attributes:
         layers: a :class:`Convolution` for each represented layer.
@@ -238,7 +238,7 @@ class Recipe:
 
 
 def check_target(nern: KernelNetwork, runs: bool) -> None:
-    """Check the target before the first step; if it ``runs`` on images, also the parts that are not represented."""
+    """Check that the target is finite: the represented weights; if it ``runs`` on images, also its other parts."""
     bad = [name for name, weight in nern.target_weights().items() if not bool(torch.isfinite(weight).all())]
     if bad:
         raise LayerError(
@@ -260,7 +260,7 @@ def check_target(nern: KernelNetwork, runs: bool) -> None:
 
 
 def split_validation(images: Any, validation: Tensor | float, recipe: Recipe) -> tuple[Any, Tensor | None]:
-    """Return training and validation images: given images, a share of a tensor, or noise of another seed."""
+    """Return training and validation images; the latter are given, a share of a tensor, noise, or None."""
     if isinstance(images, Tensor):
         check_images(images)
     if isinstance(validation, Tensor):
@@ -326,7 +326,7 @@ def sample_kernels(norms: Tensor, count: int, generator: torch.Generator, *, by_
         \lVert w_k \rVert / \sum \lVert w \rVert, \text{ with replacement} & \text{with probability } q \end{cases}
 
     Symbols: w_k a kernel, with L2 norms (kernels,) on the CPU, like the generator, so that every device gets the same
-    indices; q, ``by_norm``. The indices are sorted and distinct; with replacement they are fewer than ``count``. The
+    indices; q, ``by_norm``. The indices are sorted and distinct; with replacement they may be fewer than ``count``. The
     other kernels are predicted without gradients, so the rebuilt network is always complete.
 
     Raises:
@@ -336,7 +336,7 @@ def sample_kernels(norms: Tensor, count: int, generator: torch.Generator, *, by_
         >>> sample_kernels(torch.ones(10), 4, torch.Generator().manual_seed(0), by_norm=0.0).shape
         torch.Size([4])
 
-    Source: the released code of Ashkenazi et al. (ICLR 2023), "random weighted batch": .2 and 4096.
+    Source: the released code of Ashkenazi et al. (ICLR 2023), "random weighted batch": q = .2, count 4096.
     """
     if count < 1 or not 0 <= by_norm <= 1:
         raise ValueError(

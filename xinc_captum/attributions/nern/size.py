@@ -22,7 +22,7 @@ class QuantizedNetwork(NamedTuple):
     """A network with rounded weights, as floats.
 
     Attributes:
-        bytes: of a safetensors file with the integers, the scales and the rest of the network.
+        bytes: size of a safetensors file with the integers, the scales and the rest of the network.
         relative_error: ‖W − Ŵ‖ / ‖W‖ over the rounded weights.
     """
 
@@ -43,7 +43,7 @@ def quantize(
     quantized file of the whole network.
 
     Raises:
-        LayerError, ValueError: layers as :class:`NeRN`; bits outside 2 to 8.
+        LayerError, ValueError: invalid layers, as for :class:`NeRN`; bits outside 2 to 8.
 
     Example:
         >>> found = quantize(nn.Sequential(nn.Conv2d(3, 8, 3)), bits=4)
@@ -106,8 +106,8 @@ class CompressedNeRN(NamedTuple, Generic[N]):
     """A copy of a NeRN with a pruned and rounded predictor, as floats.
 
     Attributes:
-        bytes: of a safetensors file with the retained integers, one bit a weight that marks them, scales, biases, the
-            permutation, and the rest of the target.
+        bytes: size of a safetensors file with the retained integers, one bit for each weight that marks whether it is
+            retained, scales, biases, the permutation, and the rest of the target.
         relative_error: ‖Ŵ − W‖ / ‖W‖ of the generated weights.
     """
 
@@ -121,8 +121,8 @@ def compress(nern: N, *, keep: float = 1.0, bits: int = 8) -> CompressedNeRN[N]:
 
     .. math:: \theta_{ij} \to s_i\, \mathrm{round}(\theta_{ij} / s_i)\, [\,|\theta_{ij}| \ge t\,]
 
-    Symbols: t the threshold that the share ``keep`` of all matrix entries reaches; s_i a scale for each neuron. Nothing
-    is fitted again.
+    Symbols: θ_ij an entry of a matrix; t the threshold that the share ``keep`` of all entries reaches; [·] 1 if true,
+    else 0; s_i a scale for each neuron. Nothing is fitted again.
 
     Raises:
         ValueError: a share ``keep`` outside (0, 1], or bits outside 2 to 8.
@@ -167,7 +167,7 @@ class SizeReport:
     Attributes:
         represented: weights that are generated.
         parameters: of the predictor.
-        relative_error: ‖Ŵ − W‖ / ‖W‖; judge the size together with it.
+        relative_error: ‖Ŵ − W‖ / ‖W‖; sizes can be compared only together with this error.
         predictor: bytes of its weights.
         permutation: bytes of the paths.
         kept: bytes of biases, statistics, classifier and other weights that are not generated.
@@ -179,7 +179,7 @@ class SizeReport:
         agreement: share of images for which the rebuilt network predicts the target's class, right or wrong; None if
             not measured. Accuracy needs labels, which a NeRN does not use.
         int8_agreement, int8_all_agreement: with the represented or all weights as int8.
-        judged_on: the images it was measured on, such as "135 pictures"; empty if not measured.
+        judged_on: the images on which agreement was measured, such as "135 pictures"; empty if not measured.
     """
 
     represented: int

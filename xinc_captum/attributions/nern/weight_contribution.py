@@ -29,7 +29,7 @@ class WeightScores:
             self.generated = nern.weights()
 
     def shift(self, change: Callable[[Tensor, Convolution], Tensor]) -> Weights:
-        """Return the generated weights with changed weights of the explained layers."""
+        """Return the generated weights, those of explained layers replaced by ``change(weight, layer)``."""
         return self.generated | {one.name: change(self.generated[one.name], one) for one in self.layers}
 
     def network(self, weights: Weights) -> Callable[..., Any]:
@@ -81,7 +81,8 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
         da \rangle \qquad removal: y(\hat W) - y(\hat W - C_i)
 
     Symbols: C_i the contribution of neuron i to the generated weights Ŵ (fixed gates; neurons and bias sum to Ŵ), y the
-    selected output of the rebuilt network, l an explained layer; other represented layers have the weights Ŵ.
+    selected output of the rebuilt network, l an explained layer; W⁰ the baseline weights, C⁰_i the contribution to
+    them: zero, or the mean kernel of C_i in each layer. Other represented layers have the weights Ŵ.
 
     - "kernel" is the contribution to the weights. It does not depend on images or outputs.
     - "gradient" is the effect of a slightly larger contribution. Over neurons and bias it sums to ⟨Ŵ, ∂y/∂W⟩, which is
@@ -93,8 +94,8 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
       the difference among them. It does not add up over neurons.
 
     The first three modes do not predict the fourth: a neuron contributes to all kernels, so its removal is a large
-    step. In two networks of digits, rank correlations of "gradient" with removal over neurons were .66 (.44 to .90
-    between images) and .33 (.05 to .57).
+    step. In two networks of digits, the rank correlations over neurons of "gradient" with "removal" were .66
+    (.44 to .90 between images) and .33 (.05 to .57).
 
     Args:
         nern: a fitted :class:`NeRN`; the weights of its target are not used.
@@ -176,7 +177,7 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
             additional_forward_args: passed to the target; a tensor with one entry for each sample is split with the
                 inputs (:func:`~xinc_captum.batch.settle_arguments`).
             baseline: W⁰ of "integrated": "zero", or "mean", every kernel its layer's mean kernel.
-            n_steps: of the integrals. Errors on ReLU networks do not shrink steadily: check the delta.
+            n_steps: midpoints of an integral. On ReLU networks its error does not shrink steadily: check the delta.
             internal_batch_size: the largest number of samples in a forward pass without gradients.
             return_convergence_delta: also return the error of the integral: "integrated" (rows,), Σ over neurons and
                 layers − (y(Ŵ) − y(W⁰)); "removal" (rows, neurons), Σ over layers − (y(Ŵ) − y(Ŵ − C_i)).

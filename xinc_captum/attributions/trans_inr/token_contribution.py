@@ -37,7 +37,8 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
 
     .. math:: \Sigma_t C_t + \mathrm{rest} = \hat x \qquad (\pm\ \mathrm{gap})
 
-    There are three levels:
+    Symbols: C_t the contribution of token or patch t, x̂ the generated image, gap the error of numerical integration (0
+    at level "token"), g the number of modulations of a layer. There are three levels:
 
     - "token": the contributions of the neurons of a token, with fixed gates: the neurons j of a layer with
       j mod g = t. They are exact at every layer of the generated network; the rest is the output of the biases through
@@ -47,7 +48,7 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
     - "patch": the effect of a patch of the *input* compared with the mean image, through transformer and network, by
       integrated derivatives; the rest is the output for the mean image.
 
-    The means are stored by :meth:`TransINR.fit`. Attention weights are no contributions (:meth:`TransINR.routing`).
+    The means are stored by :meth:`TransINR.fit`. Attention weights are not contributions (:meth:`TransINR.routing`).
 
     Args:
         trans_inr: a :class:`~xinc_captum.TransINR`, also compiled or in a DataParallel.
@@ -111,9 +112,9 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
         Args:
             inputs: (B, C, H, W) in [0, 1].
             target: a channel, or one for each sample; any Captum target of (B, C, H, W). None is all channels.
-            layer: of the generated network, by name or index. At level "token" None is the last hidden one; the
-                contributions of each layer are complete. At level "modulation" None is all layers; with one layer the
-                contributions of the others are in the rest. At level "patch" it must be None.
+            layer: of the generated network, by name or index. At level "token" None is the last hidden one; with the
+                rest, the contributions at any layer sum to the image. At level "modulation" None is all layers; with
+                one layer the contributions of the others are in the rest. At level "patch" it must be None.
             baselines: start of the path. At level "modulation" images (N, C, H, W) whose mean modulation is used, or a
                 number for all modulations (1.0 is the base network, which is not trained to be an image). At level
                 "patch" an image (C, H, W), one for each sample, or a number. None is the means of the fit.
@@ -121,8 +122,8 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
             size: of the output; None is that of ``inputs``.
             n_steps: midpoints of the path.
             internal_batch_size: the largest number of samples in a pass; None keeps intermediate results below 128 MB.
-            return_convergence_delta: also return Σ contributions − Σ pixels, (B,). Signs can cancel in it;
-                :func:`xinc_captum.metrics.completeness_error` takes the worst pixel.
+            return_convergence_delta: also return Σ contributions − Σ pixels, (B,). Errors of pixels can cancel in it;
+                :func:`xinc_captum.metrics.completeness_error` returns the largest.
 
         Returns:
             (B, tokens or patches + 1, \*image), image being (C, H, W), or (H, W) of one channel. Tokens are in order of
@@ -168,9 +169,10 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
         .. math:: D_{qt} = \int_0^1 \frac{\partial y}{\partial x_t} \frac{\partial x_t}{\partial q} \, da, \qquad
             \Sigma_t D_{qt} = D_q
 
-        The sum over tokens is level "patch" with the same steps, up to rounding, without a rest. The cost is
-        patches x tokens images a step. Arguments and errors are those of :meth:`attribute` at level "patch", but
-        ``layer`` selects a layer for its tokens and one more entry for all others, and ``patches`` some patches.
+        Symbols: q a patch, D_q its contribution at level "patch", x_t the modulation of token t. The sum over tokens
+        equals D_q with the same steps, up to rounding; there is no rest. Each step renders patches x tokens images.
+        Arguments and errors are those of :meth:`attribute` at level "patch", but ``layer`` selects the tokens of one
+        layer, with one more entry for all others, and ``patches`` selects patches by index (None: all).
         """
         index = None if layer is None else self.model.writer.layer_index(layer)
         with attribution_context(self.model):
@@ -390,7 +392,8 @@ def modulation_contributions(
 
     .. math:: I_t = \int_0^1 \frac{\partial y}{\partial x}(x_0 + a (x - x_0))\, (x - x_0)_t \, da
 
-    ``x0`` is one start of the path for all images, (1, rows, in) a layer, or one for each image.
+    ``x0`` is one start of the path for all images, (1, rows, in) a layer, or one for each image; (x - x_0)_t is zero
+    outside token t.
 
     Source: Sundararajan et al., "Axiomatic Attribution for Deep Networks" (ICML 2017), sec. 3.
     """

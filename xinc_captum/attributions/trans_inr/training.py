@@ -17,7 +17,7 @@ B = TypeVar("B")
 
 
 class WeightGenerator(nn.Module):
-    """Base of TransINR and RayTransINR: ``config``, the arguments of the class without the seed, and the file."""
+    """Base of TransINR and RayTransINR: saving and loading; ``config`` has the class's arguments but the seed."""
 
     config: dict[str, Any]
 
@@ -123,8 +123,9 @@ def fit_model(
 ) -> TransFit:
     """Train ``model`` with Adam; the rate rises over ``warmup`` steps and is divided by 10 after 80 % of all steps.
 
-    ``loss_of`` maps a batch and the steps taken to a mean squared error, ``batches`` draws with a generator on the CPU,
-    ``mean_psnr`` measures the validation images, and ``recipe`` is what else decides how the run ends.
+    ``loss_of`` maps a batch and the steps taken to a mean squared error, ``batches`` maps a generator on the CPU to
+    batches, ``mean_psnr`` measures the validation images (None without them), and ``recipe`` has the other settings
+    that determine the result.
     """
     check_at_least_one(steps=steps, every=every)
     if warmup < 0 or not lr > 0:

@@ -30,7 +30,7 @@ class PatchTokens(nn.Module):
 
     Args:
         channels: C.
-        size: (H, W) of the position embeddings.
+        size: (H, W) of the images to which the stored position embeddings belong.
         patch: side of a patch in pixels, or its (height, width); patches do not overlap.
         dim: width of a token.
         padding: pixels of zeros on every side.
@@ -102,7 +102,8 @@ class PatchTokens(nn.Module):
             kind = self.linear.weight.dtype
             raise ValueError(f"images are {images.dtype} and the weights {kind}; give images.to({kind}), in [0, 1].")
         grid = self.grid(tuple(images.shape[2:]))
-        patches = seen = None if seen is None else self.mask(seen, images)
+        seen = None if seen is None else self.mask(seen, images)
+        patches = seen
         if seen is not None and self.pixel_mask:
             patches = self._unfold(seen[:, None].to(images)).any(-1)
         if self.pixel_mask:
@@ -231,7 +232,7 @@ class TransINR(WeightGenerator):
 
     @property
     def mean_modulations(self) -> Modulations:
-        """Mean over the training images, one (rows, in) a layer; before a fit ones, which is the base network."""
+        """Mean over the training images, one (rows, in) a layer; before a fit all 1, which gives the base network."""
         return tuple(self.get_buffer(f"mean_modulation{i}") for i in range(len(self.writer.rows)))
 
     def forward(self, images: Tensor, seen: Tensor | None = None, size: tuple[int, int] | None = None) -> Tensor:
@@ -286,7 +287,7 @@ class TransINR(WeightGenerator):
     def routing(self, images: Tensor, seen: Tensor | None = None) -> Routing:
         """Return the attention weights of the weight tokens, for each block and head.
 
-        Attention weights are not contributions: these also depend on the values and on later layers. Use
+        Attention weights are not contributions: contributions also depend on the values and on later layers. Use
         :class:`xinc_captum.TokenContribution` with level="patch" for contributions.
         """
         check_finite(self)
@@ -325,7 +326,7 @@ class TransINR(WeightGenerator):
             steps: optimizer steps.
             lr: the highest rate.
             batch_size: images a step.
-            warmup: steps.
+            warmup: steps over which the rate rises.
             keep: the smallest share of visible patches (or pixels); each image has a random share in [keep, 1].
             seed: for the split, the batches and the masks.
             checkpoint: a file to write the run to, and to resume it from; on the same CPU with as many threads a

@@ -51,7 +51,7 @@ def fine_tune(
     """
     if len(inrs) != len(images) or steps < 0:
         raise ValueError(
-            f"there are {len(inrs)} networks for {len(images)} images and {steps} steps; expected one each."
+            f"there are {len(inrs)} networks for {len(images)} images and {steps} steps; expected one each, steps >= 0."
         )
     first = inrs[0].get_parameter("output.weight")
     size = (images.shape[2], images.shape[3])
@@ -82,7 +82,7 @@ def fine_tune(
 def independent_inits(model: TransINR, count: int, *, seed: int = 0) -> list[HypoNet]:
     """Return networks of the architecture that ``model`` generates, with separate random weights.
 
-    The control for corresponding neurons: here neurons of the same index are unrelated.
+    These networks are the control for corresponding neurons: their neurons of the same index are unrelated.
 
     Example:
         >>> first, second = independent_inits(TransINR(), 2)

@@ -39,7 +39,7 @@ def camera_rays(poses: Tensor, focal: float, size: tuple[int, int]) -> tuple[Ten
     """
     if poses.shape[-2:] != (3, 4) or focal <= 0:
         raise ValueError(
-            f"poses have shape {tuple(poses.shape)} and focal is {focal}; expected (…, 3, 4), and above 0."
+            f"poses have shape {tuple(poses.shape)} and focal is {focal}; expected (…, 3, 4), and focal > 0."
         )
     rows, columns = (torch.arange(n, dtype=poses.dtype, device=poses.device) + 0.5 - n / 2 for n in size)
     y, x = torch.meshgrid(-rows / focal, columns / focal, indexing="ij")
@@ -64,8 +64,8 @@ def ray_colours(raw: Tensor, depths: Tensor) -> Tensor:
     .. math:: \Sigma_i w_i\, \mathrm{sigmoid}(rgb_i) + 1 - \Sigma_i w_i, \qquad
         w_i = e^{-\Sigma_{j<i} \sigma_j \delta_j} (1 - e^{-\sigma_i \delta_i})
 
-    Symbols: rgb and σ = relu of the last number, ``raw`` outputs of the field; δ the distance in increasing depth
-    (samples,) to the next sample, 0.001 after the last.
+    Symbols: rgb the first three numbers of ``raw``, the field's outputs, σ the relu of the fourth; δ_i the distance
+    from sample i to the next, by the increasing ``depths`` (samples,), and 0.001 for the last.
 
     Raises:
         ValueError: other shapes.
@@ -106,7 +106,7 @@ class RayTokens(nn.Module):
         patch: side of a patch in pixels.
         dim: width of a token.
         width: of the network's hidden layer.
-        count: frequencies of each of the six numbers.
+        count: frequencies of each of the six numbers of q.
         extent: half the scene's width, in the world's units.
         seed: for the weights; None takes torch's global generator.
 
@@ -166,22 +166,24 @@ class RayTransINR(WeightGenerator):
 
     .. math:: \hat x(r) = \mathrm{render}\bigl(f_{W(views)}(\gamma(o_r + z\, d_r))\bigr)
 
-    Symbols: f a :class:`~xinc_captum.inr.HypoNet` from (x, y, z) to colour and density; z the depths between ``near``
-    and ``far``; rendering as in :func:`.ray_colours`, on white. A token is a patch of a view with its
-    central ray (:class:`.RayTokens`), without position embeddings. Tokens of all views are one sequence, so the number
-    of views is free. Colours do not depend on the viewing direction.
+    Symbols: f a :class:`~xinc_captum.inr.HypoNet` from (x, y, z) to colour and density; r a ray with origin o_r and
+    direction d_r; z the depths between ``near`` and ``far``; γ the frequencies of f; rendering as in
+    :func:`.ray_colours`, on white. A token is a patch of a view with its central ray (:class:`.RayTokens`), without
+    position embeddings. Tokens of all views are one sequence, so the number of views is free. Colours do not depend on
+    the viewing direction.
 
-    4,000 scenes of one ball (:mod:`~xinc_captum.zoo`), 16 x 16 pixels, 3,000 steps of one or two views, 187 CPU
-    seconds: views of other scenes have 19.6 and 19.5 dB (two seeds) from one view, 22.5 and 22.4 dB from two. The mean
-    of all views has 15.7 dB, a copy of the nearest view 14.1 or 15.0 dB (``benchmarks/trans_inr_views.py``). Balls are
-    blurred, most from one view, which hardly separates distance and size.
+    Measured with two seeds on 4,000 scenes of one ball (:mod:`~xinc_captum.zoo`) of 16 x 16 pixels, after 3,000 steps
+    of one or two views (187 CPU seconds): views of other scenes have 19.6 and 19.5 dB from one view, 22.5 and 22.4 dB
+    from two. The mean of all views has 15.7 dB, a copy of the nearest view 14.1 or 15.0 dB
+    (``benchmarks/trans_inr_views.py``). Balls are blurred, more so from one view, in which distance and size are hard
+    to tell apart.
 
     Args:
         size: (H, W) of a view.
         patch: side of a patch in pixels.
         near: depth of the first sample.
         far: depth of the last.
-        samples: along a ray.
+        samples: number of samples along a ray.
         dim: width of a token; also ``depth``, ``heads``, ``head_dim``, ``ff`` and ``groups`` as for
             :class:`WeightWriter`.
         hidden: units of the field's hidden layers; ``layers``, ``count`` and ``highest`` as for :class:`.TransINR` (the
@@ -227,7 +229,7 @@ class RayTransINR(WeightGenerator):
         super().__init__()
         if samples < 2 or not 0 < near < far:
             raise ValueError(
-                f"near, far and samples are {near}, {far}, {samples}; expected 0 < near < far, and 2 or more."
+                f"near, far and samples are {near}, {far}, {samples}; expected 0 < near < far, and 2 or more samples."
             )
         self.config = arguments_of(locals(), "seed")
         self.config["size"] = self.size = (size[0], size[1])
@@ -305,12 +307,12 @@ class RayTransINR(WeightGenerator):
             poses: (N, V, 3, 4).
             focal: of all cameras.
             support: number of input views, fewer than all views; or (fewest, most), and each step samples the number.
-            validation: number of validation scenes, the last ones: their last view is rendered from their first views,
-                the fewest of ``support``.
+            validation: number of validation scenes, taken from the end. The last view of each is rendered from its
+                first views, as many as the smallest number of ``support``.
             steps: optimizer steps.
             lr: the highest rate.
             batch_size: scenes a step.
-            rays: of each scene a step.
+            rays: number of rays of each scene a step.
             warmup: steps over which the rate rises.
             seed: for the scenes, views and rays.
             checkpoint: as for :meth:`TransINR.fit`.
@@ -333,7 +335,7 @@ class RayTransINR(WeightGenerator):
         colours = views.flatten(3).mT
         filled = (colours < 1).any(-1).double().cpu()
         even = torch.full_like(filled, 1 / filled.shape[2])
-        chances = (even, even + filled / filled.sum(2, keepdim=True).clamp_min(1))
+        half_filled = even + filled / filled.sum(2, keepdim=True).clamp_min(1)  # half of the rays meet the object
 
         def batches(generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
             for step in count_from(0):
@@ -341,7 +343,8 @@ class RayTransINR(WeightGenerator):
                 order = torch.rand(len(scene), count, generator=generator).argsort(1)
                 support_views = order[:, : int(torch.randint(fewest, most + 1, (), generator=generator))]
                 target_view = order[:, -1:]
-                chance = chances[step / steps < 0.2][scene[:, 0], target_view[:, 0]]
+                chances = half_filled if step / steps < 0.2 else even
+                chance = chances[scene[:, 0], target_view[:, 0]]
                 ray = torch.multinomial(chance, rays, replacement=True, generator=generator)
                 yield scene, support_views, target_view, ray
 

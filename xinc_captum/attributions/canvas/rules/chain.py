@@ -141,9 +141,10 @@ def trace_layers(tails: Sequence[Tail], batch: Batch) -> dict[Any, Trace]:
 
 @dataclass(frozen=True)
 class OneChannel:
-    """Maps (rows, k, *space) that are nonzero in one of ``channels`` only.
+    """Maps (rows, k, *space) of one ``channel``; the other ones of ``channels`` channels are zero.
 
-    They lie at ``phase`` of every factor x factor cell of the full grid, whose other values are zero.
+    With ``factor`` > 1 they are the pixels at offset ``phase`` of each factor x factor cell of the full grid; the other
+    pixels are zero.
     """
 
     maps: Tensor
@@ -232,7 +233,7 @@ def _convolve(step: Step, weight: Tensor, options: dict[str, Any], maps: Maps) -
 
 
 def _convolve_phase(maps: OneChannel, weight: Tensor, padding: tuple[int, int]) -> Tensor:
-    """Return a convolution without computing the zeros in between: a transposed one, factor² times cheaper."""
+    """Return the convolution of the full grid without its zeros, by a transposed one: factor² times cheaper."""
     low = maps.maps.flatten(0, 1)[:, None]
     full = F.conv_transpose2d(low, weight.flip(-1, -2).transpose(0, 1), stride=maps.factor)
     margins: list[int] = []

@@ -22,9 +22,9 @@ class Derivative:
     """The derivative that a rule uses."""
 
     slope: Slope
-    # From the activation and its remainder (None is zero) to the value that replaces it in the model.
+    # Maps the activation and its remainder (None is zero) to the value that replaces the activation in the model.
     start: Callable[[Tensor, Tensor | None], Tensor]
-    # From the model's output to the output tensor and its remainder (None if the rule has none).
+    # Maps the model's output to the output tensor and its remainder (None if the rule has none).
     finish: Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
 
@@ -58,7 +58,7 @@ def no_gradient_error(tail: Tail) -> LayerError:
     """Return the error for a layer on which the output does not depend."""
     return LayerError(
         f"the output does not depend on layer {tail.name} (no gradient flows between them); choose a layer that "
-        "leads to the selected target. Where it does, remove torch.no_grad(), torch.inference_mode() and int8 modules "
+        "leads to the selected target. If it does, remove torch.no_grad(), torch.inference_mode() and int8 modules "
         'from the forward function, or give rule="ablation", which needs no gradients.'
     )
 
@@ -160,7 +160,7 @@ class JVP:
 def unit_contributions(
     tail: Tail, batch: Batch, selector: Selector, derivative: Derivative, per_eval: int | None, tail_run: Run
 ) -> Tensor:
-    """Return c_u = a_u · ∂y/∂a_u of every selected unit, (rows, k, *output), for the forward pass of these rows.
+    """Return c_u = a_u · ∂y/∂a_u of every selected unit, (rows, k, *output); ``tail_run`` is their forward pass.
 
     One backward pass for each output computes all units; one JVP for each unit computes all outputs. The cheaper way is
     used. In a chain of convolutions a unit's channel is computed alone up to the convolution that mixes it with others.
@@ -191,8 +191,8 @@ def unit_contributions(
 class LinearizedTail:
     """A tail linearized at some rows, for many products with its Jacobian, ``per_eval`` maps at once.
 
-    ``remainder`` is the part that belongs to no unit: of the layer's activation (argument), and of the output, (rows,
-    *output) or None under the tangent (attribute).
+    The argument ``remainder`` is the part of the layer's activation that belongs to no unit. The attribute of this name
+    is that part of the output, (rows, *output), or None under the tangent.
     """
 
     def __init__(
@@ -250,7 +250,7 @@ class LinearizedTail:
 
 
 class SharedPass:
-    """The last forward pass of one model, shared by several layers; ``tails`` run on the same chunks of rows."""
+    """The last forward pass of one model, shared by the layers of ``tails``, which run on the same chunks of rows."""
 
     def __init__(self, tails: Sequence[Tail]) -> None:
         self._tails = list(tails)

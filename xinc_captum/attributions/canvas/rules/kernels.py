@@ -63,7 +63,7 @@ class Kernels:
         return self.bias.reshape(1, -1, *[1] * (dims - 2))
 
     def check(self, x: Tensor) -> Tensor:
-        """Return the layer's input, or raise a LayerError if it has not the number of dimensions that pairs need."""
+        """Return the layer's input, or raise a LayerError if it has another number of dimensions than the weight."""
         dims = self.layer.weight.dim()
         if x.dim() != dims:
             raise LayerError(
@@ -141,7 +141,7 @@ class Kernels:
         return conv(x, weight, None, layer.stride, padding, layer.dilation, groups)
 
     def sum_over_positions(self, x: Tensor, gradient: Tensor) -> Tensor:
-        """Return Σ_positions g_o k_io, (rows, in, out), of x (rows, in, *space) and a gradient (rows, out, *space)."""
+        """Return Σ_positions g_o k_io, (rows, in, out), with x (rows, in, *space), g (rows, out, *space) a gradient."""
         if not self.is_conv:
             return x[:, :, None] * self.weight.T * gradient[:, None]
         result = x.new_zeros(x.shape[0], *self.shape)
@@ -184,10 +184,10 @@ def group_by_output(pairs: list[Pair]) -> dict[int, list[tuple[int, int]]]:
 def pair_contributions(
     tail: Tail, batch: Batch, selector: Any, derivative: Derivative, per_eval: int | None, with_remainder: bool
 ) -> Tensor:
-    """Return the contributions of k_io to the output: (rows, in, out, *output), or (rows, k, *output) when selected.
+    """Return the contributions of pairs: (rows, in, out, *output), or (rows, k, *output) when selected.
 
-    With a remainder, one more input comes last. It has the bias of each output unit, and an equal share of the
-    remainder that arises after the layer.
+    The pair (i, o) is k_io = W_oi * x_i. With a remainder, one more input comes last. It has the bias of each output
+    unit, and an equal share of the remainder that arises after the layer.
     """
     kernels = kernels_of(tail)
     ins, outs = kernels.shape
@@ -269,7 +269,7 @@ class Site(Protocol):
         """Return the contributions of some units: (rows, k, *output)."""
 
     def sums(self, weights: Tensor) -> Tensor | None:
-        """Return Σ_output weights · c of every unit, a remainder last, or None if the rule needs maps for them.
+        """Return Σ_output weights · c of every unit, a remainder last, or None if the rule needs maps for these sums.
 
         Shapes: weights (n, rows, *output), also flattened; the result (n, rows, units) or (n, rows, in, out).
         """
@@ -293,7 +293,7 @@ class NeuronSite:
         return torch.cat(contributions, 1)
 
     def sums(self, weights: Tensor) -> Tensor:
-        """See :class:`Site`; costs one backward pass for each of n."""
+        """See :class:`Site`; costs one backward pass for each of the n weights."""
         linearized = self._linearized
         weights = linearized.like_output(weights)
         contributions = linearized.vjp(weights) * linearized.activation
@@ -323,7 +323,7 @@ class PairSite:
         return torch.stack([remainders[o] if i == ins else self.maps([(i, o)])[:, 0] for i, o in units], 1)
 
     def sums(self, weights: Tensor) -> Tensor:
-        """See :class:`Site`; costs one backward pass and one gradient of the weight for each of n."""
+        """See :class:`Site`; costs one backward pass and one gradient of the layer's weight for each of n."""
         remainder, sums = self._linearized.remainder, []
         for weight in self._linearized.like_output(weights):
             (gradient,) = self._linearized.vjp(weight[None])
@@ -344,4 +344,4 @@ class DirectSite:
         return self._contributions(units, self._per_eval)
 
     def sums(self, weights: Tensor) -> None:
-        """Return None."""
+        """Return None, because the sums need all maps."""

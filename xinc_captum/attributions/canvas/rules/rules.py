@@ -103,7 +103,7 @@ class Ablation:
         return self._differences(tail, batch, edits, per_eval or 1)
 
     def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
-        """Return the effect of W_ji * (x_i − b_i) in z_j on the output; shapes as in :meth:`Rule.pairs`."""
+        """Return the change of y when W_ji * (x_i − b_i) is removed from z_j; shapes as in :meth:`Rule.pairs`."""
         kernels, after = kernels_of(tail), tail.after_layer()
         ins, outs = kernels.shape
         selected = kernels.resolve_pairs(selector)
@@ -202,13 +202,14 @@ class _DerivativeRule(ABC):
     def pairs(self, tail: Tail, batch: Batch, selector: Pair | list[Pair] | None, per_eval: int | None) -> Tensor:
         """Return c_io = (W_oi * x_i) · ∂y/∂z_o: (rows, in, out, *output), or (rows, k, *output) when selected.
 
-        A remainder is one more input, the last: each output unit's bias and an equal share of the remainder that arises
-        after the layer. Pairs sum to neurons over ``out`` and to the output over both.
+        Symbols: x and z the layer's input and output, y the network's output. A remainder is the last input: each
+        output unit's bias and an equal share of the remainder that arises after the layer. The sum over ``out`` is
+        :meth:`neurons` at the layer's input; under the secant the sum over both axes is y.
         """
         return pair_contributions(tail, batch, selector, self._derivative, per_eval, bool(self.remainders))
 
     def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
-        """Return the contributions at these rows, linearized once."""
+        """Return the contributions at these rows; the network is linearized once."""
         if pairs:
             return PairSite(tail, batch, self._derivative, per_eval, bool(self.remainders))
         return NeuronSite(tail, batch, self._derivative, per_eval)
@@ -216,14 +217,15 @@ class _DerivativeRule(ABC):
 
 @dataclass(frozen=True)
 class Secant(_DerivativeRule):
-    r"""Linear operations without bias and pointwise operations by their secant, plus one remainder.
+    r"""Contributions through linear operations without bias and the secants of pointwise ones, plus a remainder.
 
     .. math:: \sigma:\; c_u \mapsto c_u \, \frac{\sigma(z) - \sigma(0)}{z}, \qquad \sum_u c_u + r = y, \qquad
         z_a z_b = \textstyle\sum_u (a_u z_b + z_a b_u) / 2 + r
 
-    Symbols: z = Σ_u c_u + r the input of a pointwise σ (the limit at z = 0 is σ'(0)), r the remainder: the sum of
-    biases, σ(0) and everything that does not come from the layer. The sum is exact at every layer of every network of
-    linear and pointwise operations, and the rule equals the tangent for ReLU. What max pooling selects and masks from
+    Symbols: z = Σ_u c_u + r the input of a pointwise σ (the limit at z = 0 is σ'(0)); y the output; r the remainder:
+    the sum of biases, σ(0) and everything that does not come from the layer; a_u and b_u the contributions to the
+    factors z_a and z_b (``products="halves"``). The sum is exact at every layer of every network of linear and
+    pointwise operations, and the rule equals the tangent for ReLU. What max pooling selects and masks from
     comparisons (``x > 0``) are fixed: sums stay exact, but no unit is credited for the selection. Detached tensors,
     results under ``torch.no_grad()`` and tensors made from a shape (``zeros_like``) are constants: a constant factor is
     fixed, a constant summand goes to the remainder.
@@ -303,14 +305,14 @@ class Tangent(_DerivativeRule):
 
 
 class Rule(Protocol):
-    """Computes the contribution of each unit of a layer to the output."""
+    """Computes the contributions of a layer's units at some rows, at most ``per_eval`` units in one pass."""
 
     @property
     def remainders(self) -> int:
         """Number of extra units (the remainder) at the end of a result without a selector."""
 
     def prepare(self, tail: Tail, batch: Batch, max_rows: int) -> "Rule":
-        """Return the rule with everything it needs from all rows, of which at most ``max_rows`` run at once."""
+        """Return the rule with what it needs from all rows; at most ``max_rows`` rows run at once."""
 
     def neurons(self, tail: Tail, batch: Batch, selector: Any, per_eval: int | None) -> Tensor:
         """Return the contributions of units, (rows, k, *output)."""
@@ -319,7 +321,7 @@ class Rule(Protocol):
         """Return the contributions of pairs, (rows, in, out, *output), or (rows, k, *output) when selected."""
 
     def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
-        """Return the contributions at these rows, for repeated queries."""
+        """Return an object that computes contributions at these rows, for repeated queries."""
 
     def total(self, tail: Tail, batch: Batch) -> Tensor:
         """Return the sum that all units should have, (rows, *output)."""
@@ -368,5 +370,6 @@ def plan_chunks(
     is_frames = footprint.output[0].numel() > 2 * units
     max_units = footprint.max_units(units, chunk_rows if is_frames else batch.rows, budget)
     if shares_statistics(tail.forward_func, tail.layer):  # rows depend on each other
-        chunk_rows, max_units = batch.rows if budget is None else chunk_rows, 1
+        chunk_rows = batch.rows if budget is None else chunk_rows
+        max_units = 1
     return ChunkPlan(rule.prepare(tail, batch, chunk_rows), chunk_rows, per_eval or max_units, footprint)

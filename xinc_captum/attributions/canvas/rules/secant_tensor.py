@@ -173,10 +173,10 @@ def cumulative_product(z: Tensor, remainder: Tensor, dim: int) -> tuple[Tensor, 
     r"""Return the cumulative product along ``dim`` with an equal part of its derivative through each factor.
 
     .. math:: p_i = \prod_{j \le i} z_j, \qquad
-              c_{u,i} = \frac{1}{i} \sum_{j \le i} c_{u,j} \prod_{k \le i,\, k \ne j} z_k
+              C_{u,i} = \frac{1}{i} \sum_{j \le i} c_{u,j} \prod_{k \le i,\, k \ne j} z_k
 
-    Symbols: i counts from 1. The remainder r is split in the same way, so that Σ_u c_{u,i} + r_i = p_i. Factors may be
-    zero.
+    Symbols: c_{u,j} the contribution of unit u to z_j, C_{u,i} that to p_i; i counts from 1. The remainder is split in
+    the same way, so that C_{u,i} and the remainder sum to p_i. Factors may be zero.
     """
     products = z.cumprod(dim)
     counts = [1] * z.dim()
@@ -244,7 +244,7 @@ def _error(name: str, why: str) -> CarryError:
 
 
 class SecantTensor(Tensor):
-    """Tensor with value = Σ_u c_u + remainder, which torch functions preserve.
+    """Tensor with ``value`` = Σ_u c_u + ``bias_remainder``; torch functions preserve this sum.
 
     ``value`` is an ordinary tensor in the graph of the layer's activation, but each pointwise σ in that graph has the
     slope (σ(z) − σ(0))/z instead of σ'(z). A derivative of ``value`` therefore yields secant contributions.

@@ -25,9 +25,9 @@ class Tail:
     layer: nn.Module
     at_input: bool = False  # the tail begins at the layer's input, not at its output
     output_fn: OutputFn | None = None  # selects the output tensor of what the model returns
-    shared_pass: Any = field(default=None, repr=False, compare=False)  # of tails of other layers
-    unit_axis: int | None = None  # axis of the activation with the units; None determines it (unit_axis of hooks)
-    _axes: dict[bool, int] = field(default_factory=dict, repr=False, compare=False)  # found, by at_input
+    shared_pass: Any = field(default=None, repr=False, compare=False)  # a SharedPass of several layers
+    unit_axis: int | None = None  # the activation's axis of units; None determines it (hooks.unit_axis)
+    _axes: dict[bool, int] = field(default_factory=dict, repr=False, compare=False)  # unit axes by at_input
 
     @property
     def position(self) -> tuple[nn.Module, bool]:
@@ -127,7 +127,7 @@ _OFF: ContextVar[bool] = ContextVar("gradients are off in a no_grad block of the
 def in_no_grad_block() -> bool:
     """Return whether the model is in a ``no_grad`` block of its own; valid only inside :class:`GradModes`.
 
-    It is not in the forward pass of a custom autograd Function, whose result has a derivative.
+    The forward pass of a custom autograd Function is not such a block, because its result has a derivative.
     """
     return _OFF.get()
 
@@ -170,8 +170,8 @@ class Footprint:
 
     activation: Tensor  # of those rows at the layer, (few, units, ...)
     output: Tensor  # of those rows, (few, *output)
-    upper_bound: int  # bytes of the graph for each row, with a share of the memory that does not grow with rows
-    measure_again: Callable[[], int]  # returns the bytes without that share, by another forward pass
+    upper_bound: int  # bytes of the graph for each row, and a share of the bytes that do not grow with the rows
+    measure_again: Callable[[], int]  # runs another forward pass, and returns the bytes for each row without that share
 
     def max_rows(self, units: int, budget: int | None, enough: int | None = None) -> int:
         """Return the number of rows with this many units each that fit the budget in bytes (None is 256 MiB).
@@ -188,7 +188,7 @@ class Footprint:
         return max(1, (budget or DEFAULT_BUDGET) // max(2 * self.measure_again() + result_bytes, 1))
 
     def max_units(self, units: int, rows: int, budget: int | None) -> int:
-        """Return the number of units, of all ``units``, that are computed in one pass of a chunk of ``rows``."""
+        """Return how many of ``units`` units are computed in one pass over a chunk of ``rows`` rows."""
         max_rows = self.max_rows(1 if self.output[0].numel() > 2 * units else units, budget, enough=units * rows)
         return max(1, min(units, max_rows // rows))
 

@@ -79,7 +79,7 @@ def stages(trace: Trace | None, name: str) -> list[Stage]:
     """Return the stages that the released code applies between an inner convolution and the last one."""
     if trace is None:
         raise _layer_error(name, "the operations after it are not a chain")
-    last = max(i for i, step in enumerate(trace.steps) if step.name.startswith("conv") and step.name != "contiguous")
+    last = max(i for i, step in enumerate(trace.steps) if step.name.startswith("conv"))
     result: list[Stage] = []
     before_shuffle = True
     for step in trace.steps[: last + 1]:
@@ -119,10 +119,11 @@ def _layer_error(name: str, why: str) -> LayerError:
 
 @dataclass(frozen=True)
 class Expansion:
-    """A list of stages that expands maps of one phase of the kernel's PixelShuffle to full maps.
+    """The stages that expand maps of one phase of the kernel's PixelShuffle to full maps.
 
-    Box filters, nearest upsampling and phase placement act on each axis alone. All of them between two activations are
-    one matrix for the rows and one for the columns. An activation is moved before stages that only copy values.
+    Box filters, nearest upsampling and phase placement act on each axis alone. Those between two activations are
+    combined into one matrix for the rows and one for the columns. An activation after stages that only copy values is
+    applied before them, on smaller maps.
     """
 
     stages: tuple[Stage, ...]
@@ -230,19 +231,20 @@ def head_maps(tail: Tail, batch: Batch) -> Tensor:
 
 @dataclass(frozen=True)
 class Xinc:
-    r"""The released maps of coordinate MLPs and convolutional decoders: bias split equally, later weights unused.
+    r"""The maps of the paper's released code: the bias is split equally among inputs, later weights are not used.
 
     .. math:: last: W_{ci} * x_i + b_c / n, \qquad
         MLP: ReLU(\textstyle\sum_j W_{ji} x_i + b_j / n), \qquad
         block: box(\sigma(\cdots near(box(\sigma(place(W_{oi} * x_i + b_o / n))))))
 
     Symbols: x_i the input of the Linear or convolution (the paper's neuron is an *input* of the layer, so
-    ``attribute_to_layer_input=True`` is required), n its number of inputs, σ the decoder's activations, place the
-    kernel's phase of the PixelShuffle, box a mean filter in place of each later convolution, near nearest upsampling in
-    place of each later PixelShuffle. The last layer's maps sum to its output exactly; operations after it,
-    ``output_fn`` included, are ignored. Earlier maps do not depend on the output: MLP units with Σ_j W_ji < 0 are zero,
-    and an inner block of a decoder has maps of kernels only (``unit="pair"``, (frames, in, out, H, W)). Use this rule
-    to reproduce the paper, and Tangent or Secant to explain a network.
+    ``attribute_to_layer_input=True`` is required), n its number of inputs, W and b its weight and bias, c, j and o its
+    outputs, σ the decoder's activations, *place* the kernel's phase of the PixelShuffle, *box* a mean filter in place
+    of each later convolution, *near* nearest upsampling in place of each later PixelShuffle. The last layer's maps sum
+    to its output exactly; operations after it, ``output_fn`` included, are ignored. Earlier maps do not depend on the
+    output: an MLP unit is zero where its sum over j is negative, and an inner block of a decoder has maps of kernels
+    only (``unit="pair"``, (frames, in, out, H, W)). Use this rule to reproduce the paper, and Tangent or Secant to
+    explain a network.
 
     Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024), released code.
 
@@ -259,7 +261,7 @@ class Xinc:
     remainders = 0
 
     def prepare(self, tail: Tail, batch: Batch, max_rows: int) -> "Xinc":
-        """Return the rule with whether the layer is the last one with weights, found by running one row."""
+        """Run one row, and return the rule, which then stores whether the layer is the last one with weights."""
         kernels = kernels_of(tail)
         if not tail.at_input:
             raise LayerError(
@@ -335,7 +337,7 @@ class Xinc:
         return torch.addcmul(share[o], x[:, i], weight[o, i])
 
     def site(self, tail: Tail, batch: Batch, pairs: bool, per_eval: int | None) -> Site:
-        """Return the contributions at these rows; the core of an inner block is stored for repeated queries."""
+        """Return the contributions at these rows; the input of an inner block is stored for repeated queries."""
         if pairs and kernels_of(tail).is_conv and not self._is_last:
             return KernelMaps(tail, batch)
         return DirectSite(self, tail, batch, per_eval, pairs)
@@ -355,7 +357,7 @@ def _relu_of_sum(x: Tensor, weight: Tensor, share: Tensor) -> Tensor:
     """Return ReLU(Σ_j W_ji x_i + share_j), (rows, in), summed over j in the released code's order.
 
     ReLU(x_i Σ_j W_ji + Σ_j share_j) is the same in exact arithmetic and 40 times cheaper. But where the sum over j
-    cancels, it rounds differently from the recorded full-map sums.
+    cancels, it rounds differently from the released code.
     """
     result = torch.empty_like(x)
     for first, last in chunks(len(x), max(1, (1 << 22) // weight.numel())):
