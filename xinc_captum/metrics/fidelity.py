@@ -78,7 +78,7 @@ class Fidelity:
 
         It *holds* if the unit changes most, also in .8 of the resamples of the rows, if it is among the first (up to
         :func:`last_place`) in half of the single rows, and if ``rho`` is at least .8. It *fails* if ``rho`` is below
-        .5, or if it is not even among the first in .8 of the resamples. Otherwise it is *weak*.
+        .5, or if it is among the first in at most .2 of the resamples. Otherwise it is *weak*.
         """
         rows = len(self.ranks)
         place = "most" if self.rank == 1 else f"as no. {self.rank}"

@@ -214,7 +214,7 @@ def part_ellipse(images: Tensor, masks: Tensor) -> Tensor:
     largest, smallest = (xx + yy + across) / 2, ((xx + yy - across) / 2).clamp_min(0)
     flat = across > _TINY
     share = 1 - smallest / largest.where(flat, 1.0)
-    eccentricity = share.where(flat, 1.0).sqrt().where(flat, 0.0) + total[..., 0] * 0
+    eccentricity = share.where(flat, 1.0).sqrt().where(flat, 0.0) + total[..., 0] * 0  # nan for empty parts
     doubled = torch.atan2((2 * xy).where(flat, 0.0), (xx - yy).where(flat, 1.0))
     return torch.stack([eccentricity, torch.rad2deg(doubled / 2) + total[..., 0] * 0], 2).to(images.dtype)
 
