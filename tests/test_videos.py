@@ -321,7 +321,9 @@ def test_turns_and_mirrors_of_the_display_matrix(matrix, tmp_path):
 
 def test_a_slant_is_left_with_a_warning(tmp_path):
     path = held(tmp_path / "video.mp4", (46341, 46341, -46341, 46341))
-    with pytest.warns(UserWarning, match=r"video.mp4 is to be shown at a slant; its frames are read as stored") as told:
+    with pytest.warns(
+        UserWarning, match="video.mp4 is to be shown rotated by an angle between multiples of 90°"
+    ) as told:
         read = read_video(path)
     torch.testing.assert_close(read[0, 0][[6, -7]][:, [6, -7]], CORNERS, atol=0.05, rtol=0)
     assert told[0].filename == __file__

@@ -44,12 +44,12 @@ class Batch:
     """Inputs, additional arguments and target of a forward call."""
 
     inputs: tuple[Tensor, ...]  # each (rows, ...)
-    # Of a plain tuple, the tensors with as many rows as the batch are sliced with the inputs, as in Captum, until
-    # settle_arguments() has run the model.
+    # In a plain tuple, all tensors with as many rows as the batch are sliced with the inputs, as in Captum.
+    # settle_arguments() runs the model to determine which of them must be sliced.
     args: tuple[Any, ...] = ()
-    target: Target = None  # of Captum; lists and 1-D tensors hold one entry a row
-    rows: int = -1
-    start: int = 0  # where these rows begin in the batch they were cut from
+    target: Target = None  # as in Captum; a list or a 1-D tensor holds one entry per sample
+    rows: int = -1  # number of samples
+    start: int = 0  # index of the first sample in the batch that this one was cut from
 
     @classmethod
     def of(cls, inputs: Tensor | tuple[Tensor, ...], args: Any = None, target: Target = None) -> "Batch":
@@ -112,7 +112,7 @@ class Batch:
 
 
 def _mark_aligned(args: tuple[Any, ...], rows: int) -> Args:
-    """Return arguments in which every tensor with as many rows as the batch is aligned, unless that is determined."""
+    """Return the arguments, with each tensor of as many rows as the batch as aligned; Args are returned unchanged."""
     if isinstance(args, Args):
         return args
     return Args(args, (at for at, a in enumerate(args) if isinstance(a, Tensor) and a.dim() and a.shape[0] == rows))
@@ -126,8 +126,8 @@ def chunks(rows: int, size: int) -> list[tuple[int, int]]:
 
 Run = Callable[[Batch], Any]
 
-_MOST = 4  # arguments whose combinations are all tried
-_LOOKED = 64  # samples that are searched for two with different arguments
+_MOST = 4  # largest number of arguments of which all combinations are tried
+_LOOKED = 64  # number of samples that are searched for one whose arguments differ from those of the first
 
 
 class _RowsError(ValueError):
@@ -140,8 +140,8 @@ def settle_arguments(batch: Batch, run: Run) -> Batch:
     Such a tensor may hold one entry for each sample (a depth map, a label); then it is sliced and repeated with the
     inputs. Or all samples share it, and its number of rows is a coincidence (class embeddings, an adjacency matrix);
     then it is passed unchanged. The correct choice gives a sample the same output alone and next to another sample.
-    Where both choices do, one run of the full batch decides, and a tensor that need not be sliced is passed unchanged.
-    If neither does, slicing or repeating the samples raises an error. Without such tensors, the model does not run.
+    If both choices do so, one run of the full batch decides; if it agrees with both, the tensor is passed unchanged.
+    If neither does so, slicing or repeating the batch raises an error. Without such tensors, the model does not run.
 
     ``run`` maps a part of the batch to the model's output: a tensor, or nested containers of tensors, samples first.
 
@@ -178,7 +178,7 @@ class _Probe:
         sets = [frozenset(some) for size in range(len(tried)) for some in combinations(tried, size)]
         pairs = {some: outputs for some in [*sets, every] if (outputs := self.pair(some)) is not None}
         same = {some: outputs for some, outputs in pairs.items() if _close(*outputs)}
-        same = same or pairs  # dropout is never the same
+        same = same or pairs  # with dropout, no two outputs are equal
         if len(same) > 1:
             same = self.select_agreeing(same)
         if same:
@@ -202,7 +202,7 @@ class _Probe:
             alone, beside = self.leaves(some.take(self.one), 1), self.leaves(some.take(self.two), 2)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # whatever a model does with arguments of the wrong size
+        except Exception as error:  # models raise errors of any type for arguments of the wrong size
             self.error = f" (the model raised: {error})" if not isinstance(error, _RowsError) else self.error
             return None
         if len(alone) != len(beside) or any(a.shape[1:] != b.shape[1:] for a, b in zip(alone, beside, strict=True)):
@@ -273,7 +273,7 @@ def call_model(forward_func: Callable[..., Any], output_fn: OutputFn | None, bat
 
 
 def select_output(output: Any, batch: Batch, output_fn: OutputFn | None) -> Tensor:
-    """Return the target of a model's output, after ``output_fn``; the output and the target are checked."""
+    """Return the entries of a model's output that the target selects, after ``output_fn``; both are checked."""
     if output_fn is not None:
         output = output_fn(output)
     if not isinstance(output, Tensor):
@@ -338,7 +338,7 @@ def _short(target: Any) -> str:
 
 
 def one_score_a_row(output: Tensor) -> Tensor:
-    """Return an output with one score a row, (rows,); ValueError for several scores a row."""
+    """Return an output as one score per row, (rows,); ValueError if a row has several scores."""
     if output.dim() == 2 and output.shape[1] == 1:
         output = output[:, 0]
     if output.dim() != 1:
@@ -371,7 +371,7 @@ def list_units(activation: Tensor, selector: Selector) -> list[OneUnit]:
     """Return the checked single selectors of a selector for an activation (rows, units, ...).
 
     ``None`` selects every unit of dim 1; an int selects one unit of dim 1; a tuple indexes the dims after the rows
-    (slices are summed); a callable maps the activation to one value a row and must be linear; a list holds several.
+    (slices are summed); a callable maps the activation to one value per row and must be linear; a list holds several.
 
     Raises:
         ValueError: the activation has no unit axis, or the list is empty.
@@ -449,7 +449,7 @@ def _value(activation: Tensor, one: OneUnit) -> Tensor:
 def replace_unit(activation: Tensor, one: OneUnit, baseline: Tensor) -> Tensor:
     """Return a copy of the activation (rows, units, ...) in which one unit is set to its baseline, which is broadcast.
 
-    A callable selector weights each element by its gradient.
+    If ``one`` is callable, its gradient is the fraction by which each element moves to the baseline.
     """
     if callable(one):
         with torch.enable_grad():

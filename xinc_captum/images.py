@@ -14,8 +14,8 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 from torch import Tensor
 
-TAG = 0x0112
-TURNS = {
+TAG = 0x0112  # EXIF: the orientation
+TURNS = {  # by value of the tag; 1 is upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -138,7 +138,7 @@ def rgb_or_float(photo: Image.Image, stored: Stored, path: str | Path) -> Image.
         return Image.fromarray(_deep_grey(photo, stored, path))
     if photo.mode == "La":  # of a TIFF
         photo = photo.convert("LA")
-    if isinstance(key := photo.info.get("transparency"), int | tuple):  # Pillow leaves it in the bits of the file
+    if isinstance(key := photo.info.get("transparency"), int | tuple):  # in the file's number of bits, not in 8
         bits = {"L;2": lambda k: 85 * k, "L;4": lambda k: 17 * k, "RGB;16B": lambda k: tuple(one >> 8 for one in k)}
         photo.info["transparency"] = bits.get(stored.raw, lambda k: k)(key)
     if {"A", "a"} & set(photo.getbands()) or "transparency" in photo.info:
@@ -159,11 +159,11 @@ def _deep_grey(photo: Image.Image, stored: Stored, path: str | Path) -> NDArray[
                 "values in [0, 1]. Replace them and save the image again."
             )
         low, high = float(values.min()), float(values.max())
-        if low < -0.5 or high > 1.5:  # as check_images: overshoots of a filter are clamped
+        if low < -0.5 or high > 1.5:  # the limits of check_images; a filter's overshoots are clamped
             raise PhotoError(f"{path} holds floats from {low:.3g} to {high:.3g}; {_WHITE}")
         scaled = values.clip(0, 1)
     else:
-        sixteen = photo.mode != "I" or stored.file in {"PNG", "PPM"}  # which versions of Pillow read in mode I
+        sixteen = photo.mode != "I" or stored.file in {"PNG", "PPM"}  # some Pillow versions read 16 bits in mode I
         if stored.signed or not sixteen or stored.file not in {"PNG", "PPM", "TIFF", "JPEG2000"}:
             dtype = {("I", False): np.uint32, ("L", True): np.int8}.get((photo.mode, stored.signed), values.dtype)
             values = values.view(dtype)
@@ -181,7 +181,7 @@ def read_photo(path: str | Path, *, longer_side: int | None = None) -> Tensor:
     The first frame or page of the file is read, turned and mirrored as its orientation tag requires; other metadata is
     not decoded. Transparent pixels are blended with white, and grey is repeated to three channels. Values are divided
     by the file's white: 255, the largest value of its number of bits (65535 for 16-bit grey), or 1 for floats. Colours
-    of 16 bits a channel are read with 8. Embedded colour profiles (ICC) are ignored, as in torchvision: values in
+    of 16 bits per channel are read as 8 bits. Embedded colour profiles (ICC) are ignored, as in torchvision: values in
     Display P3 or Adobe RGB are taken for sRGB, and CMYK is converted by Pillow's formula.
 
     Args:
@@ -286,7 +286,7 @@ def to_hwc(maps: Tensor, index: int = 0) -> NDArray[np.float32]:
 def check_images(images: object) -> Tensor:
     """Return images (N, C, H, W) of floats in [0, 1], detached and checked.
 
-    Values up to .5 outside the range, which added noise causes, are clamped with a warning.
+    Values outside the range by at most .5, for example after adding noise, are clamped with a warning.
     """
     if isinstance(images, tuple) and len(images) == 1:
         images = images[0]

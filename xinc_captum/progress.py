@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def progress(steps: Iterable[T], what: str, *, show: bool, total: int | None = None) -> Iterator[T]:
-    """Iterate over ``steps``, with a bar on standard error when ``show`` is set and a person can see it."""
+    """Iterate over ``steps``; if ``show``, with a bar titled ``what`` on standard error, if that is a terminal."""
     return iter(progress_bar(steps, what, show=show, total=total))
 
 

@@ -107,7 +107,7 @@ def read_tensors(path: str | Path, *, kind: str | None, writer: str) -> TensorFi
                 f"{path} is a pickle or an archive of torch.save(). Reading one runs any code that its author put in, "
                 f"so it is not opened. Expected a safetensors file written by {writer}."
             )
-        # safe_open keeps 56 bytes a tensor for ever. Clones: rounding depends on where a tensor begins in memory.
+        # Not safe_open, which leaks 56 bytes per tensor. Cloned, because rounding depends on memory alignment.
         tensors = {name: tensor.clone() for name, tensor in load(data).items()}
         entries = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
     except StoreError:
@@ -174,7 +174,7 @@ def replace_file(path: str | Path) -> Iterator[Path]:
         other = final.exists() and not final.is_file()
     except (OSError, RuntimeError) as error:  # a name that is too long, links that lead to each other
         raise StoreError(f"{path} cannot be written ({error}); give another path.") from error
-    if other:  # root would replace /dev/null for every program
+    if other:  # else root could replace /dev/null
         raise StoreError(f"{path} is a {'folder' if final.is_dir() else 'device or pipe'}; give the path of a file.")
     start = f".{final.name[:50]}.{platform.node()}-"
     temporary = final.with_name(f"{start}{os.getpid()}-{threading.get_ident()}.part")
@@ -199,7 +199,7 @@ def replace_file(path: str | Path) -> Iterator[Path]:
 
 def _remove_leftovers(folder: Path, start: str) -> None:
     """Remove temporary files of processes of this machine that were killed while they wrote."""
-    if os.name != "posix":  # elsewhere, signal 0 is no question
+    if os.name != "posix":  # on Windows, os.kill does not test whether a process exists
         return
     for path in folder.glob(f"{glob.escape(start)}*.part"):
         try:
@@ -226,7 +226,7 @@ def _pack(tensors: Mapping[str, Tensor], kind: str, metadata: Mapping[str, Any])
 
 
 def _plain(name: str, value: Tensor) -> Tensor:
-    """Return a tensor as the file holds it; TypeError if it cannot."""
+    """Return a tensor in the form that the file stores; TypeError if the format cannot store it."""
     if value.layout != torch.strided or value.is_meta or value.is_quantized or str(value.dtype) in _UNKNOWN:
         received = f"{name!r} is a tensor of {value.dtype}, {value.layout}, on {value.device}"
         raise TypeError(f"{received}; a safetensors file holds dense tensors of other dtypes. Convert it first.")
@@ -333,7 +333,7 @@ def is_hidden(path: Path, folder: Path) -> bool:
 
 @contextmanager
 def record_call(call: Mapping[str, Any]) -> Iterator[None]:
-    """Record ``call``, which reproduces a result, in the manifests of bundles that are written in the block."""
+    """Record ``call``, the arguments that reproduce a result, in the manifests of bundles written in the block."""
     token = _CALL.set(call)
     try:
         yield
@@ -346,7 +346,7 @@ def bundle(path: str | Path, note: Mapping[str, Any]) -> Iterator[Path]:
     """Yield a temporary folder for results; it replaces ``path`` only if the block succeeds.
 
     ``manifest.json`` records the sha256 of every file, ``note`` (seed, options, hashes of inputs), the command line and
-    the versions in use. Values that differ between equal runs (times) belong into ``times.json``, which is not hashed.
+    the versions in use. Values that differ between equal runs (times) must be in ``times.json``, which is not hashed.
     Raises StoreError as :func:`check_folder`, and for a full disk.
     """
     path = check_folder(path)
@@ -447,7 +447,7 @@ def _to_host(tensor: Tensor) -> Tensor:
 
 
 def model_sha256(model: ForwardFunc | object) -> str | None:
-    """Return the sha256 of names, shapes and bytes of all weights behind a model; None where no module is found."""
+    """Return the sha256 of names, dtypes, shapes and bytes of a model's weights; None if no module is found."""
     return _fingerprint_modules(modules_behind(model))  # type: ignore[arg-type]
 
 
@@ -475,13 +475,14 @@ def other_weights(manifest: Mapping[str, Any], model: ForwardFunc | object, gene
 
 
 def warn_of_other_models(manifest: Mapping[str, Any], model: ForwardFunc | object, generator: object) -> None:
-    """Issue the warning of :func:`other_weights`, if there is one, for the caller's caller."""
+    """Issue the warning of :func:`other_weights`, if there is one, located at the caller's caller."""
     text = other_weights(manifest, model, generator)
     if text:
         warnings.warn(text, UserWarning, stacklevel=3)
 
 
 def _may_be(stored: Any, thing: Any) -> bool:
+    """Return whether a model matches a stored sha256, or cannot be compared with it."""
     roots = modules_behind(thing)
     if not isinstance(stored, str) or not roots or _fingerprint_modules(roots) == stored:
         return True

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 
-_LEVEL = 0.02  # tolerance: about one degree, as in FFmpeg, and the rounding of square pixels
+_LEVEL = 0.02  # tolerance for a rotation (about one degree, as in FFmpeg) and for the pixels' aspect ratio
 
 
 def _on_white(frame: "VideoFrame") -> Tensor:
@@ -45,7 +45,10 @@ def _rotate(pixels: Tensor, frame: "VideoFrame", path: Path) -> Tensor:
     if b and c and max(abs(a), abs(d)) < _LEVEL * min(abs(b), abs(c)):
         return pixels.mT.flip([axis for axis, factor in ((2, c), (1, b)) if factor < 0])
     if a or b or c or d:  # FFmpeg ignores a matrix of zeros
-        warnings.warn(f"{path} is to be shown at a slant; its frames are read as stored.", stacklevel=4)
+        warnings.warn(
+            f"{path} is to be shown rotated by an angle between multiples of 90°; its frames are read as stored.",
+            stacklevel=4,
+        )
     return pixels
 
 
@@ -71,7 +74,7 @@ def read_video(
     Frames are turned and mirrored as the file requires (FFmpeg's display matrix; in folders, the orientation tag), and
     transparent pixels are blended with white. Frames are returned in their stored order: times, and with them a
     variable frame rate, are not read. Pixels that are not square are kept, and of a truncated file the frames that can
-    be read are returned, both with a warning. All frames are kept in memory, 12 bytes a pixel: give ``limit`` for a
+    be read are returned, both with a warning. All frames are kept in memory, 12 bytes per pixel: give ``limit`` for a
     long video.
 
     Args:
@@ -159,7 +162,7 @@ def _decode(path: Path) -> Iterator[Tensor]:
             for frame in _to_the_end(path, file, stream):
                 yield _rotate(_on_white(frame), frame, path)
                 done += 1
-    except (VideoError, Warning):  # a warning that the caller turned into an error
+    except (VideoError, Warning):  # Warning: one that the caller turned into an error
         raise
     except av.EOFError:  # a header without frames
         return
@@ -198,7 +201,7 @@ def _to_the_end(path: Path, file: "InputContainer", stream: "VideoStream") -> It
 
 
 def _lost(file: "InputContainer", stream: "VideoStream", packets: int, seconds: float) -> bool:
-    """Return whether the header announces more than the file holds; False for formats whose header does not tell."""
+    """Return whether the header announces more than the file holds; False for formats without such a header."""
     if file.format.name == "avi":
         return packets < stream.frames
     if not file.duration or not file.format.name.startswith(("matroska", "mov", "flv")):
@@ -217,7 +220,7 @@ def _photos(folder: Path) -> Iterator[Tensor]:
     for file in files:
         try:
             yield read_photo(file)
-        except (PhotoError, FileNotFoundError) as error:  # the second of a link to nowhere
+        except (PhotoError, FileNotFoundError) as error:  # FileNotFoundError: a symbolic link without a target
             raise VideoError(str(error)) from error
 
 

@@ -254,7 +254,7 @@ def test_explained_mismatched_arguments_raise_errors():
     with pytest.raises(ValueError, match="0 of 4 units have all responses; expected at least 3"):
         what_dominates({"motion": torch.full((4,), torch.nan)}, torch.zeros(4), generator=generator())
     one = Explained(0.5, torch.zeros(3), torch.zeros(3))
-    with pytest.raises(KeyError, match="'motion' and another response to compare it with; got edge"):
+    with pytest.raises(KeyError, match="expected 'motion' and another response to compare it with; got edge"):
         verdict({"edge": one})
     with pytest.raises(KeyError, match="another response"):
         verdict({"motion": one})

@@ -135,7 +135,7 @@ def bind_method(
     """Return a method as a function from photos in [0, 1] and targets to maps of the photos' size (H, W).
 
     A Captum object that was made with ``model`` gets preprocessed inputs; any other, or one that preprocesses itself,
-    gets photos. A function with three required arguments, or of three arguments whose first is called model or net,
+    gets photos. A function with three required arguments, or of three or more whose first is named model or net,
     also gets the model, and preprocessed inputs.
     """
     if is_cam(method):
@@ -189,7 +189,7 @@ def run_once(runs: Runs, model: ForwardFunc, photos: Tensor, target: Any) -> Non
 
 
 def _takes_model(function: Any) -> bool:
-    """Return whether a function has three required arguments, or three of which the first is called model."""
+    """Return whether a function has three required arguments, or three or more of which the first is named model."""
     try:
         arguments = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # the signatures of some built-in functions cannot be read

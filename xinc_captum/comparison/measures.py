@@ -143,7 +143,7 @@ def _check_model(method: Any, model: nn.Module) -> None:
 
 DRAWS, SQUARES = 8, 32  # perturbed copies of an image, for sensitivity and for infidelity
 RADIUS = 0.02  # of the perturbation for sensitivity, Captum's default
-SIDE = 8  # sides of the image per side of a removed square
+SIDE = 8  # the side of the image divided by that of a removed square
 
 
 @dataclass(frozen=True)

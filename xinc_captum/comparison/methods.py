@@ -333,8 +333,8 @@ SOBEL = ((1.0, 0.0, -1.0), (2.0, 0.0, -2.0), (1.0, 0.0, -1.0))
 def random_map(seed: int = 0, *, cells: int = 7) -> Explain:
     """Return random maps, a control, as a function: (N, 1, cells, cells) in [0, 1).
 
-    The maps are as coarse as Grad-CAM, because removing single noisy pixels lowers a prediction faster than any map.
-    Map i depends only on the seed and on i.
+    The maps are as coarse as Grad-CAM, because removing single pixels at random lowers a prediction faster than the
+    order of any map. Map i depends only on the seed and on i.
 
     Example:
         >>> random_map(seed=3)(torch.rand(5, 3, 8, 8), 1).shape

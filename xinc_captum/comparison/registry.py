@@ -90,7 +90,7 @@ def by_name(
 ) -> dict[str, Any]:
     """Return each method under its unique name: a function, or a Captum attribution.
 
-    Without a layer, that of the layer methods is :func:`last_map` of the first image.
+    If ``layer`` is None, layer methods use :func:`last_map` of the first image.
     """
     titles = _by_title(methods)
     if not titles:

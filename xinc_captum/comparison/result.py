@@ -21,10 +21,10 @@ ARROWS = {"↓": "less is better", "↑": "more is better"}
 
 
 def score_notes(rows: Sequence["Row"], columns: Sequence[Column], photos: int) -> tuple[dict[str, str], str]:
-    """Return, by method, its first two measures that have a better side, and an explanation of these.
+    """Return, by method, its first two measures with an arrow (:attr:`Column.better`), and an explanation of these.
 
     All values of a measure have the same number of decimals, three if one value is below 0.1; ``photos`` is the number
-    of photos of the means.
+    of photos that the means are over.
     """
     two = [column for column in columns if column.better and any(not math.isnan(_mean(r, column)) for r in rows)][:2]
     notes = {}

@@ -270,7 +270,8 @@ def capture(
         offload: ``"cpu"`` moves detached copies to host memory (pinned and on a side stream under CUDA).
 
     Raises:
-        LayerError: a layer is unknown, scripted, runs twice, never ran (on look-up) or returns no float tensor.
+        LayerError: a layer is unknown or scripted, runs twice or returns no float tensor; ``captured[layer]`` raises it
+            if the layer never ran.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
@@ -311,7 +312,7 @@ def hook_values(
 ) -> RemovableHandle:
     """Register ``edit(module, tensors) -> tensors`` on the float tensors of a module's output, or of its arguments.
 
-    Everything else is passed on unchanged, and everything is where ``edit`` returns None. ``edit`` receives the
+    All other values are passed on unchanged; so are the tensors if ``edit`` returns None. ``edit`` receives the
     original module, also from a replica of DataParallel. The hook acts on forward passes of the thread that registers
     it, including replicas that DataParallel runs for that thread.
     """
@@ -355,7 +356,7 @@ def patch(
         at_input: edit the layer's input instead of its output.
 
     Raises:
-        LayerError: as :func:`capture`, also at the end of the block if the layer never ran.
+        LayerError: as :func:`capture`; if the layer never ran, it is raised at the end of the block.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
@@ -455,7 +456,7 @@ class JacobianVectorProduct:
 
 
 def _nodes(output: Tensor, *, differentiable: bool = False) -> Iterator[Any]:
-    """Yield each node of a tensor's graph; those behind operations without a derivative not if ``differentiable``."""
+    """Yield each node of a tensor's graph; ``differentiable`` omits those behind operations without a derivative."""
     waiting: list[Any] = [output.grad_fn]
     visited = set[Any]()
     while waiting:

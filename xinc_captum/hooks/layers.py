@@ -18,14 +18,14 @@ from torch import Tensor, nn
 Names = frozenset[str]
 
 MOST = 1000  # entries of a list or dict that are searched
-CACHE = type(functools.lru_cache(len))
+CACHE = type(functools.lru_cache(len))  # the type of cached functions
 _REFERENCES = (nn.Module, functools.partial, weakref.ReferenceType, CACHE)
 _CONTAINERS = (list, tuple, set, frozenset, Mapping)
 _LIBRARIES = frozenset({"torch", "torchvision", "numpy", "captum", "builtins", "PIL", "matplotlib"})
 # Functions of these packages hold no models of the user; objects of their classes may.
 _FUNCTIONS = sys.stdlib_module_names.union("scipy sklearn skimage cv2 pandas einops timm transformers".split())
 _PLAIN = frozenset({int, float, bool, str, type(None), Tensor, nn.Parameter, torch.Size, torch.dtype, torch.device})
-_OF_ANY_MODULE = frozenset(nn.Module().__dict__)
+_OF_ANY_MODULE = frozenset(nn.Module().__dict__)  # attributes that every module has
 
 
 def may_hold_models(value: Any) -> bool:
@@ -105,7 +105,7 @@ def _names_of_code(code: types.CodeType) -> tuple[Names, Names]:
 def hidden_in(root: nn.Module) -> list[tuple[Any, Names]]:
     """Return unregistered values below ``root`` that can lead to further modules, with the names that forward uses.
 
-    Of torch's own layers only hooks and a forward function of the user are searched, for speed.
+    For speed, only the hooks of torch's own layers are searched, and a forward function set on the instance.
     """
     hidden: list[tuple[Any, Names]] = []
     waiting, visited = [root], {id(root)}
@@ -142,7 +142,7 @@ def _is_ours(hook: Any) -> bool:
 
 
 def _leads_on(value: Any, levels: int) -> bool:
-    """Return :func:`may_hold_models`, for a container of any of its entries, at most ``levels`` levels down."""
+    """Return :func:`may_hold_models` of a value or of any entry of a container, down to ``levels`` nested ones."""
     if type(value) in _PLAIN:
         return False
     items = value if isinstance(value, (list, tuple)) and len(value) <= MOST else items_of(value)
@@ -171,8 +171,8 @@ def modules_behind(forward_func: ForwardFunc, *, wrapped: bool = False) -> list[
     A module is its own root. The search follows bound methods, partials, caches, closures, default arguments and the
     globals that a function names, through lists, dicts, weak references and the attributes of objects, classes and
     Python modules that its code uses, such as ``lambda x: wrapper.nets[0](x)``. Unregistered members of modules
-    (modules in lists, objects, functions, hooks) are followed in the same way. A module inside another root that is at
-    least as near is not listed. ``wrapped`` keeps wrappers, such as DataParallel.
+    (modules in lists, objects, functions, hooks) are followed in the same way. A module inside another root is not
+    listed, unless it is nearer (by containers and objects on the way). ``wrapped`` keeps wrappers, as DataParallel.
     """
     return [module for module, _ in modules_with_distance(forward_func, wrapped)]
 
@@ -201,7 +201,7 @@ class _Search:
     def __init__(self, wrapped: bool) -> None:
         self.unwrap: Callable[[nn.Module], nn.Module] = (lambda module: module) if wrapped else unwrap
         self.roots: list[tuple[nn.Module, int]] = []
-        self.visited: dict[int, Any] = {}  # holds what was visited, so that no id is used twice
+        self.visited: dict[int, Any] = {}  # by id; keeps the objects alive, so that no id is reused
 
     def start(self, forward_func: Any) -> None:
         """Follow the function itself; a callable object leads to all modules among its attributes."""
@@ -246,7 +246,7 @@ class _Search:
             self._attributes(thing, depth, names | {"__call__"})
 
     def _owner(self, thing: Any, depth: int, names: frozenset[str]) -> None:
-        """Follow an object that is called, or whose method is: its modules, and the attributes that its code uses."""
+        """Follow an object that is called, or has a called method: its modules, and attributes its code uses."""
         if isinstance(thing, nn.Module):
             self.visit(thing, depth)
             return
@@ -281,7 +281,7 @@ class LayerError(ValueError):
 
 
 def is_scripted(module: nn.Module) -> bool:
-    """Return whether a module supports no hooks, as those of ``torch.jit.script``; traced modules support some."""
+    """Return whether a module is one of ``torch.jit.script``, which supports no hooks; traced modules support some."""
     return isinstance(module, torch.jit.ScriptModule) and type(module).__name__ == "RecursiveScriptModule"
 
 
@@ -321,11 +321,11 @@ def layer_name(forward_func: ForwardFunc, layer: nn.Module) -> str:
 def find_layer(forward_func: ForwardFunc, layer: nn.Module | str) -> nn.Module:
     """Return the module that ``layer`` means: a module, or any of its dotted names in ``named_modules()``.
 
-    If several models behind the function have the name, the model that the function names directly is used.
+    If several models behind the function have such a layer, that of the nearest model is used.
 
     Raises:
-        LayerError: the name is not in the model (the nearest valid names are listed), the module is not part of the
-            model behind ``forward_func``, or no model is found behind it.
+        LayerError: the name is not in the model (the nearest valid names are listed) or in several equally near models,
+            the module is not part of the model behind ``forward_func``, or no model is found behind it.
         TypeError: ``layer`` is neither a module nor a string.
     """
     reachable = modules_with_distance(forward_func)

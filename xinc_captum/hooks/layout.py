@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .layers import ForwardFunc, LayerError, layer_name, modules_behind
 
-SECOND = (
+SECOND = (  # modules whose units are on axis 1
     nn.modules.conv._ConvNd,
     nn.modules.batchnorm._NormBase,
     nn.GroupNorm,
@@ -25,7 +25,7 @@ SECOND = (
     nn.modules.rnn.RNNBase,  # a recurrent layer runs along its second axis, the steps
 )
 NORMS = (nn.LayerNorm, nn.RMSNorm)
-LAST = (
+LAST = (  # modules whose units are on the last axis, as those of NORMS
     nn.Linear,
     nn.Bilinear,
     nn.Embedding,
@@ -57,15 +57,15 @@ def unit_axis(
     The first of these that applies decides:
 
     1. ``requested``, the caller's ``unit_axis=``, negative from the end.
-    2. Two axes are (rows, units).
+    2. An activation of two axes is (rows, units).
     3. The layer's class: convolutions, batch norms, pools: 1. ``Linear``, ``LayerNorm``, attention, transformer layers:
        the last. A recurrent layer runs along axis 1, its steps. A ``Sequential`` follows its last module, and an
        activation function in a ``Sequential`` follows the module before it.
     4. Four axes or more: the axis for which the other axes have the height : width of the model's input; if that does
        not decide, the modules inside the layer, and those around it.
 
-    Three axes, (rows, tokens, units) or (rows, units, length), are decided by 1 and 3 alone; with ``loose``, for
-    distances, which name no unit, also by the modules in and around the layer.
+    Three axes, (rows, tokens, units) or (rows, units, length), are decided by 1 and 3 alone. With ``loose``, which is
+    for feature distances (they select no unit), the modules in and around the layer decide too.
 
     ``entered`` is the shape of the model's first input, empty if it is not an image; ``at_input`` tells whether the
     activation is the layer's input; ``advice`` tells in the error how the caller can choose the axis.
@@ -177,7 +177,7 @@ def _parents(module: nn.Module, forward_func: ForwardFunc) -> Iterator[nn.Module
 def _by_places(
     shape: Sequence[int], layer: nn.Module, forward_func: ForwardFunc, entered: Sequence[int]
 ) -> tuple[int | None, str]:
-    """Return 1, -1 or None by the input's height and width and by the modules inside, and the reason for None."""
+    """Return 1, -1 or None, by the input's height : width and the modules inside, and the reason if it is None."""
     inside, image = _kind(layer), image_size(entered) if len(entered) == len(shape) else None
     if image is None:
         axis = _by_parts(layer, forward_func)
@@ -221,7 +221,7 @@ def fits(places: Sequence[int], image: tuple[int, int]) -> bool:
 def _by_parts(layer: nn.Module, forward_func: ForwardFunc) -> int | None:
     """Return 1 or -1 by the modules inside, or by those of the nearest module around it that decides; 0 if they differ.
 
-    Around a layer, linear modules alone decide nothing, because they may be the head: 0 if there is nothing else.
+    Around a layer, linear modules alone decide nothing, because they may be the head: 0 if there are no others.
     """
     inside = _kind(layer)
     if inside is not None:
@@ -256,7 +256,7 @@ def has_places(
 ) -> bool:
     """Return whether the axes of an activation besides rows and units are height and width.
 
-    They are if they fit the height : width of the model's first input, of shape ``entered``, or if convolutions made
+    They are if they have the height : width of the model's first input, of shape ``entered``, or if convolutions made
     them. The attention weights of a transformer, (rows, heads, tokens, tokens), fit a square input too; they are
     recognised by the modules around the layer: units on axis 1, and only linear modules and layer norms.
     """
@@ -332,7 +332,7 @@ def warn_of_crop(preprocess: Callable[[Tensor], Any] | None, images: Tensor) -> 
 
 
 def _span(used: Tensor, scale: float) -> Span | None:
-    """Return the first and the last used position, if the margins are wider than what resampling skips."""
+    """Return the first and last used position; None if the margins are as narrow as resampling by ``scale`` makes."""
     places = used.nonzero().flatten().tolist()
     if not places:
         return None

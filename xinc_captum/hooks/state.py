@@ -30,8 +30,8 @@ def without_checkpoints() -> Iterator[None]:
 
     A checkpointed part runs twice, the second time without the hooks or the first time without gradients. Its layers
     would seem to run more than once, or not to lead to the output. Values and gradients are the same; only memory
-    differs. The caller is inside :func:`exclusive`. Training steps of other threads keep their activations during the
-    block.
+    differs. The caller must be inside :func:`exclusive`. Training steps of other threads also keep their activations
+    during the block.
     """
     module: Any = sys.modules.get("torch.utils.checkpoint")
     places: list[tuple[Any, str, Any]] = []
@@ -57,7 +57,7 @@ def _empty_context(*_args: Any, **_options: Any) -> Iterator[None]:
 
 
 class _Turns:
-    """The lock, a queue that makes it fair, and the depth of the current thread inside it."""
+    """The lock, a queue that makes it fair, and how many nested blocks the current thread is in."""
 
     def __init__(self) -> None:
         self.lock, self.queue, self.local = threading.Lock(), threading.Lock(), threading.local()
@@ -136,7 +136,7 @@ _open: list[_Window] = []  # in the order of their beginnings; read and changed 
 
 
 def _open_window(places: Iterable[int | str], restores: list[Restore]) -> _Window:
-    """Register the start of a block. The caller is inside :func:`exclusive` and has just read the state."""
+    """Register the start of a block. The caller must be inside :func:`exclusive` and have just read the state."""
     window = _Window(frozenset(places), restores)
     _open.append(window)
     return window
@@ -177,12 +177,12 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 def untouched(model: ForwardFunc, *also: nn.Module) -> Iterator[None]:
     """Restore the state of a model and of the process when the block ends, also after an exception or Ctrl-C.
 
-    Restored are: train flags and every other plain attribute of the modules (the object; entries that a forward pass
-    adds to a list or dict stay in it), ``requires_grad``, ``.grad`` (the same tensor objects with the same values),
-    buffers (the same objects, values and version counters, so that a ``backward()`` of a graph from before the block
-    still works), the random state of torch, numpy, Python and every CUDA device in use, autocast, gradient mode, TF32
-    and cuDNN switches. Hooks that were registered before the block are unchanged. Parameters are not copied: if the
-    block changes one in place, as a forward pass of ``nn.Embedding(max_norm=…)`` does, a warning names it.
+    Restored are: train flags and every other plain attribute of the modules (the same object again; entries that a
+    forward pass adds to a list or dict stay in it), ``requires_grad``, ``.grad`` (the same tensor objects with the same
+    values), buffers (the same objects, values and version counters, so that a ``backward()`` of a graph from before the
+    block still works), the random state of torch, numpy, Python and every CUDA device in use, autocast, gradient mode,
+    TF32 and cuDNN switches. Hooks that were registered before the block are unchanged. Parameters are not copied: if
+    the block changes one in place, as a forward pass of ``nn.Embedding(max_norm=…)`` does, a warning names it.
 
     Methods of this package in other threads can run during the block. Blocks of several threads may overlap: the state
     from before the first of them is restored when the last one ends.
@@ -288,7 +288,7 @@ def _buffers(modules: list[nn.Module]) -> Restore:
 
     def restore() -> None:
         for (buffer, value), version in zip(values, versions, strict=True):
-            # The version alone does not tell: torch's batch norm does not count its writes. On other devices than the
+            # The version alone is not enough: torch's batch norm writes without counting. On other devices than the
             # CPU a comparison would wait for the device, so the values are always written there.
             if not (buffer.device.type == "cpu" and _equal(buffer, value)):
                 with torch.inference_mode(version is None), torch.no_grad():
@@ -303,7 +303,7 @@ def _buffers(modules: list[nn.Module]) -> Restore:
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors hold the same values; False where torch has no comparison, as for sparse ones."""
+    """Return whether two tensors hold the same values; False if torch cannot compare them, as for sparse ones."""
     comparable = one.layout is torch.strided and not one.is_nested and one.dtype is other.dtype
     return comparable and torch.equal(one, other)
 
@@ -437,9 +437,9 @@ def snapshot(
 
     Parameters and buffers of its modules, and of ``also``, are copied once; ``change`` is applied to every copied
     parameter, for example to compare with a model of shuffled weights. Each call uses the copies and then restores the
-    user's own tensor objects, also after an exception. Train flags are those of now. Buffers that a module in training
-    mode updates start each call with the same values. Modules that are not found behind ``forward_func`` are called in
-    their current state.
+    user's own tensor objects, also after an exception. Train flags are those at the snapshot. Buffers that a module in
+    training mode updates start each call with the same values. Modules that are not found behind ``forward_func`` are
+    called in their current state.
     """
     roots = list({id(m): m for m in (*modules_behind(forward_func), *also)}.values())
     refuse_sharded(roots, "a copy of its weights (a canvas, or the shuffled control of .trust)")
@@ -479,9 +479,9 @@ def snapshot(
 def exchange(forward_func: ForwardFunc) -> Callable[[Mapping[str, Tensor]], ForwardFunc]:
     """Return a function of weights: ``exchange(f)(weights)`` computes ``f`` with these weights; gradients reach them.
 
-    ``forward_func`` is a module, or a function around exactly one. Nothing is copied. During a call the given tensors
+    ``forward_func`` is a module, or a function around exactly one; ``weights`` are tensors by name. During a call they
     replace the model's own, under every name of a shared module or a tied weight; then the model's own objects are
-    restored, also after an exception. Weights and buffers made under inference mode are replaced by ordinary copies.
+    restored, also after an exception. Only weights and buffers made under inference mode are copied, to ordinary ones.
 
     Raises:
         KeyError: a name is not that of a parameter or buffer of the model.

@@ -26,10 +26,11 @@ def unit_vectors(magnitudes: Tensor, grid: tuple[int, int] = (8, 16)) -> UnitVec
 
     .. math:: v_{u,g} = \sqrt{\mathrm{pooled}(a_u)_g \, / \, \Sigma_h\, \mathrm{pooled}(a_u)_h}
 
-    The vectors are independent of a unit's total contribution; units without contributions are left out. With the root,
-    the distance of two vectors is the Hellinger distance of the units' spatial distributions. Without it, a few units
-    that contribute at a single spot would each form a cluster, and all others would share the last. (The released code
-    rescales each map between its smallest and largest value, so that a single pixel can change the whole vector.)
+    Symbols: pooled(a_u)_g the mean magnitude of unit u in grid cell g. The vectors are independent of a unit's total
+    contribution; units without contributions are left out. With the root, the distance of two vectors is the Hellinger
+    distance of the units' spatial distributions. Without it, each unit that contributes at a single spot would form a
+    cluster, and all others would share the last. (The released code rescales each map between its smallest and largest
+    value, so that a single pixel can change the whole vector.)
 
     Magnitudes, grid and errors are those of :func:`pool_cells`; the frames of a clip are concatenated in the vector. To
     compare networks, use the same clip and grid, and ``torch.cat`` the values.
@@ -177,7 +178,7 @@ class Explained(NamedTuple):
 
     @property
     def above(self) -> float:
-        """The share minus the mean share of shuffled labels, which is above 0 for any labels."""
+        """The share minus the mean share of shuffled labels, because any labels explain more than 0."""
         return self.share - float(self.shuffled.mean())
 
     @property
@@ -194,9 +195,9 @@ def what_dominates(
     .. math:: \eta^2 = \mathrm{mean}_d \; \frac{\Sigma_k\, n_k (\bar r_{k,d} - \bar r_d)^2}
               {\Sigma_u\, (r_{u,d} - \bar r_d)^2}
 
-    Symbols: r the response of unit u in dim d, k the clusters of n_k units. Dims that do not vary are left out, and
-    units with nan in any response are left out of all, so that all responses are about the same units; fewer than three
-    raise ValueError.
+    Symbols: r the response of unit u in dim d, r̄_k and r̄ its means over the n_k units of cluster k and over all
+    units. Dims that do not vary are left out, and units with nan in any response are left out of all, so that all
+    responses are about the same units; fewer than three raise ValueError.
 
     Args:
         responses: r by name, (units, dims), for example of :func:`unit_responses`.
@@ -262,7 +263,9 @@ def verdict(results: Mapping[str, Explained], name: str = "motion") -> str:
     """
     rivals = [other for other in results if other != name]
     if name not in results or not rivals:
-        raise KeyError(f"{name!r} and another response to compare it with; got {', '.join(results) or 'nothing'}")
+        raise KeyError(
+            f"expected {name!r} and another response to compare it with; got {', '.join(results) or 'nothing'}"
+        )
     mine = results[name]
     best = max(rivals, key=lambda other: results[other].above)
     shuffled = float(mine.shuffled.mean())

@@ -18,7 +18,7 @@ BLOCK = 16  # units whose enlarged maps are in memory at a time
 
 
 class ConceptUnits(NamedTuple):
-    """Units that detect a concept, the strongest first: (selected units,) each."""
+    """Units that detect a concept, the strongest first, with values of :class:`Concepts`: (selected units,) each."""
 
     units: Tensor
     iou: Tensor
@@ -69,8 +69,8 @@ def concept_overlap(
 
     Symbols: a the activation of unit u in image i, ↑ bilinear upsampling to the masks' size, m the mask of concept c.
     The control permutes the masks over the images: it keeps the overlap due to the typical position of the concept.
-    Overlaps are standardised for each unit, over the true masks and the permutations, and compared with the control's
-    of all units.
+    Overlaps are standardised for each unit, over the true masks and the permutations, and compared with those
+    of all units under the permutations.
 
     Args:
         activations: (n, units, h, w), any float dtype.
@@ -175,10 +175,10 @@ def correspondence(canvases: Tensor) -> Correspondence:
 
     .. math:: \mathrm{mean}_{a \ne b,\, i}\; \bigl[\arg\max_j \cos(C_{a,i}, C_{b,j}) = i\bigr]
 
-    A neuron without contributions in b has cosine 0 with all neurons there and counts as not retrieved. Compare the
-    result with controls: networks generated from shared base weights correspond *before any training*, and networks
-    fitted one by one from the same initial weights also correspond to some extent. See :func:`.identical_inits` and
-    :func:`.independent_inits`, and an unfitted model.
+    Symbols: C_{a,i} the canvas of neuron i in the network of image a. A neuron without contributions in b has cosine 0
+    with all neurons there and counts as not retrieved. Compare the result with controls: networks generated from shared
+    base weights correspond *before any training*, and networks fitted one by one from the same initial weights also
+    correspond to some extent. See :func:`.identical_inits` and :func:`.independent_inits`, and an unfitted model.
 
     Args:
         canvases: C, (images, neurons, *image), finite contributions with their signs; at least 2 of each, else
@@ -193,21 +193,21 @@ def correspondence(canvases: Tensor) -> Correspondence:
     """
     vectors = _unit(canvases)
     images, neurons = vectors.shape[:2]
-    painting = vectors.abs().sum(-1) > 0
+    contributing = vectors.abs().sum(-1) > 0
     hits = same = other = 0.0
     for a in range(images):
         similar = vectors[a] @ vectors.mT  # (images, neurons of a, neurons)
         other_images = torch.arange(images, device=vectors.device) != a
-        similarities = similar[other_images][:, painting[a]]
-        index = painting[a].nonzero()[:, 0]
+        similarities = similar[other_images][:, contributing[a]]
+        index = contributing[a].nonzero()[:, 0]
         matches = similarities.gather(2, index.expand(len(similarities), -1)[..., None])[..., 0]
         rivals = similarities.scatter(2, index.expand(len(similarities), -1)[..., None], -torch.inf).amax(2)
         hits += float(((matches > rivals) & (matches != 0)).sum())
         same += float(matches.sum())
         other += float((similarities.sum(2) - matches).sum()) / (neurons - 1)
-    queries = int(painting.sum()) * (images - 1)
+    queries = int(contributing.sum()) * (images - 1)
     retrieval, same, other = (total / queries if queries else float("nan") for total in (hits, same, other))
-    return Correspondence(retrieval, same, other, 1 / neurons, queries, int((~painting).sum()) * (images - 1))
+    return Correspondence(retrieval, same, other, 1 / neurons, queries, int((~contributing).sum()) * (images - 1))
 
 
 def region_use(canvases: Tensor, masks: Tensor) -> Tensor:
@@ -215,8 +215,10 @@ def region_use(canvases: Tensor, masks: Tensor) -> Tensor:
 
     .. math:: U_{b,r,i} = \Sigma_{p \in r} |C_{b,i,p}| \, / \, \Sigma_v \Sigma_{p \in r} |C_{b,v,p}|
 
+    Symbols: b an image, r a region, i and v neurons, p a pixel.
+
     Args:
-        canvases: (images, neurons, C, H, W); channels are summed. Shapes that do not fit raise ValueError.
+        canvases: C, (images, neurons, channels, H, W); channels are summed. Shapes that do not fit raise ValueError.
         masks: (regions, H, W), or (images, regions, H, W) where each image has its own; bool or in [0, 1].
 
     Example:
@@ -287,7 +289,7 @@ def dissect(
         generator: as for :func:`concept_overlap`.
         quantile: likewise.
         repeats: likewise.
-        batch_size: inputs in one forward pass.
+        batch_size: number of inputs per forward pass.
         unit_axis: which axis of the layer's output holds the units; None determines it.
 
     Raises:
@@ -343,7 +345,7 @@ def ablate(
         units: each entry is one unit, or several that are set together.
         score: s, function from the output of ``forward_func`` to (n, scores).
         value: v, the constant.
-        batch_size: inputs in one forward pass.
+        batch_size: number of inputs per forward pass.
         unit_axis: as for :func:`dissect`.
 
     Returns:

@@ -48,9 +48,9 @@ def deletion_insertion(
 
     .. math:: \mathrm{AUC} = \int_0^1 s\bigl(x \text{ with its most important fraction } p \text{ replaced}\bigr)\, dp
 
-    Deletion goes from the image to ``baseline``; RISE's constant is 0 for normalised inputs, their mean colour.
-    Insertion goes from ``start``, by default a blurred image, to the image. Each curve has ``steps`` + 1 points,
-    integrated by the trapezoidal rule. Images are independent of each other.
+    Symbols: s the target's score of image x. Deletion goes from the image to ``baseline``; the default, 0, is the mean
+    colour of normalised inputs, as in RISE. Insertion goes from ``start``, by default a blurred image, to the image.
+    Each curve has ``steps`` + 1 points, integrated by the trapezoidal rule. Images are independent of each other.
 
     Args:
         forward_func: images to (rows, classes); it runs without gradients, and its state is restored.
@@ -64,7 +64,7 @@ def deletion_insertion(
         scores: how outputs become scores, before the target is selected: a kind of outputs as in
             :func:`~xinc_captum.metrics.probabilities`, or a function from (n, classes) to (n, classes). "auto" is
             decided once, on the first ``batch_size`` images; passing the function ``probabilities`` means "auto".
-        batch_size: images in one forward.
+        batch_size: number of images per forward pass.
 
     Raises:
         TypeError: the model returns no tensor.
@@ -87,8 +87,8 @@ def deletion_insertion(
     if start.shape != images.shape:
         raise ValueError(f"start has shape {tuple(start.shape)}; expected that of images, {tuple(images.shape)}.")
     empty = torch.as_tensor(baseline, device=images.device).to(images.dtype)
-    room = images.shape[images.dim() - empty.dim() :] if empty.dim() <= images.dim() else None
-    if room is None or any(extent not in {1, side} for extent, side in zip(empty.shape, room, strict=True)):
+    sizes = images.shape[images.dim() - empty.dim() :] if empty.dim() <= images.dim() else None
+    if sizes is None or any(extent not in {1, side} for extent, side in zip(empty.shape, sizes, strict=True)):
         raise ValueError(
             f"baseline has shape {tuple(empty.shape)}; expected a number, or a tensor that broadcasts to the images' "
             f"{tuple(images.shape)}, for example (C, 1, 1)."
@@ -237,7 +237,7 @@ def _check_maps(images: Tensor, maps: Tensor, **counts: int) -> None:
 
 NEAR, DIAGONAL = 1 / 6, 1 / 12  # weights of the eight neighbours, which sum to one
 LOOK = 10  # iterations between two checks of the residual: each check waits for the device
-MOST = 2000
+MOST = 2000  # iterations
 
 
 def noisy_linear_imputation(
@@ -251,7 +251,7 @@ def noisy_linear_imputation(
     equations for all removed pixels is solved by conjugate gradients on the images' device.
 
     Args:
-        images: floats, (N, C, H, W); half precision is solved for in float32.
+        images: floats, (N, C, H, W); half precision is solved in float32.
         removed: (N, H, W) bool; all pixels of an image, or another shape, raise ValueError.
         noise: standard deviation of the normal ε, in units of the images.
         tolerance: largest residual at which the solver stops, in units of the images. For holes of half an image of 224
@@ -343,14 +343,14 @@ def road(
     information. The result lies between -1/2 and 1/2 for probabilities, and is 0 on average for a random map.
 
     Args:
-        forward_func: as this and all errors of :func:`~xinc_captum.metrics.deletion_insertion`.
+        forward_func: images to (rows, classes); errors are those of :func:`~xinc_captum.metrics.deletion_insertion`.
         images: (N, C, H, W) in [0, 1].
-        maps: as there.
-        target: as there.
+        maps: (N, H, W), large for important pixels; the result is nan for a map that is not finite.
+        target: a class, or one for each image.
         shares: P, fractions of the pixels, each above 0 and below 1, else ValueError.
-        seed: of the imputation's noise.
-        batch_size: images in one forward.
-        scores: as there.
+        seed: random seed of the imputation's noise.
+        batch_size: number of images per forward pass.
+        scores: how outputs become scores, as for :func:`~xinc_captum.metrics.deletion_insertion`.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2))
@@ -406,8 +406,8 @@ def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
     """Return whether a map's largest value lies on the masked object, 1 or 0 for each image: (N,) float32.
 
     If several values are largest, the score is the fraction of them inside: 1/2 for two peaks, one of them inside.
-    Masks count as inside from 1/2 on. The result is nan if a map is not finite or its mask is empty. Shapes and errors
-    are those of :func:`energy_in_mask`, but maps may be negative.
+    A pixel is inside if its mask is at least 1/2. The result is nan if a map is not finite or its mask is empty. Shapes
+    and errors are those of :func:`energy_in_mask`, but maps may be negative.
 
     Example:
         >>> pointing_game(torch.tensor([[[3.0, 1.0]]]), torch.tensor([[[True, False]]]))
@@ -424,7 +424,7 @@ def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
 
 
 def _where_marked(values: Tensor, inside: Tensor) -> Tensor:
-    """Return values with nan for images without the object, which are no misses."""
+    """Return values with nan for images without the object, which must not count as misses."""
     return values.masked_fill(~inside.flatten(1).any(1), torch.nan)
 
 
@@ -441,9 +441,9 @@ def top_overlap(first: Tensor, second: Tensor, share: float = 0.1) -> Tensor:
 
     .. math:: \mathrm{IoU} = |T(a) \cap T(b)| \,/\, |T(a) \cup T(b)|
 
-    Symbols: T the fraction ``share`` of the pixels, at least one, with the largest values, equal ones ordered by rows.
-    Independent maps score share / (2 - share) on average, .05 at a tenth. The result is nan for a map that is not
-    finite. Raises ValueError for maps that are not of one shape (N, H, W), or a share outside (0, 1].
+    Symbols: a, b the maps; T(a) the fraction ``share`` of the pixels, at least one, with the largest values in a, equal
+    ones ordered by rows. Independent maps score share / (2 - share) on average, .05 at a tenth. The result is nan for a
+    map that is not finite. Raises ValueError for maps that are not of one shape (N, H, W), or a share outside (0, 1].
 
     Example:
         >>> top_overlap(torch.tensor([[[4.0, 3.0, 0.0, 0.0]]]), torch.tensor([[[4.0, 0.0, 3.0, 0.0]]]), share=0.5)

@@ -27,8 +27,8 @@ class Fidelity:
     Attributes:
         rank: rank of the swept unit by change among all active units, 1 for the unit that changes most.
         ranks: the same for each row, (N,).
-        places: the same in bootstrap resamples of the rows, (200,).
-        alive: number of compared units.
+        places: the rank over all rows in bootstrap resamples of the rows, (200,).
+        alive: number of active units, among which it is ranked.
         moved: root mean square change of every unit, in its standard deviations, (units,); 0 for dead units.
         rho: mean over rows of Spearman's correlation of the value set with the value re-encoded; a row in which the
             unit never changes counts as 0; nan for fewer than two values.
@@ -69,16 +69,16 @@ class Fidelity:
 
     @property
     def among(self) -> float:
-        """The fraction of resamples of the rows in which the unit is among the first (:func:`last_place`)."""
+        """The fraction of resamples of the rows in which the rank is at most :func:`last_place`."""
         return float((self.places <= last_place(self.alive)).double().mean())
 
     @property
     def verdict(self) -> tuple[Rating, str]:
         """The rating, "holds", "weak" or "fails", and the reason.
 
-        It *holds* if the unit changes most, also in .8 of the resamples of the rows, is among the first in half of the
-        single rows, and follows with a Spearman's correlation of .8. It *fails* if it follows with less than .5, or if
-        it is not even among the first in .8 of the resamples. Otherwise it is *weak*.
+        It *holds* if the unit changes most, also in .8 of the resamples of the rows, if it is among the first (up to
+        :func:`last_place`) in half of the single rows, and if ``rho`` is at least .8. It *fails* if ``rho`` is below
+        .5, or if it is among the first in at most .2 of the resamples. Otherwise it is *weak*.
         """
         rows = len(self.ranks)
         place = "most" if self.rank == 1 else f"as no. {self.rank}"
@@ -125,14 +125,14 @@ def fidelity(
               \mathrm{rank}(u) = 1 + \#\{j : m_j > m_u\}
 
     Args:
-        representations: r', of every frame, (N, S, units).
-        base: b, of each row's base image, (N, units).
-        values: the values of unit u that were set, (S,) or (N, S).
+        representations: r', of the frame of row n at value s, (N, S, units); j is a unit.
+        base: b, representation of each row's base image, (N, units).
+        values: the S values of unit u that were set, (S,) or (N, S).
         unit: u.
-        sd: σ, (units,).
+        sd: σ, standard deviation of each unit, (units,).
         alive: units to compare with, (units,) bool; None takes those with sd > 0.
-        scores: class scores of every frame, (N, S, K).
-        base_scores: of the base images, (N, K).
+        scores: class scores of every frame, (N, S, classes).
+        base_scores: class scores of the base images, (N, classes).
 
     Raises:
         ValueError: shapes that do not fit, a unit out of range or without variance, or values that are not finite.

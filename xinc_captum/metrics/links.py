@@ -90,9 +90,9 @@ def r2_within(truth: Tensor, predicted: Tensor, classes: Tensor) -> Tensor:
 
     .. math:: R^2_w = 1 - \frac{\sum_i \lVert w_i - \hat w_i \rVert^2}{\sum_i \lVert w_i - \bar w_{c(i)} \rVert^2}
 
-    A link that predicts the mean of the class reaches a class agreement of 1.00 and an R² of .7 to .8 on digits; here
-    it has 0. The class means are those of the given pairs, which makes the baseline as strong as possible. Arguments
-    and errors are those of :func:`r2`, with one class for each row, (n,).
+    A link that predicts the mean of the class reaches a class agreement of 1.00 and an R² of .7 to .8 on digits, but an
+    R² within classes of 0. The means w̄_c are those of ``truth``, which makes the baseline as strong as possible. Other
+    symbols, arguments and errors are those of :func:`r2`, with the class c(i) of each row, (n,).
 
     Example:
         >>> w = torch.tensor([[0.0], [2.0], [10.0], [12.0]])
@@ -249,7 +249,7 @@ class SemanticOrder:
         between_p: its p-value, by permutations of the classes.
         within: the same for distances between rows of one class, averaged over classes; None if all classes are small.
         within_p: its p-value, by permutations within classes.
-        neighbours: fraction of a row's k nearest rows of its class that are so in both spaces; None likewise.
+        neighbours: fraction of a row's k nearest rows of its class that are the same in both spaces; None likewise.
         neighbours_chance: its mean under permutations within classes.
         neighbours_p: its p-value, by permutations within classes.
     """
@@ -282,8 +282,9 @@ def semantic_order(
     .. math:: \rho\big(\lVert \bar a_c - \bar a_d \rVert, \lVert \bar b_c - \bar b_d \rVert\big)_{c<d}, \qquad
         \mathrm{mean}_c\; \rho\big(\lVert a_i - a_j \rVert, \lVert b_i - b_j \rVert\big)_{i<j \in c}
 
-    A similar arrangement of classes does not imply a similar order within them, on which changes of single units
-    depend. So the two are reported separately. Columns are divided by their standard deviation first.
+    Symbols: ā_c the mean of a over class c; ρ Spearman's correlation over pairs. A similar arrangement of classes does
+    not imply a similar order within them, on which changes of single units depend. So the two are reported separately.
+    Columns are divided by their standard deviation first.
 
     Args:
         first: a, (n, units), for example representations.
@@ -292,7 +293,7 @@ def semantic_order(
         neighbours: k; classes with fewer than 2 k + 2 rows are left out within classes.
         rows_per_class: largest number of rows of a class, sampled at random.
         repeats: permutations of the null.
-        seed: of the rows and the null.
+        seed: random seed of the sampled rows and the null.
 
     Raises:
         ValueError: row counts that differ, a count below 1, or values that are not finite.

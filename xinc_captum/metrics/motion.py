@@ -32,8 +32,9 @@ def optical_flow(clip: Tensor) -> Tensor:
 
     .. math:: I_t(p) \approx I_{t+1}(p + w_t(p))
 
-    The clip is (frames, C, H, W), floats in [0, 1]; a single frame or 8-bit values raise ValueError. The result w is
-    (frames - 1, 2, H, W): rows, then columns, in pixels. Speed: ``.norm(dim=1)``.
+    Symbols: I_t the :func:`intensity` of frame t, p a pixel. The clip is (frames, C, H, W), floats in [0, 1]; a single
+    frame or 8-bit values raise ValueError. The result w is (frames - 1, 2, H, W): rows, then columns, in pixels. Speed:
+    ``.norm(dim=1)``.
 
     Example:
         >>> optical_flow(torch.zeros(2, 3, 16, 16)).abs().amax()
@@ -109,7 +110,7 @@ class Track(NamedTuple):
 
     Attributes:
         density: mean magnitude per pixel of the object, (frames, objects, units); nan where it is not visible.
-        matched: the density relative to the unit's mean over the frame, minus 1, likewise.
+        matched: the density divided by the unit's mean over the frame, minus 1; the same shape.
         shuffled: the same under the masks of all *other* frames, their mean: the control.
     """
 
@@ -180,7 +181,7 @@ def control_tracks(magnitudes: Tensor, masks: Tensor, *, generator: torch.Genera
 
 
 def _away(regions: Tensor, repeats: int, generator: torch.Generator) -> list[tuple[int, ...]]:
-    """Return offsets with the least overlap of masks (frames, objects, H, W) and rolled masks, in sampling order."""
+    """Return the ``repeats`` offsets at which rolled masks overlap the masks (frames, objects, H, W) least."""
     offsets = shifts(tuple(regions.shape[2:]), 4 * repeats, generator)
     shared = torch.stack([(regions * regions.roll(offset, (2, 3))).sum((0, 2, 3)) for offset in offsets])
     worst = (shared / regions.square().sum((0, 2, 3))).amax(1)

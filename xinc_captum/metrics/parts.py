@@ -69,8 +69,8 @@ def part_area(images: Tensor, masks: Tensor) -> Tensor:
 
     .. math:: A_q = \frac{1}{P}\, \Sigma_p\, m_{q,p}
 
-    Only the size of the images (n, C, H, W) is used. Raises ValueError as :func:`part_means`, and for masks that leave
-    [0, 1].
+    Only the size of the images (n, C, H, W) is used, of P pixels. Raises ValueError as :func:`part_means`, and for
+    masks that leave [0, 1].
 
     Example:
         >>> part_area(torch.zeros(1, 3, 2, 2), torch.tensor([[[[1, 0], [0, 0]]]])).item()
@@ -87,8 +87,8 @@ def part_luminance(images: Tensor, masks: Tensor) -> Tensor:
 
     .. math:: L_q = 0.299\,\bar R_q + 0.587\,\bar G_q + 0.114\,\bar B_q
 
-    Images of other than three channels are averaged. Times 85, it is the value of the paper's released code, which also
-    divides by the three channels.
+    Images of other than three channels are averaged. The paper's released code returns 85 times this value: it uses
+    8-bit values and divides by the three channels.
 
     Example:
         >>> part_luminance(torch.ones(1, 3, 1, 1), torch.ones(1, 1, 1, 1)).item()
@@ -214,7 +214,7 @@ def part_ellipse(images: Tensor, masks: Tensor) -> Tensor:
     largest, smallest = (xx + yy + across) / 2, ((xx + yy - across) / 2).clamp_min(0)
     flat = across > _TINY
     share = 1 - smallest / largest.where(flat, 1.0)
-    eccentricity = share.where(flat, 1.0).sqrt().where(flat, 0.0) + total[..., 0] * 0
+    eccentricity = share.where(flat, 1.0).sqrt().where(flat, 0.0) + total[..., 0] * 0  # nan for empty parts
     doubled = torch.atan2((2 * xy).where(flat, 0.0), (xx - yy).where(flat, 1.0))
     return torch.stack([eccentricity, torch.rad2deg(doubled / 2) + total[..., 0] * 0], 2).to(images.dtype)
 
@@ -247,11 +247,12 @@ def without_affine(flow: Tensor, rounds: int = 10) -> Tensor:
 
     .. math:: w_p - (A\,p + b), \qquad (A, b) = \arg\min \Sigma_p\, \rho\bigl(|w_p - A\,p - b|\bigr)
 
-    ρ is the absolute value, by iterated reweighting, so that a part that moves by itself hardly affects the fit.
+    Symbols: p the pixels; ρ the absolute value, fitted by iterated reweighting, so that a part that moves by itself
+    hardly affects the fit.
 
     Args:
         flow: w, (n, 2, H, W), rows then columns, pixels; another shape or less than 3 pixels raise ValueError.
-        rounds: of reweighting.
+        rounds: number of reweightings.
 
     Example:
         >>> without_affine(torch.ones(1, 2, 4, 4)).abs().max() < 1e-4
@@ -406,7 +407,7 @@ class Measure:
     Attributes:
         columns: names of its numbers.
         of: images (n, C, H, W) and masks (n, parts, H, W) to (n, parts, columns); nan where it is not defined.
-        change: values before, after and at the base, (…, columns) each, to the change between before and after.
+        change: values before, after and of the base image, (…, columns) each, to the change from before to after.
         smooth: whether ``of`` is differentiable with useful gradients.
     """
 

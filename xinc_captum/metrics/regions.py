@@ -28,13 +28,13 @@ class Association(NamedTuple):
 
     @property
     def chance(self) -> Tensor:
-        """The p-values (units,), (1 + hits) / (1 + repeats), by rolled fields with at least the same correlation."""
+        """The p-values, (units,): (1 + hits) / (1 + repeats); a hit is a rolled field with at least the same |ρ|."""
         hits = (self.shifted.abs() >= self.rho.abs() - 1e-12).sum(0)
         return ((1 + hits) / (1 + len(self.shifted))).where(self.rho.isfinite(), torch.nan)
 
     @property
     def below_five_percent(self) -> float:
-        """The fraction of units with a map whose p-value is at most .05; it is .05 by chance."""
+        """The fraction of units with a p-value of at most .05, without constant maps; it is .05 by chance."""
         chance = self.chance[self.rho.isfinite()]
         return float((chance <= 0.05).double().mean())
 
@@ -50,8 +50,8 @@ def association(magnitudes: Tensor, field: Tensor, *, generator: torch.Generator
     Args:
         magnitudes: a, (units, *size), >= 0. For the total of the layer: ``magnitudes.sum(0, keepdim=True)``.
         field: f, size, such as :func:`intensity` or :func:`edges`; another size or a constant field raises ValueError.
-        generator: of the control.
-        repeats: of the control, at least 1; a p-value of 5 % needs at least 19.
+        generator: of the offsets.
+        repeats: number of rolled fields, at least 1; a p-value of 5 % needs at least 19.
 
     Example:
         >>> magnitudes = torch.tensor([[1.0, 2.0, 3.0, 5.0]])
@@ -106,7 +106,7 @@ def edges(image: Tensor) -> Tensor:
 
     .. math:: E = \sqrt{\left((S_x * I)^2 + (S_y * I)^2\right) / 2}
 
-    Image, shape of the result and errors are those of :func:`intensity`.
+    Symbols: I the :func:`intensity`, S_x and S_y Sobel's kernels. Arguments, shapes and errors are those of I.
 
     Example:
         >>> edges(torch.ones(3, 4, 4)).amax()
@@ -139,7 +139,7 @@ LEARNT_FROM = 20_000  # pixels; k-means on more gives the same centres, slower
 
 
 def as_masks(labels: Tensor) -> Tensor:
-    """Return one mask, (regions, *size) bool, for each label of integer ``labels`` of size, in ascending order.
+    """Return one mask for each value of integer ``labels``, (*size), in ascending order: (regions, *size) bool.
 
     Negative labels belong to no region. Raises ValueError for labels that are not integers, or none >= 0.
 
@@ -228,7 +228,7 @@ def group_features(features: Tensor, groups: int, *, seed: int = 0) -> Tensor:
 
 ANGLES = tuple(math.pi * i / 4 for i in range(4))
 SIGMAS = (1.0, 3.0)  # pixels
-FREQUENCIES = (0.05, 0.15, 0.25)  # cycles a pixel
+FREQUENCIES = (0.05, 0.15, 0.25)  # cycles per pixel
 
 
 def gabor_bank() -> list[Tensor]:
@@ -237,7 +237,7 @@ def gabor_bank() -> list[Tensor]:
     .. math:: g(x) = e^{-|x|^2 / 2\sigma^2} \,(e^{2\pi i f x \cdot n_\theta} - m)
 
     Symbols: θ in {0, 45, 90, 135}°, n_θ its direction (0 along the columns), σ in {1, 3} pixels, f in {.05, .15, .25}
-    cycles a pixel, m the mean under the envelope. Without m, low frequencies in narrow envelopes would respond to
+    cycles per pixel, m the mean under the envelope. Without m, low frequencies in narrow envelopes would respond to
     brightness, not to texture.
     """
     filters = require("skimage.filters", purpose="the Gabor bank", extra="analysis")
@@ -294,7 +294,7 @@ def preference(magnitudes: Tensor, masks: Tensor) -> Tensor:
               \quad E_{u,R} = \frac{|R|}{P}\, \Sigma_p\, a_{u,p}
 
     Symbols: R a region of area \|R\|, P the number of pixels. 0 is as much as its area predicts, -1 nothing, 1 twice as
-    much, nan a unit without contributions. Signs are kept for every kind of region.
+    much, nan a unit without contributions.
 
     Args:
         magnitudes: a, (units, *size), >= 0 and finite, else ValueError.

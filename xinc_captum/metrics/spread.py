@@ -47,9 +47,7 @@ def check_clip(magnitudes: Tensor) -> Tensor:
     if magnitudes.dim() != 4 or not magnitudes.numel():
         raise ValueError(f"magnitudes have shape {tuple(magnitudes.shape)}; expected a clip, (frames, units, H, W).")
     if len(magnitudes) < 2:
-        raise ValueError(
-            "magnitudes have 1 frame; expected at least 2: at least two frames are needed for a comparison."
-        )
+        raise ValueError("magnitudes have 1 frame; expected at least 2, because frames are compared.")
     return _check_values(magnitudes)
 
 
@@ -119,8 +117,8 @@ def pool_cells(magnitudes: Tensor, grid: tuple[int, int] = (8, 16)) -> Tensor:
 
     .. math:: v_{u,g} = \mathrm{mean}_{p \in \text{cell } g}\; a_{u,p}
 
-    The cells are those of :func:`grid_cells`. For a canvas larger than memory, its region sums with the masks
-    ``as_masks(grid_cells(size, grid))``, divided by the masks' areas, are the same.
+    The cells are those of :func:`grid_cells`. For a canvas larger than memory, compute the same from its sums over the
+    regions ``as_masks(grid_cells(size, grid))``, divided by their areas.
 
     Args:
         magnitudes: (units, H, W), or (frames, units, H, W), >= 0; the result has ``grid`` instead of H and W.
@@ -195,8 +193,8 @@ def participation(magnitudes: Tensor, dim: int = 0) -> Tensor:
 
     .. math:: r = (\Sigma_i a_i)^2 \, / \, \Sigma_i a_i^2
 
-    The sums over ``dim`` of magnitudes (units, *size) run over units at each pixel for 0; for pixels of each unit, give
-    ``magnitudes.flatten(1)`` and 1. The result is float64.
+    The sums run over ``dim`` of magnitudes a, (units, *size): 0 counts the units of each pixel. To count the pixels of
+    each unit, give ``magnitudes.flatten(1)`` and 1. The result is float64.
 
     Example:
         >>> participation(torch.tensor([[1.0, 1.0], [1.0, 0.0]]))
@@ -233,8 +231,8 @@ def cumulative_share(magnitudes: Tensor) -> Tensor:
 
     .. math:: S_k = \mathrm{mean}_p \; \Sigma_{i \le k} a_{(i),p} \, / \, \Sigma_u a_{u,p}
 
-    The result has (units + 1,) float64 values for magnitudes (units, *size). Pixels without contributions are left out.
-    Control: :func:`shuffle_pixels`.
+    Symbols: a_(i) the i-th largest magnitude at the pixel. The result is (units + 1,) float64 for magnitudes (units,
+    *size). Pixels without contributions are left out. Control: :func:`shuffle_pixels`.
 
     Example:
         >>> cumulative_share(torch.tensor([[1.0], [3.0]])).tolist()
@@ -276,8 +274,8 @@ def condition_number(shares: Tensor, output: Tensor) -> Tensor:
 
     .. math:: \kappa = \Sigma_u |c_u| \, / \, |y|
 
-    1 means that nothing cancels; log10 κ is the number of digits that are lost by cancellation. The arguments are those
-    of :func:`completeness_error`.
+    Symbols: c, y those of :func:`completeness_error`. 1 means that nothing cancels; log10 κ is the number of digits
+    that are lost by cancellation. The arguments are the same.
 
     Example:
         >>> condition_number(torch.tensor([[2.0, -1.0]]), torch.tensor([1.0]))
@@ -288,11 +286,11 @@ def condition_number(shares: Tensor, output: Tensor) -> Tensor:
 
 
 def _check_shapes(shares: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both tensors in float32 or wider; other shapes raise an error instead of being broadcast."""
+    """Return both tensors in float32 or wider, as float16 overflows; other shapes raise an error (no broadcasting)."""
     if shares.dim() < 2 or (len(shares), *shares.shape[2:]) != tuple(output.shape) or not output.numel():
         raise ValueError(
             f"shares have shape {tuple(shares.shape)} and output {tuple(output.shape)}; expected (rows, units, "
             "*output_shape) and (rows, *output_shape), for example output[:, target]."
         )
-    wide, full_output = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (shares, output))  # halves overflow
+    wide, full_output = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (shares, output))
     return wide, full_output

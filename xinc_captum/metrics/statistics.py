@@ -30,16 +30,16 @@ def ratio_interval(
 
     .. math:: \frac{\sum_i a_i}{\sum_i b_i}, \qquad \text{and the same for rows sampled with replacement}
 
-    Accuracy is hits over ones; 1 − R² is squared errors over squared distances to the mean (of all rows). Resamples
-    with a denominator of 0 are left out. The resamples are drawn by torch, because results that were recorded before
-    must be reproduced exactly; ``scipy.stats.bootstrap`` draws others.
+    For an accuracy, a is 1 for each hit and b is 1; for 1 − R², a is the squared errors and b the squared distances to
+    the mean (of all rows). Resamples with a denominator of 0 are left out. The resamples are drawn by torch, because
+    results that were recorded before must be reproduced exactly; ``scipy.stats.bootstrap`` draws others.
 
     Args:
         above: a, (n,); no rows, or another shape than b's, raise ValueError.
         below: b, (n,).
         level: fraction of resamples within the interval, in (0, 1), else ValueError.
         repeats: number of resamples, at least 1, else ValueError.
-        seed: of the resamples.
+        seed: random seed of the resamples.
 
     Example:
         >>> ratio_interval(torch.ones(50), torch.ones(50))
@@ -121,8 +121,9 @@ def false_discovery_rate(p: Tensor) -> Tensor:
 
     .. math:: q_{(i)} = \min_{j \ge i}\, \min\Bigl(1,\; \frac{n\, p_{(j)}}{j}\Bigr)
 
-    Of all tests with q <= .05, at most one in twenty is expected to be false, if the p-values ``p``, (n,), are
-    independent or positively dependent. Raises ValueError for another shape, or values outside [0, 1].
+    Symbols: p_(j) the j-th smallest of n p-values. Of all tests with q <= .05, at most one in twenty is expected to be
+    false, if the p-values ``p``, (n,), are independent or positively dependent. Raises ValueError for another shape, or
+    values outside [0, 1].
 
     Example:
         >>> false_discovery_rate(torch.tensor([0.01, 0.5, 0.02]))
@@ -237,7 +238,7 @@ def canvas_agreement(maps: Tensor, truth: Tensor) -> Agreement:
 
 
 def shuffle_units(magnitudes: Tensor, generator: torch.Generator) -> Tensor:
-    """Return magnitudes (units, *size) permuted over the units at every pixel, which removes the position of each unit.
+    """Return magnitudes (units, *size) permuted over the units at every pixel, which removes each unit's own pattern.
 
     Example:
         >>> shuffle_units(torch.tensor([[1.0], [2.0]]), torch.Generator().manual_seed(0)).sum()
@@ -274,7 +275,7 @@ def shifts(size: tuple[int, ...], repeats: int, generator: torch.Generator) -> l
 
 
 def shuffle_within(rows: Tensor, classes: Tensor, generator: torch.Generator) -> Tensor:
-    """Return rows (n, columns) permuted within classes (n,), which keeps no relation but that to the class.
+    """Return rows (n, columns) permuted within classes (n,), which keeps only their relation to the class.
 
     Raises ValueError unless there is one class for each row.
 
@@ -384,8 +385,8 @@ def predict_classes(outputs: Tensor, like: Tensor | None = None) -> Tensor:
     """Return the predicted classes of outputs (..., classes): (...,) int64.
 
     For several columns it is the index of the largest. A single column has the classes 1 and 0; the class is 1 for a
-    logit above 0, or for a value above 1/2 if all values lie in [0, 1]. Those of ``like`` decide this, by default of
-    ``outputs``; give the same for outputs that are compared.
+    logit above 0, or for a value above 1/2 if all values of ``like``, by default ``outputs``, lie in [0, 1]. Give the
+    same ``like`` for all outputs that are compared.
 
     Example:
         >>> predict_classes(torch.tensor([[0.1, 2.0]])), predict_classes(torch.tensor([[-3.0], [0.2]]))
@@ -427,7 +428,8 @@ def class_outputs(forward_func: ForwardFunc, images: Tensor, batch_size: int = 3
 def class_scores(output: object, rows: int) -> Tensor:
     """Return a classifier's output, checked to be one floating-point tensor (rows, classes).
 
-    Raises TypeError unless it is a tensor; the message shows a function around the model that selects one.
+    Raises TypeError for no tensor, ValueError for another dtype or shape; the message suggests a function around the
+    model that returns class scores.
     """
     if not isinstance(output, Tensor):
         what, access = tensor_named(output)

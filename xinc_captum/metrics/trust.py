@@ -14,10 +14,10 @@ Rating = Literal["holds", "weak", "fails"]
 RATINGS: tuple[Rating, ...] = get_args(Rating)  # from best to worst
 
 OFF_PATH = 0.64  # of the similarity among natural images: below it, other channels cause the score
-ON_PATH = 0.85
+ON_PATH = 0.85  # likewise: below it, the verdict is weak
 ONE_PATH = 0.9  # natural images this similar have one path for any content, as in an untrained network
 FAINT = 0.1  # of the gain: a smaller gain in a second model does not count as agreement
-ROUGH = 0.5  # of the change's energy above .25 cycles a pixel: more looks like noise
+ROUGH = 0.5  # of the change's energy above .25 cycles per pixel: more looks like noise
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ class RowTrust(Verdict):
     """The verdict on one image and its evidence; numbers are None where their input was not given.
 
     Attributes:
-        path: similarity of its path vectors at the later layers to those of natural images.
+        path: similarity of its path vectors (:func:`path_vector`) at the later layers to those of natural images.
         kept: similarity of its path vectors to those of its seed, which is a natural image too.
         natural: median similarity of a natural image's path vectors to those of the others.
         seed: similarity of the seed's path vectors to those of natural images.
-        shuffled: similarity with shuffled weights.
+        shuffled: the same as ``path``, in the model with shuffled weights.
         transfer: gain of a second model's score for the same target, in the requested direction.
-        high_frequency: fraction of the change's energy above .25 cycles a pixel.
+        high_frequency: fraction of the change's energy above .25 cycles per pixel.
         gained: gain of the score, in the requested direction.
     """
 
@@ -160,9 +160,10 @@ def path_vector(activation: Tensor, gradient: Tensor, unit_axis: int | None = No
 
     .. math:: v_c = \sum_{hw} a_{chw} \, \partial f / \partial a_{chw}
 
-    The channels are on ``unit_axis``; None is the last of three axes, (rows, tokens, channels), and else axis 1.
+    Symbols: a the activation, f the score. The channels are on ``unit_axis``; None is the last of three axes, (rows,
+    tokens, channels), and else axis 1.
 
-    Source: Hamblin et al., "Feature accentuation" (arXiv 2402.10039): activation x gradient a layer.
+    Source: Hamblin et al., "Feature accentuation" (arXiv 2402.10039): activation x gradient of each layer.
     """
     share = activation.detach().float() * gradient.detach().float()  # products of half numbers overflow
     axis = unit_axis if unit_axis is not None else 2 if share.dim() == 3 else 1
@@ -182,7 +183,7 @@ def path_similarity(paths: Sequence[Tensor], natural: Sequence[Tensor]) -> Tenso
 
 
 def leave_one_out(natural: Sequence[Tensor]) -> Tensor:
-    """Return each natural image's similarity to the mean of the others: (M,) from one (M, channels) a layer."""
+    """Return each natural image's similarity to the mean of the others, (M,), from (M, channels) for each layer."""
     count = natural[0].shape[0]
     if count < 2:
         raise ValueError(f"got {count} natural image; expected at least 2 to compare.")
@@ -208,7 +209,7 @@ def high_frequency_energy(change: Tensor, above: float = 0.25) -> Tensor:
 
     .. math:: \sum_{|f| > f_0} |\hat\delta_f|^2 \,/\, \sum_f |\hat\delta_f|^2
 
-    Symbols: f_0 in cycles a pixel; .25 is four pixels a cycle.
+    Symbols: f_0, ``above``, in cycles per pixel; .25 is four pixels per cycle.
     """
     energy = torch.fft.fft2(change.float()).abs().square().sum(1)
     rows, columns = (torch.fft.fftfreq(side, device=change.device) for side in change.shape[-2:])
@@ -217,8 +218,8 @@ def high_frequency_energy(change: Tensor, above: float = 0.25) -> Tensor:
     return share
 
 
-CLOSE, FAR = 0.8, 0.5
-GAP = 1e-3
+CLOSE, FAR = 0.8, 0.5  # agreement: a canvas holds from the first and fails below the second
+GAP = 1e-3  # largest accepted gap
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,8 @@ def ablation_agreement(shares: Tensor, missing: Tensor) -> float | None:
 
     .. math:: \rho = \mathrm{spearman}_{u, o}(c_{u o},\; y_o(a) - y_o(a_u := 0))
 
-    With other outputs than those of the canvas, magnitudes Σ_channel |c| of (units, channels, places) are compared. It
+    Symbols: c the contributions ``shares`` of unit u to output o; ``missing`` the effects, y the output, a_u the unit's
+    activation. If their shapes differ, magnitudes Σ_channel |c| of (units, channels, places) are compared. The result
     is 0 if one of them is constant, None if both are.
     """
     if shares.shape != missing.shape:
@@ -275,7 +277,7 @@ WITHIN = 0.4  # R² within classes above the control; below it, single units cha
 MARGIN = 0.05  # above the shuffled control
 LEAKED = 0.01
 REPEATED = 0.05  # fraction of the fitted, or of the held-out, pairs that repeat others
-GENERATED, REAL, CYCLE = 0.9, 0.7, 0.5
+GENERATED, REAL, CYCLE = 0.9, 0.7, 0.5  # fractions of images that keep their class, and R², for "holds"
 HALF = 0.5  # fraction of images that keep their class, below which a link fails
 
 
@@ -300,27 +302,29 @@ def judge_link(
 ) -> LinkTrust:
     """Return the verdict on a link.
 
-    It *fails* if more than 1 % of the held-out pairs were in the fit, if its R² within classes is less than .05 above
-    that of a link of shuffled pairs, or if fewer than half of the images keep their class. It *holds* if all evidence
-    was measured, R² within classes is .4 above that control, .9 of the generated and .7 of the real images keep their
-    class, and the cycle r → w → image → r' explains half of r. Class agreement alone is not evidence *for* a link,
-    because class means reach 1.00. The control can be above 0: if the directions that separate classes also vary within
-    them, a linear map through class means explains a part of that. A link is at most *weak* if more than 5 % of the
-    fitted or of the held-out pairs repeat others. Repeated fitted pairs overstate the amount of data, and leave-one-out
-    R² is too high, because a copy of each pair stays in the fit; repeated held-out pairs make the intervals too narrow.
+    It *fails* if more than 1 % of the held-out pairs were in the fit, if the interval of its R² within classes ends
+    less than .05 above the control, a link of shuffled pairs (below 0 counts as 0), or if fewer than half of the images
+    keep their class. It *holds* if all evidence was measured, R² within classes is .4 above the control, .9 of the
+    generated and .7 of the real images keep their class, and the cycle r → w → image → r' explains half of r. Class
+    agreement alone is not evidence *for* a link, because class means reach 1.00. The control can be above 0: if the
+    directions that separate classes also vary within them, a linear map through class means explains a part of that. A
+    link is at most *weak* if more than 5 % of the fitted or of the held-out pairs repeat others. Repeated fitted pairs
+    overstate the amount of data, and leave-one-out R² is too high, because a copy of each pair stays in the fit;
+    repeated held-out pairs make the intervals too narrow.
 
     Args:
         r2: R² of the held-out pairs.
         r2_within: R² of the held-out pairs within classes; None if nothing varies within their classes.
-        shuffled: the same for a link fitted to pairs shuffled within classes.
+        shuffled: R² within classes of a link fitted to pairs shuffled within classes.
         leaked: fraction of held-out pairs that were in the fit.
         generated: fraction of generated images that keep their class when linked.
         real: the same for real images.
         cycle: R² of the representation of the linked image.
         classes: number of classes of the held-out pairs; for one class, class agreement is not evidence.
-        pairs: number of fitted pairs; with one map for each class, of the class with the fewest pairs for its units.
-        units: number of active units. If it is not below the number of pairs, this is added to the reasons of a doubt;
-            alone it is no doubt, because held-out pairs measure such a map anyway. Repeated pairs count once.
+        pairs: number of fitted pairs; with one map for each class, those of the class with the fewest pairs for its
+            units.
+        units: number of active units. If it is not below the number of pairs (repeated ones count once), this is added
+            to other doubts; alone it is no doubt, because held-out pairs measure such a map anyway.
         duplicates: fraction of the fitted pairs whose latents repeat those of others.
         held_out_duplicates: the same for the held-out pairs.
 

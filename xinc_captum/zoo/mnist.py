@@ -28,7 +28,7 @@ class LabelledImages:
     """Images with their labels.
 
     Args:
-        name: of the data set.
+        name: name of the data set.
         images: (n, 1, 28, 28) float32 in [0, 1], bright on black; (n, 1, 16, 16) after :meth:`halve`.
         labels: (n,) int64.
         classes: the name of each label.
@@ -163,7 +163,7 @@ def train_small_convnet(images: Tensor, labels: Tensor, *, epochs: int = 8, seed
         images: (n, channels, size, size) floats in [0, 1].
         labels: (n,) classes 0, 1, …
         epochs: passes over the images, which are shifted by up to one pixel each time.
-        seed: of weights, order and shifts.
+        seed: random seed of weights, order and shifts.
 
     Example:
         >>> model = train_small_convnet(torch.rand(20, 1, 8, 8), torch.arange(20) % 2, epochs=1)

@@ -20,7 +20,7 @@ def carphone_nerv() -> Loaded:
     ``video("carphone_pristine", 24, (72, 88))``.
 
     Returns:
-        The model and (frames, H, W).
+        The model, and its size (frames, H, W).
 
     Example:
         >>> from xinc_captum.inr import times
@@ -39,9 +39,9 @@ class Sprite:
     """A patterned disc that moves by whole pixels.
 
     Attributes:
-        radius: in pixels.
+        radius: radius in pixels.
         start: (row, column) of its centre at the first frame.
-        step: (rows, columns) a frame, integers.
+        step: (rows, columns) that it moves per frame, integers.
         colour: its mean colour, in [0, 1].
     """
 
