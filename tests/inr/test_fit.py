@@ -382,3 +382,9 @@ def test_files_of_unknown_classes_are_refused(tmp_path):
     write_tensors(tmp_path / "x", {}, kind="inr", metadata={"kind": "Other"})
     with pytest.raises(StoreError, match="holds a network of the class 'Other'; expected one of FourierMLP, Siren"):
         load(tmp_path / "x")
+
+
+@pytest.mark.parametrize("options", [{"steps": 0}, {"steps": -1}, {"batch_size": 0}])
+def test_fit_rejects_numbers_below_one(options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))} is .*; expected at least 1"):
+        fit(FourierMLP(hidden=4), torch.rand(3, 4, 4), show_progress=False, **options)

@@ -103,6 +103,7 @@ def fit(
         5
     """
     _check_image(image)
+    check_at_least_one(steps=steps, batch_size=batch_size)
     weight = next(model.parameters())
     size = tuple(image.shape[1:])
     pixels = image.to(weight).flatten(1).T.contiguous()

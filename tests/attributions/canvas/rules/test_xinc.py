@@ -244,3 +244,25 @@ def test_matrices_by_hand():
     assert PlacePhase(2, (1, 0)).matrix(1, 2).tolist() == [[1, 0], [0, 0], [0, 1], [0, 0]]
     strided = Box((3, 3), (2, 2), (0, 0), (1, 1)).matrix(0, 5)
     assert (strided * 3).tolist() == [[1, 1, 1, 0, 0], [0, 0, 1, 1, 1]]
+
+
+def test_an_inner_convolution_before_linear_layers_is_refused():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 4, 3))
+    with pytest.raises(LayerError, match="rule 'xinc' at layer '0' supports .*; no convolution follows it"):
+        NeuronCanvas(net, "0", rule="xinc", unit="pair").attribute(torch.rand(1, 1, 4, 4))
+
+
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_same_padding_of_an_even_kernel_adds_one_more_at_the_end(dilation):
+    conv = nn.Conv2d(1, 1, (4, 2), padding="same", dilation=dilation, bias=False)
+    nn.init.constant_(conv.weight, 1 / 8)
+    box = Box(
+        (4, 2), (1, 1), (3 * dilation // 2, dilation // 2), (dilation, dilation), (3 * dilation % 2, dilation % 2)
+    )
+    x = torch.arange(30.0).view(1, 1, 6, 5)
+    ours = box.matrix(0, 6) @ x[0, 0].double() @ box.matrix(1, 5).T
+    torch.testing.assert_close(ours.float(), conv(x)[0, 0].detach())
+    net = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 1, (4, 2), padding="same", dilation=dilation)
+    )
+    assert NeuronCanvas(net, "0", rule="xinc", unit="pair").attribute(torch.rand(1, 1, 6, 5)).shape[-2:] == (6, 5)

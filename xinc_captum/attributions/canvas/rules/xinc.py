@@ -27,11 +27,12 @@ class Box:
     stride: tuple[int, int]
     padding: tuple[int, int]
     dilation: tuple[int, int]
+    more: tuple[int, int] = (0, 0)  # padding of the end beyond that of the start, of "same" and an even kernel
 
     def matrix(self, axis: int, size: int) -> Tensor:
         """Return the filter along one axis as a matrix (new size, size), zero padded."""
         k, s, p, d = self.kernel[axis], self.stride[axis], self.padding[axis], self.dilation[axis]
-        new = (size + 2 * p - d * (k - 1) - 1) // s + 1
+        new = (size + 2 * p + self.more[axis] - d * (k - 1) - 1) // s + 1
         at = torch.arange(new)[:, None] * s + torch.arange(k) * d - p
         inside = (at >= 0) & (at < size)
         matrix = torch.zeros(new, size, dtype=torch.float64)
@@ -79,7 +80,9 @@ def stages(trace: Trace | None, name: str) -> list[Stage]:
     """Return the stages that the released code applies between an inner convolution and the last one."""
     if trace is None:
         raise _layer_error(name, "the operations after it are not a chain")
-    last = max(i for i, step in enumerate(trace.steps) if step.name.startswith("conv"))
+    last = max((i for i, step in enumerate(trace.steps) if step.name.startswith("conv")), default=None)
+    if last is None:
+        raise _layer_error(name, "no convolution follows it")
     result: list[Stage] = []
     before_shuffle = True
     for step in trace.steps[: last + 1]:
@@ -104,10 +107,11 @@ def _box(step: Step) -> Box:
     arguments: dict[str, Any] = step.arguments(CONV_ARGUMENTS)
     kernel = (int(arguments["weight"].shape[-2]), int(arguments["weight"].shape[-1]))
     dilation, padding = as_pair(arguments.get("dilation", 1)), arguments.get("padding", 0)
+    more = (0, 0)
     if isinstance(padding, str):
-        same = (dilation[0] * (kernel[0] - 1) // 2, dilation[1] * (kernel[1] - 1) // 2)
-        padding = same if padding == "same" else 0
-    return Box(kernel, as_pair(arguments.get("stride", 1)), as_pair(padding), dilation)
+        total = (dilation[0] * (kernel[0] - 1), dilation[1] * (kernel[1] - 1)) if padding == "same" else (0, 0)
+        padding, more = (total[0] // 2, total[1] // 2), (total[0] % 2, total[1] % 2)
+    return Box(kernel, as_pair(arguments.get("stride", 1)), as_pair(padding), dilation, more)
 
 
 def _layer_error(name: str, why: str) -> LayerError:
