@@ -102,7 +102,7 @@ def _draw_names(
     cell: float,
     first: int,
 ) -> tuple[float, float]:
-    """Write names and notes, and the title of the columns from ``first`` on; return where images and its line begin."""
+    """Write names, notes, and a title over the columns from ``first``; return tops of images and title line."""
     size, names = fit_names(columns, cell - NAME_GAP)
     small = _note_size([line for name in columns for line in notes.get(name, "").splitlines()], cell)
     small = min(small, size - 0.5)
@@ -169,6 +169,6 @@ def _how_to_read(
         ends = {name: heat_limit(maps[name]) / limit for name in methods if (maps[name] > 0).any()}
         weak = [
             f"{name} reaches {100 * share:.2g} % of it." for name, share in ends.items() if share < 0.1
-        ]  # look black
+        ]  # their maps are almost black
         text = " ".join([text, *weak])
     return text + (" Negative values are not shown." if any((m < 0).any() for m in maps.values()) else "")
