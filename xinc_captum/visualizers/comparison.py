@@ -146,7 +146,7 @@ def _note_size(lines: Sequence[str], width: float) -> float:
 
 
 def _draw_foot(sheet: Sheet, top: float, paragraphs: Sequence[str], limit: float | None) -> float:
-    """Draw the scale and how to read the figure, beside it or, in narrow figures, below it."""
+    """Draw the scale, and how to read the figure to the right of the scale, or below it in narrow figures."""
     size = NOTE_SIZES[0]
     draw_scale(sheet.axes(MARGIN + 0.5, top + 0.02, 1.2, 0.09))
     below = sheet.line(MARGIN, top, "nothing", size=size, colour=QUIET)

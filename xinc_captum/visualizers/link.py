@@ -1,4 +1,4 @@
-"""Figures of a link: its audit, with every score beside its control, and counterfactuals through it."""
+"""Figures of a link: its audit, with a control for every score, and counterfactuals through the link."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -33,8 +33,9 @@ class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[mi
 
     .. math:: x^* = \arg\max_x \; \mathrm{E}_\tau\, f(\tau(x)) - w B\, \mathrm{E}_\tau\, d(\tau(x), \tau(x_0))
 
-    Symbols: x the image, which starts at the input x_0; f the output; E_τ the mean over random augmentations τ,
-    the same for x and x_0; d a distance between activations; w its weight; B the ratio of the gradients of f and d near x_0.
+    Symbols: x the image, which starts at the input x_0; f the output; E_τ the mean over random augmentations τ, the
+    same for x and x_0; d a distance between activations; w its weight; B the ratio of the gradients of f and d near
+    x_0.
 
     Args:
         forward_func: the model, or any function around it.

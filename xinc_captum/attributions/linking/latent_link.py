@@ -61,9 +61,9 @@ def latent_search(
 
     Example:
         >>> from xinc_captum.generators import from_callable, normal_latents
-        >>> paint = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
+        >>> generator = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
         >>> encoder = Encoder(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)), "1")
-        >>> result = latent_search(encoder, paint, torch.full((1, 4), 0.6), torch.rand(1, 4), scale=torch.ones(4))
+        >>> result = latent_search(encoder, generator, torch.full((1, 4), 0.6), torch.rand(1, 4), scale=torch.ones(4))
         >>> bool(result.errors < 0.1 * result.before)
         True
 

@@ -102,10 +102,10 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
     Example:
         >>> from xinc_captum.generators import from_callable, normal_latents
         >>> from xinc_captum.attributions.linking import LatentLink
-        >>> paint = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
+        >>> generator = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
         >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 6), torch.nn.Linear(6, 3))
-        >>> w = paint.sample_latents(99)
-        >>> units = LinkedUnitVisualization(net, "1", paint, LatentLink().fit(net[:2](paint.synthesize(w)), w))
+        >>> w = generator.sample_latents(99)
+        >>> units = LinkedUnitVisualization(net, "1", generator, LatentLink().fit(net[:2](generator.synthesize(w)), w))
         >>> units.sweep(torch.rand(2, 1, 2, 2), 5, [0.0, 0.1, 0.2]).images.shape
         torch.Size([2, 3, 1, 2, 2])
 

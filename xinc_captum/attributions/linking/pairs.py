@@ -193,10 +193,10 @@ def make_pairs(
         keep_class: whether to reject images whose prediction differs from the class they were generated for.
         max_attempts: maximum number of generated images per pair.
         batch_size: number of images in one forward pass.
-        attribute_to_neuron_input: as in :class:`Encoder`, like the next three.
-        preprocess: see there.
-        pool: see there.
-        output_fn: see there.
+        attribute_to_neuron_input: as in :class:`Encoder`.
+        preprocess: as in :class:`Encoder`.
+        pool: as in :class:`Encoder`.
+        output_fn: as in :class:`Encoder`.
         show_progress: whether to show a progress bar.
         unit_axis: as in :class:`Encoder`.
 
