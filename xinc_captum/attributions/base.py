@@ -30,8 +30,8 @@ def captum_method(method: Callable[P, R]) -> Callable[P, R]:
 def attribution_context(forward_func: ForwardFunc, *other_modules: nn.Module) -> Iterator[None]:
     """Enable gradients, run compiled models eagerly (else hooks would be skipped), and restore all state on exit.
 
-    The state is that of model, flags and random generators. Attributions in other threads wait. A
-    :class:`~xinc_captum.hooks.GradientError` is raised where a part of the forward pass records no gradient.
+    The restored state is that of the models, PyTorch's flags and the random generators. Attributions in other threads
+    wait. A part of the forward pass that records no gradient raises :class:`~xinc_captum.hooks.GradientError`.
     """
     if isinstance(forward_func, torch.jit.ScriptModule | torch.jit.ScriptFunction):
         raise LayerError(
@@ -53,7 +53,7 @@ def attribution_context(forward_func: ForwardFunc, *other_modules: nn.Module) ->
 def _in_training(
     forward_func: ForwardFunc, other_modules: tuple[nn.Module, ...], *kinds: type[nn.Module]
 ) -> Iterator[tuple[str, nn.Module]]:
-    """Yield names and modules of some classes that are in training mode."""
+    """Yield name and module of each module that is in training mode and of one of the classes ``kinds``."""
     for root in (*modules_behind(forward_func), *other_modules):
         for name, module in root.named_modules():
             if module.training and isinstance(module, kinds):
@@ -61,12 +61,12 @@ def _in_training(
 
 
 def shares_statistics(forward_func: ForwardFunc, *other_modules: nn.Module) -> bool:
-    """Return whether rows of a batch influence one another: a batch norm in training mode."""
+    """Return whether samples of a batch influence one another, because a batch norm is in training mode."""
     return any(True for _ in _in_training(forward_func, other_modules, _BATCH_NORM))
 
 
 def differentiable(forward_func: ForwardFunc, *other_modules: nn.Module) -> ForwardFunc:
-    """Return ``forward_func``, or a copy with ordinary weights where they were created in inference mode."""
+    """Return ``forward_func``, or a copy with ordinary weights if its weights were created in inference mode."""
     roots = (*modules_behind(forward_func), *other_modules)
     if any(p.is_inference() for root in roots for p in root.parameters()):
         return snapshot(forward_func, *other_modules)

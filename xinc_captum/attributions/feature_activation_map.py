@@ -21,9 +21,9 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
     .. math:: M = \mathrm{relu}\Bigl(\Sigma_k \alpha_k\, \mathrm{sign}(f_k) A_k\Bigr), \qquad
         \alpha_k = \frac{f_k\, g_k}{\lVert f \rVert\, \lVert g \rVert}, \qquad \Sigma_k \alpha_k = \cos(f, g)
 
-    Symbols: A_k a channel of the layer, f its mean over positions, g the same for the reference. The sign is 1 after a
-    ReLU; in a vision transformer it makes the map independent of the sign of each channel. The method needs neither
-    labels nor gradients: it suits self-supervised networks, few-shot classes and retrieval.
+    Symbols: A_k channel k of the layer, f_k its mean over positions, g_k the same for the reference. The sign of f_k is
+    1 after a ReLU; in a vision transformer it makes the map independent of the sign of each channel. The method needs
+    neither labels nor gradients: it suits self-supervised networks, few-shot classes and retrieval.
 
     Args:
         forward_func: the network, or any function around it.
@@ -36,8 +36,9 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
             and width, and the modules inside.
 
     Raises:
-        LayerError: a layer that is missing, never runs, folds several maps into one sample, or an unknown channel axis.
-        ValueError: a layer without a map, references with other channels, or a target that is not one of them.
+        LayerError: a layer that is missing, never runs or has no entry per sample, or an unknown channel axis.
+        ValueError: a layer whose output is no map, references with another number of channels, or a target that is not
+            the index of a reference.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
@@ -75,10 +76,10 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
         additional_forward_args: Any = None,
         internal_batch_size: int | None = None,
     ) -> Tensor:
-        """Return maps of the size of the layer's, (rows, 1, h, w), >= 0, of inputs (rows, …) or a tuple of such.
+        """Return one map per sample, (rows, 1, h, w), >= 0, with the height and width of the layer's maps.
 
         Args:
-            inputs: as the model takes them.
+            inputs: (rows, ...), or a tuple of such, as the model takes them.
             target: index of the reference, or one for each row; None where there is only one.
             additional_forward_args: passed on to the model, also for references that are images.
             internal_batch_size: maximum number of rows in one forward pass.
@@ -103,7 +104,7 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
         return plain((maps * (g / length[:, None])[:, :, None, None]).sum(1, keepdim=True))
 
     def _terms(self, inputs: Any, target: Any, args: Any, batch_size: int | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the layer's maps, and the normalised vectors of their means and of the references."""
+        """Return the layer's maps, f / ‖f‖ of each sample and g / ‖g‖ of its reference, (rows, channels)."""
         maps, references = self._maps(inputs, args, batch_size), self.references
         if references.dim() != 2:
             like = inputs[0] if isinstance(inputs, tuple) else inputs
@@ -177,7 +178,7 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
 
 
 def _check_shared(args: Any, rows: int) -> Any:
-    """Return additional arguments that the references' images can use too."""
+    """Return the additional arguments; raise ValueError if the images in references= cannot use them too."""
     every = args if isinstance(args, tuple) else (args,)
     if rows > 1 and any(isinstance(a, Tensor) and a.dim() and len(a) == rows for a in every):
         raise ValueError(

@@ -110,17 +110,17 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
         return_convergence_delta: bool = False,
         grad_kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Return contributions like the layer's output: a tensor, or a tuple of tensors; a list where ``layer`` is one.
+        """Return contributions shaped like the layer's output, a tensor or tuple of tensors; for several layers a list.
 
         Args:
             inputs: (rows, ...) or a tuple of such.
             target: a Captum target that selects one number for each row.
-            additional_forward_args: passed on to the model; a tensor with one entry for each sample is cut along
-                with the inputs, any other is passed whole (:func:`~xinc_captum.batch.settle_arguments` decides).
+            additional_forward_args: additional arguments of the model. A tensor with one entry per sample is sliced
+                with the inputs; any other is passed unchanged (:func:`~xinc_captum.batch.settle_arguments` decides).
             attribute_to_layer_input: attribute to the layer's input instead of its output.
             internal_batch_size: maximum number of rows in one forward pass.
-            return_convergence_delta: also return Σ c − (F(x) − F(x with the layer at zero)), (rows,).
-            grad_kwargs: for ``torch.autograd.grad``.
+            return_convergence_delta: also return Σ_u c_u − (y_t − y_t with the layer set to zero), (rows,), per layer.
+            grad_kwargs: keyword arguments for ``torch.autograd.grad``.
         """
         if return_convergence_delta and not self._multiply_by_inputs:
             raise ValueError(
@@ -155,7 +155,7 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
         values = [captured.per_device(layer) for layer in self._layers]
         groups = [tensors for replicas in values for tensors in replicas]
         flat = [tensor for tensors in groups for tensor in tensors]
-        options = {"allow_unused": max(map(len, groups)) > 1, **grad_kwargs}  # as of the last state of a GRU
+        options = {"allow_unused": max(map(len, groups)) > 1, **grad_kwargs}  # a GRU's last state may be unused
         try:
             gradients = iter(torch.autograd.grad(score, flat, torch.ones_like(score), **options))
         except RuntimeError as error:

@@ -18,7 +18,7 @@ ADVICE = (
 
 @contextmanager
 def lay_out_for(image: tuple[int, int] | None) -> Iterator[None]:
-    """Lay tokens out in the height : width of an image inside the block; None is a square."""
+    """Inside the block, lay tokens out in the aspect ratio of an image, (height, width); None lays out a square."""
     token = _IMAGE.set(image)
     try:
         yield
@@ -36,7 +36,7 @@ def units_second(
 ) -> Tensor:
     """Return a layer's activation (rows, ...) as (rows, units), or as (rows, units, *positions).
 
-    ``rearrange`` is the caller's ``layer_to_grid=``, which then decides alone; ``axis`` is the caller's ``unit_axis=``.
+    ``rearrange`` is the caller's ``layer_to_grid=``; ``axis`` is its ``unit_axis=``, unused if ``rearrange`` is given.
     """
     if activation.dim() <= 2:
         return activation
@@ -63,9 +63,9 @@ def layer_to_grid(
         activation: (rows, tokens, channels), or with these axes in another order.
         token_axis: axis of the tokens.
         channel_axis: axis of the channels.
-        skip: number of tokens before the first patch (class and register tokens); None takes none or one.
-        size: (h, w) of the patches. None takes the height : width of the model's input where a class of this package
-            calls this function, and a square where you call it yourself.
+        skip: number of tokens before the first patch (class and register tokens); None: 0 or 1, the one that fits.
+        size: (h, w), the patches in a column and in a row. None uses the aspect ratio of the model's input where a
+            class of this package calls this function, and a square where you call it yourself.
 
     Raises:
         ValueError: not three axes, or tokens that do not fill the map.

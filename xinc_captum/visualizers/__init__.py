@@ -1,7 +1,7 @@
-"""Figures of plain tensors: every function returns a matplotlib Figure, which ``savefig`` writes, and shows none.
+"""Figures of plain tensors: functions return a matplotlib Figure without showing it; ``savefig`` writes it to a file.
 
-All functions raise ValueError, which tells what was expected, for shapes and lengths that do not match each other, for
-empty inputs, and for verdicts other than "holds", "weak" and "fails".
+All functions raise ValueError for shapes and lengths that do not match each other, for empty inputs, and for verdicts
+other than "holds", "weak" and "fails".
 """
 
 from .accentuation import accentuation_rows, class_bars, dose_strip, score_curve

@@ -262,13 +262,13 @@ def region_bars(
 ) -> Figure:
     """Draw one row per kind of region: the regions, and the deviation of units from the regions' shares of the area.
 
-    Bars are medians over units of √variance of the preference δ (0 % = as much as the area accounts for), whiskers
-    the middle half of the units (of the controls: of all units and repeats). The controls are the regions shifted
-    elsewhere, and random pixels.
+    The deviation of a unit is √variance, over regions, of its preference δ (0: as much as the region's area predicts,
+    1: twice as much). Bars are medians over units, whiskers the middle half of the units (of the controls: of all units
+    and repeats). The controls are the regions shifted elsewhere, and random pixels.
 
     Args:
-        variances: by kind, (units,), then scattered (repeats, units) and shifted (repeats, units): a ``RegionTest``
-            without its first item, ``test[1:]``.
+        variances: by kind, those of δ, (units,), of random pixels and of shifted regions, (repeats, units) each: a
+            ``RegionTest`` without its first item, ``test[1:]``.
         labels: by kind, (H, W) integers, negative outside of all regions.
         photo: (C, H, W) in [0, 1].
         layer: name of the layer, for the heading.

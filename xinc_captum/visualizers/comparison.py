@@ -102,7 +102,7 @@ def _draw_names(
     cell: float,
     first: int,
 ) -> tuple[float, float]:
-    """Write names and notes, and the title of the columns from ``first`` on; return where images and its line begin."""
+    """Write names, notes, and a title over the columns from ``first``; return tops of images and title line."""
     size, names = fit_names(columns, cell - NAME_GAP)
     small = _note_size([line for name in columns for line in notes.get(name, "").splitlines()], cell)
     small = min(small, size - 0.5)
@@ -146,7 +146,7 @@ def _note_size(lines: Sequence[str], width: float) -> float:
 
 
 def _draw_foot(sheet: Sheet, top: float, paragraphs: Sequence[str], limit: float | None) -> float:
-    """Draw the scale and how to read the figure, beside it or, in narrow figures, below it."""
+    """Draw the scale, and how to read the figure to the right of the scale, or below it in narrow figures."""
     size = NOTE_SIZES[0]
     draw_scale(sheet.axes(MARGIN + 0.5, top + 0.02, 1.2, 0.09))
     below = sheet.line(MARGIN, top, "nothing", size=size, colour=QUIET)
@@ -169,6 +169,6 @@ def _how_to_read(
         ends = {name: heat_limit(maps[name]) / limit for name in methods if (maps[name] > 0).any()}
         weak = [
             f"{name} reaches {100 * share:.2g} % of it." for name, share in ends.items() if share < 0.1
-        ]  # look black
+        ]  # their maps are almost black
         text = " ".join([text, *weak])
     return text + (" Negative values are not shown." if any((m < 0).any() for m in maps.values()) else "")

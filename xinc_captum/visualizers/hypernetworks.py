@@ -82,7 +82,7 @@ def _draw_contributions(
 def route_sheet(
     parts: Tensor, image: Tensor, masks: Tensor, *, names: Sequence[str] | None = None, top: int = 5
 ) -> Figure:
-    """Draw one row per patch: the patch, its contribution, and the contribution split by the tokens that carry it.
+    """Draw one row per patch: the patch, its contribution, and the contribution split by token.
 
     Args:
         parts: (patches, tokens, C, H, W), the output of ``TokenContribution.composed`` for one image.

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .style import DIM, EDGE, GRID_GAP, HEAT, INK, LEADING, MARGIN, PAGE, QUIET, SIGNED, VERDICTS
 
-DOTS = (100, 120, 200)  # per inch: letters are rounded differently at each; the widest of these is within 2 %
+DOTS = (100, 120, 200)  # per inch, at which text is measured: each rounds letters differently, by up to 2 %
 
 
 class Page(Figure):
@@ -105,7 +105,7 @@ def add_colorbar(
 
 
 def draw_photo(axes: Axes, photo: Tensor, title: str = "", *, grey: bool = False) -> None:
-    """Draw a photo (C, H, W), clipped to [0, 1], without ticks; of other than 1 or 3 channels the mean is drawn."""
+    """Draw a photo (C, H, W), clipped to [0, 1], without ticks; with other than 1 or 3 channels, their mean."""
     values = array(photo).clip(0, 1)
     values = values if values.shape[0] in (1, 3) else values.mean(0, keepdims=True)
     if grey or values.shape[0] == 1:
@@ -130,14 +130,14 @@ def draw_signed(axes: Axes, signed: Tensor, limit: float, title: str = "", **kwa
 
 def limit_of(maps: Tensor, quantile: float = 0.995) -> float:
     """Return the end of a signed colour scale: a high quantile of the magnitudes, so that no single pixel sets it."""
-    magnitudes = array(maps).__abs__().ravel()
+    magnitudes = np.abs(array(maps)).ravel()
     if magnitudes.size > 1 << 20:
         magnitudes = magnitudes[:: magnitudes.size // (1 << 20) + 1]
     return float(np.quantile(magnitudes, quantile)) or 1.0
 
 
 def draw_heat(axes: Axes, photo: Tensor, values: Tensor, limit: float | None = None) -> None:
-    """Draw :func:`heat_over` without ticks, and over it the reason of :func:`no_heat` why there is no map."""
+    """Draw :func:`heat_over` without ticks; if there is no map, write the reason (:func:`no_heat`) over the photo."""
     axes.imshow(heat_over(photo, values, limit))
     reason = no_heat(values)
     axes.text(0.5, 0.5, reason, color="white", fontsize=9, ha="center", va="center", transform=axes.transAxes)
@@ -147,8 +147,8 @@ def draw_heat(axes: Axes, photo: Tensor, values: Tensor, limit: float | None = N
 def heat_over(photo: Tensor, values: Tensor, limit: float | None = None) -> NDArray[Any]:
     """Return a heat map (H, W) over the darkened grey photo (C, H, W), as an image (H, W, 3) in [0, 1].
 
-    Larger values are lighter, over black and over white; negative values are not shown. The scale ends at ``limit``, or
-    at :func:`heat_limit` of the map. Where there is no map, the darkened photo is returned.
+    Larger values are lighter, on dark and on bright photos; negative values are not shown. The scale ends at ``limit``,
+    or at :func:`heat_limit` of the map. If :func:`no_heat` returns a reason, only the darkened photo is returned.
     """
     grey = array(photo).clip(0, 1).mean(0)
     empty = bool(no_heat(values))
@@ -179,7 +179,7 @@ def draw_scale(axes: Axes) -> None:
 def _glow(grey: NDArray[np.float32], strength: NDArray[np.float32]) -> NDArray[Any]:
     """Add the heat map to the photo; alpha blending would darken a bright photo at the low end of the scale."""
     heat = colormaps[HEAT](strength)[..., :3]
-    photo = DIM * grey * (1 - strength**2)  # 0 at the maximum, so that all photos end alike
+    photo = DIM * grey * (1 - strength**2)  # 0 at the maximum, so that the maximum has the same colour on all photos
     return np.asarray(1 - (1 - heat) * (1 - photo[..., None]))
 
 
@@ -314,15 +314,15 @@ class FrameColumns:
 
 
 def even_indices(count: int, most: int) -> list[int]:
-    """Return at most ``most`` indices below ``count``, evenly spaced, with the first and the last."""
+    """Return at most ``most`` indices from 0 to ``count`` - 1, evenly spaced, including both ends."""
     return torch.linspace(0, count - 1, min(count, most)).round().long().tolist()
 
 
 def check_axes(sizes: Mapping[str, int] | None = None, /, **entries: tuple[Tensor | Sized | None, str]) -> None:
-    """Raise ValueError where a named axis has two lengths, or is empty.
+    """Raise ValueError if a named axis has two different lengths, or length 0.
 
-    Each entry is a tensor, a sequence or None, and its axes, such as "N, C, H, W" or "N, 2"; ``sizes`` are the lengths
-    of axes that no entry has.
+    Each entry is a tensor, a sequence or None (not checked), with its axes, such as "N, C, H, W" or "N, 2"; ``sizes``
+    are lengths known from elsewhere. Sequences have one axis.
     """
     lengths = dict(sizes or {})
     for name, (entry, axes) in entries.items():
@@ -451,7 +451,7 @@ def decimals_for(largest: float) -> int:
 
 
 def decimals_over(span: float, largest: float) -> int:
-    """Return the number of decimals that also distinguishes values within a span, about two digits of the span."""
+    """Return the decimals of :func:`decimals_for`, or more, so that about two digits of ``span`` are shown."""
     needed = 1 - math.floor(math.log10(span)) if span > 0 and math.isfinite(span) else 0
     return min(6, max(decimals_for(largest), needed))
 

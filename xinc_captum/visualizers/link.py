@@ -1,5 +1,6 @@
-"""Figures of a link: its audit, with every score beside its control, and counterfactuals through it."""
+"""Figures of a link: its audit, with a control for every score, and counterfactuals through the link."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ class Measured(NamedTuple):
     """A score with its interval, and the score of a control.
 
     Attributes:
+        name: what is measured.
         value: usually in [0, 1].
         low: lower end of the interval; the value itself where there is none.
         high: upper end of the interval.
@@ -203,10 +205,10 @@ def counterfactual_rows(
     Args:
         originals: (N, C, H, W) in [0, 1].
         linked: (N, C, H, W), reconstructions of the originals through the link.
-        flipped: (N, C, H, W), at the flip point, or the nearest result where the target is not reached.
+        flipped: (N, C, H, W), counterfactuals at the flip point, or the nearest result if the target is not reached.
         chances: (N, 3, 3), probabilities of origin, target and predicted class for original, linked and flipped.
         predictions: (N, 3), predicted class names of original, linked and flipped.
-        origins: class that each image leaves: its own, or the second choice where its own is the target.
+        origins: class that each image leaves: its predicted one, or the second choice if that is the target.
         targets: class that each image is moved to.
         reached: (N,) bool.
         confidence: probability that the target had to reach; 0 where being predicted was enough.
@@ -231,8 +233,8 @@ def counterfactual_rows(
     )  # fmt: skip
     count = len(originals)
     curve = FLIP_CURVE if path is not None else 0.0
-    room = PAGE - 2 * MARGIN - FLIP_LABEL - curve - (4 + bool(curve)) * FLIP_GAP
-    cell = min(FLIP_WIDTH if curve else 1.4 * FLIP_WIDTH, room / 4)
+    available = PAGE - 2 * MARGIN - FLIP_LABEL - curve - (4 + bool(curve)) * FLIP_GAP
+    cell = min(FLIP_WIDTH if curve else 1.4 * FLIP_WIDTH, available / 4)
     shape = originals.shape[-2] / originals.shape[-1]
     height = min(cell * shape, FLIP_HEIGHT)
     width = height / shape
@@ -310,7 +312,7 @@ def _draw_path(
     positions, both = array(path), array(chances)
     axes.plot(positions, both[:, 0], color=ORIGIN_COLOUR, linewidth=1.6)
     axes.plot(positions, both[:, 1], color=TARGET_COLOUR, linewidth=1.6)
-    if flip == flip:
+    if not math.isnan(flip):
         axes.axvline(flip, color=INK, linewidth=1)
     if confidence:
         axes.axhline(confidence, color=QUIET, linewidth=0.8, linestyle=":")
@@ -322,7 +324,7 @@ def _draw_path(
     sheet.line(x + width, line, number(float(positions[-1]), 2), size=7.5, colour=QUIET, align="right")
     if flip == 0:
         text = "reached at the start"
-    elif flip == flip:
+    elif not math.isnan(flip):
         text = f"{f'reaches {_percentage(confidence)}' if confidence else 'flips'} at {number(flip, 2)}"
     else:
         text = f"does not reach {_percentage(confidence)}" if confidence else "does not flip"

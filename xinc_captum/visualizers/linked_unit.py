@@ -218,10 +218,10 @@ def selectivity_table(
     lines = list(range(count))
     if ordered:
         lines.sort(key=lambda u: (int(favourite[u]), -float(strongest[u])))
-    room = PAGE - 2 * MARGIN - TABLE_LABEL - (TABLE_SHARE + 0.25 if explained is not None else 0)
-    column = min(WIDE_COLUMN, room / len(classes))
+    available = PAGE - 2 * MARGIN - TABLE_LABEL - (TABLE_SHARE + 0.25 if explained is not None else 0)
+    column = min(WIDE_COLUMN, available / len(classes))
     width = column * len(classes)
-    x = MARGIN + TABLE_LABEL + (room - width) / 2
+    x = MARGIN + TABLE_LABEL + (available - width) / 2
     sheet = Sheet()
     top = sheet.heading(
         title, "mean response to a class, in standard deviations of the unit; red: above its mean over all, blue: below"

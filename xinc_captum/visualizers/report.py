@@ -61,7 +61,7 @@ def write_report(
 
 
 def render(folder: str, template: str, **content: Any) -> bytes:
-    """Return the page of a template in a folder beside this file, with all texts escaped."""
+    """Return the page of a template in a folder of this package, with all texts escaped."""
     environment = Environment(
         loader=PackageLoader("xinc_captum.visualizers", folder),
         autoescape=True,

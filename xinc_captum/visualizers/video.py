@@ -263,11 +263,11 @@ def object_time(
         frames: (frames, C, H, W) in [0, 1].
         masks: (frames, objects, H, W).
         matched: (frames, objects, units), of ``object_track``.
-        shuffled: (frames, objects, units), its control.
+        shuffled: (frames, objects, units), the control of ``matched``, with masks of other times.
         magnitudes: (frames, units, H, W), >= 0.
         names: one per object.
-        elsewhere: (repeats, objects, units), of ``control_tracks``: the same scores along the same path elsewhere.
-            Because rows are selected by their score, the best score elsewhere is written below as control.
+        elsewhere: (repeats, objects, units), of ``control_tracks``: the scores on the object's path, shifted in the
+            frame. Because units are selected by their score, the highest shifted score is written below as control.
         layer: name of the layer, for the heading.
         units: number of units per object, at most.
         columns: number of frames, at most; of more, evenly spaced ones.

@@ -33,18 +33,18 @@ from ..token_grid import ADVICE, units_second
 from .transforms import Size, resample
 
 Layer = nn.Module | str
-OUTPUT, INPUT = "labels", "input"  # Lucent's names for a model's two ends
-STRIDE = 8  # pixels of the image on one position of the early layer, at most
-MAX_TRIED = 8  # layers, until one responds to the images
+OUTPUT, INPUT = "labels", "input"  # Lucent's names for a model's output and its images
+STRIDE = 8  # image pixels per position of the early layer along each side, at most
+MAX_TRIED = 8  # number of layers that are tried until one responds to the images
 
 
 @dataclass(frozen=True)
 class ImageModel:
-    """A model, and how images in [0, 1] go through it, by the arguments of :class:`.FeatureAccentuation`.
+    """A model and the arguments of :class:`.FeatureAccentuation` that determine how it processes images in [0, 1].
 
     Attributes:
         dtype: the model's dtype, where it is narrower than that of the optimization.
-        call: called instead of ``forward_func``, which still names the layers: the same modules with other weights.
+        call: function called instead of ``forward_func``: the same modules, perhaps with other weights.
     """
 
     forward_func: ForwardFunc
@@ -107,7 +107,7 @@ class ImageModel:
 
 
 class MissingError(LookupError):
-    """An objective reads a layer, the first argument, that this pass did not record."""
+    """An objective reads a layer, ``args[0]`` of the error, that this pass did not record."""
 
 
 class Activations:
@@ -125,7 +125,7 @@ class Activations:
     ) -> None:
         self.model, self.images, self.input_shape, self.output_read = model, images, input_shape, False
         self._captured, self._output = captured, output
-        self._all: Activations | None = None  # of which these are some rows
+        self._all: Activations | None = None  # those of all images, if these are a selection
         self._index = slice(None)
 
     @property
@@ -189,7 +189,7 @@ class Activations:
 
     @property
     def output(self) -> Any:
-        """What the model returned, after ``output_fn``."""
+        """The model's output, after ``output_fn``."""
         if self._all is not None:
             return self._all.output[self._index]
         self.output_read = True
@@ -203,8 +203,8 @@ def early_layer(
 ) -> nn.Module | None:
     """Return the last outer module whose output is the coarsest map of at least 1/8 of the images' size, or None.
 
-    In a ResNet that is ``layer2``. In models without such maps (vision transformers) it is the module that ends after
-    two fifths of all modules. It responds to the images, and ends before the modules in ``before``.
+    In a ResNet that is ``layer2``. In models without such maps (vision transformers) it is the module at two fifths of
+    the order in which modules end. It responds to the images, and ends before the modules in ``before``.
     """
     outputs = image_layers(model, images, args, before)
     if not outputs:
@@ -253,9 +253,9 @@ def image_layers(
 ) -> list[LayerOutput]:
     """Return the modules that run once and whose activation depends on the images, in the order in which they end.
 
-    The activation is one float tensor with a known unit axis. It depends on the images where a gradient leads from it
-    to them; if none does (the model runs under no_grad, or preprocessing leaves the graph), where another image
-    changes it.
+    The activation is one float tensor with a known unit axis. It depends on the images if a gradient leads from it to
+    them. If this holds for no module (the model runs under no_grad, or preprocessing leaves the graph), it depends on
+    them if another image changes it.
     """
     roots = modules_behind(model.forward_func)
     modules = {m for root in roots for m in root.modules() if m is not root and not is_scripted(m)}
@@ -277,7 +277,7 @@ def image_layers(
         is_map = has_places(call.shape, axis, call.module, model.forward_func, input_shape)
         map_size = call.shape[1:axis] + call.shape[axis + 1 :] if is_map else ()
         outputs.append(LayerOutput(call.module, call.shape, axis, map_size))
-    # Attention weights between tokens are no map either: modules that drop some, or mix the heads by a Linear.
+    # Attention weights, (tokens, tokens), are no map: the outputs of a softmax, a dropout, or a Linear over heads.
     tokens = {(one.shape[1], one.shape[1]) for one in outputs if len(one.shape) == 3}
     return [replace(one, map_size=()) if one.map_size in tokens and _mixes(one.module) else one for one in outputs]
 
@@ -298,7 +298,7 @@ class _Call:
 def _calls(
     model: ImageModel, images: Tensor, args: tuple[Any, ...], modules: set[nn.Module], mark: Callable[[Tensor], Any]
 ) -> tuple[list[_Call], list[Any], tuple[int, ...]]:
-    """Run a pass; return the modules' calls, a mark of each output that is one float tensor, and the input's shape."""
+    """Run a pass; return the calls, ``mark`` of each output that is one float tensor (else None), the input's shape."""
     ours = of_this_thread()
     calls: list[_Call] = []
     marks: list[Any] = []
@@ -340,7 +340,7 @@ def _calls_by_gradient(
 
 
 def _leads(node: Any, known: dict[Any, bool]) -> bool:
-    """Return whether a graph's node leads to one that is known to; each node is visited once over all calls."""
+    """Return whether an autograd node leads to one that is True in ``known``, which stores the results of all calls."""
     stack = [node]
     while stack:
         top = stack[-1]

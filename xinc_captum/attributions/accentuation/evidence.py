@@ -33,8 +33,8 @@ def target_levels(problem: Problem, before: Tensor) -> tuple[Tensor, Tensor]:
 
     .. math:: L = f(x_0) + \mathrm{dose} \cdot (r - f(x_0))
 
-    Symbols: r the reference: the .98 quantile of the scores of ``natural`` images, or else f(x_0) plus five standard
-    deviations over the feature's peers in its layer.
+    Symbols: L the level; f(x_0) the seed's score; r the reference, the .98 quantile of the ``natural`` images' scores,
+    or else f(x_0) plus five standard deviations of all outputs or channels. With ``activation``, both are its value.
     """
     settings, n = problem.settings, problem.total
     name = "dose" if settings.dose is not None else "activation"
@@ -94,7 +94,7 @@ def natural_scores(problem: Problem, model: ImageModel, feature: Feature) -> lis
 
 
 def score_images(model: ImageModel, feature: Feature, images: Tensor, one: Batch) -> Tensor:
-    """Return the score of every image at the size of the model's input, all with the feature and arguments of one."""
+    """Return the scores, (M,), of images in the model's input size, all with the additional arguments in ``one``."""
     scores = []
     with torch.no_grad():
         for start, stop in chunks(len(images), 16):
@@ -141,7 +141,7 @@ def _evidence(problem: Problem, result: "Accentuation", row: int) -> dict[str, f
 
 
 def _path_evidence(problem: Problem, image: Tensor, seed: Tensor | None) -> dict[str, float | None]:
-    """Compare the paths of the image, its seed and a model with shuffled weights with the highest natural images'."""
+    """Compare paths with those of the top natural images: of the image, of its seed, and in a shuffled model."""
     model, feature, one = problem.model, problem.feature, problem.batch
     pool = model.resize(check_images(problem.settings.natural).to(image))
     scores = score_images(model, feature, pool, one)
@@ -168,7 +168,7 @@ def _path_evidence(problem: Problem, image: Tensor, seed: Tensor | None) -> dict
 
 
 def path_of(model: ImageModel, feature: Feature, layers: list[nn.Module], images: Tensor, one: Batch) -> list[Tensor]:
-    """Return one path vector for each layer and image, a list of (M, channels), all with the arguments of one image."""
+    """Return path vectors of M images, (M, channels) for each layer, all with the additional arguments in ``one``."""
     scored = ScoredModel.of(model, feature.objective(1), images[:1], one.args)
     with torch.enable_grad():
         result = scored.run(images, one.repeat(len(images)).args, *layers)

@@ -33,8 +33,9 @@ class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[mi
 
     .. math:: x^* = \arg\max_x \; \mathrm{E}_\tau\, f(\tau(x)) - w B\, \mathrm{E}_\tau\, d(\tau(x), \tau(x_0))
 
-    Symbols: x the image, which starts at the input x_0; f the output; τ random augmentations, the same for x and
-    x_0; d a distance between activations; w its weight; B the ratio of the gradients of f and d, measured near x_0.
+    Symbols: x the image, which starts at the input x_0; f the output; E_τ the mean over random augmentations τ, the
+    same for x and x_0; d a distance between activations; w its weight; B the ratio of the gradients of f and d near
+    x_0.
 
     Args:
         forward_func: the model, or any function around it.
@@ -45,7 +46,7 @@ class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[mi
         unit_axis: axis of the units in the layers that an objective reads, see :class:`NeuronFeatureAccentuation`.
 
     Raises:
-        ValueError: images outside [0, 1] or with NaN, an impossible target or dose, an output that does not respond.
+        ValueError: images outside [0, 1] or with NaN, an impossible target or dose, an output with gradient zero.
         LayerError: a layer is not in the model, never runs, or runs twice.
 
     Example:
@@ -98,9 +99,9 @@ class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[mi
             inputs: (N, C, H, W) in [0, 1]; None starts from noise, which is ordinary feature visualization.
             target: a Captum target (a list or 1-D tensor holds one for each row), an objective of
                 :mod:`~xinc_captum.attributions.accentuation.objectives`,
-                a function of the layers, "layer:unit", or a Lucent objective.
-            additional_forward_args: passed on to the model; a tensor with one entry for each sample is cut
-                and repeated along with the inputs, any other is passed whole
+                a function such as ``lambda layers: layers("fc")[:, 0]``, "layer:unit", or a Lucent objective.
+            additional_forward_args: additional arguments of the model. A tensor with one entry per sample is sliced
+                and repeated with the inputs; any other is passed unchanged
                 (:func:`~xinc_captum.batch.settle_arguments` decides).
             shape: (N, C, H, W) of the images where ``inputs`` is None.
             **options: n_steps, lr, regularizer, dose, seed, ... (:class:`.Settings` describes each).
@@ -113,7 +114,7 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
 
     .. math:: x^* = \arg\max_x \; \mathrm{E}_\tau\, u(a(\tau(x))) - w B\, \mathrm{E}_\tau\, d(\tau(x), \tau(x_0))
 
-    Symbols: a the layer's activation, u the unit in it; all else, arguments and errors too, as in
+    Symbols: a the layer's activation, u the unit in it. All other symbols, arguments and errors are those of
     :class:`FeatureAccentuation`. LayerError is also raised where it cannot be determined which axis holds the units.
 
     Args:
@@ -183,9 +184,9 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
     ) -> Accentuation:
         """Return images, masks, and the record of the optimization; see :meth:`FeatureAccentuation.accentuate`.
 
-        A ``neuron_selector`` that is an int is a channel's mean over positions (of a flat layer, the unit); a tuple
-        indexes the dims after the rows, slices are summed, as in Captum; a function maps the activation to one number
-        for each row; a float tensor (channels,) is a direction; a list holds one of these for each row.
+        An int ``neuron_selector`` is a channel's mean over positions, or a unit of a flat layer. A tuple indexes the
+        dimensions after the rows, and slices are summed, as in Captum. A function maps the activation to one number for
+        each row. A float tensor (channels,) is a direction. A list holds one of these for each row.
         """
         feature = Feature(neuron_selector, self.layer)
         return _accentuate(self.model, feature, inputs, additional_forward_args, shape, options)
@@ -199,7 +200,7 @@ def _image_model(
     unit_axis: int | None,
     output_fn: OutputFn | None = None,
 ) -> ImageModel:
-    """Check preprocessing and size; return how images go through the model."""
+    """Check preprocessing and size; return the model together with its arguments."""
     check_preprocess(forward_func, preprocess)
     size = python_index(size)
     both = size if isinstance(size, tuple | list | None) else (size, size)
@@ -238,7 +239,7 @@ def _accentuate(
 
 
 def _solve_chunks(problem: Problem) -> list[Accentuation]:
-    """Solve the problem for ``internal_batch_size`` images at a time; after Ctrl-C the others stay unchanged."""
+    """Solve the problem for ``internal_batch_size`` images at a time; Ctrl-C leaves the remaining images unchanged."""
     n = problem.batch.rows
     stopped, judge = replace(problem.settings, on_step=lambda *_: True), partial(assess, problem)
     parts: list[Accentuation] = []
@@ -256,7 +257,7 @@ def _solve_chunks(problem: Problem) -> list[Accentuation]:
 
 
 def _solve(problem: Problem, judge: Callable[[Accentuation], Trust]) -> Accentuation:
-    """Raise the score of a chunk of images; ``judge`` is called with the result of all chunks."""
+    """Raise the score of a chunk of images; ``judge`` computes the verdicts on the joined result of all chunks."""
     settings, seeds = problem.settings, problem.seeds
     seed_all(settings.seed)  # for objectives and parameterizations that draw random numbers
     # Both cached properties run a model. They run here so that models that draw random numbers do so in a fixed order.
@@ -334,14 +335,14 @@ def _check_images_of(image_f: Callable[[], Tensor], problem: Problem) -> None:
 
 
 def _distance_weight(problem: Problem, regularizer: FeatureDistance, parameters: ImageParameters) -> Tensor:
-    """Return the factor of the feature distance, fixed () or measured (N,)."""
+    """Return the factor of the feature distance: a fixed one, (), or one measured for each image, (N,)."""
     if regularizer.balance is not None:
         return torch.tensor(regularizer.weight * regularizer.balance).to(problem.images.device)
     return regularizer.weight * balance(problem, parameters)
 
 
 def _projection(problem: Problem, parameters: ImageParameters) -> Callable[[], None] | None:
-    """Return a function that moves images outside the ball, and their parameters, to its surface, as the original."""
+    """Return a function that projects images that have left the ball, with their parameters, onto its surface."""
     ball, seeds, encode = problem.settings.regularizer, problem.seeds, problem.settings.parameterization
     if not isinstance(ball, Ball) or seeds is None:
         return None
@@ -385,7 +386,7 @@ def _join(problem: Problem, parts: list[Accentuation]) -> Accentuation:
     dtype = problem.model.dtype or parts[0].images.dtype
     steps = max(len(part.scores) for part in parts)
     distances = None
-    if any(part.distances is not None for part in parts):  # none of images that were at their level from the start
+    if any(part.distances is not None for part in parts):  # chunks that start at their levels have none
         distances = [part.scores[:0] if part.distances is None else part.distances for part in parts]
     result = replace(
         parts[0],
@@ -421,7 +422,7 @@ def _warn_of_levels(result: Accentuation) -> None:
 
 
 def _describe(settings: Settings) -> dict[str, Any]:
-    """Return the settings as JSON values: tensors and functions by their shape or name."""
+    """Return the settings as JSON values: large tensors as their shape, functions as their name."""
 
     def describe(value: Any) -> Any:
         if isinstance(value, Tensor):

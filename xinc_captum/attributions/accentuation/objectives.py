@@ -43,25 +43,25 @@ class Objective:
         return f"Objective({self.name})"
 
     def __add__(self, other: "Term") -> "Objective":
-        return _combine(self, other, torch.add, "{} + {}")
+        return _combine(self, other, torch.add, "+")
 
     def __radd__(self, other: "Term") -> "Objective":
-        return self if other == 0 else _combine(other, self, torch.add, "{} + {}")  # sum() begins with 0
+        return self if other == 0 else _combine(other, self, torch.add, "+")  # sum() begins with 0
 
     def __sub__(self, other: "Term") -> "Objective":
-        return _combine(self, other, torch.sub, "{} - {}")
+        return _combine(self, other, torch.sub, "-")
 
     def __rsub__(self, other: "Term") -> "Objective":
-        return _combine(other, self, torch.sub, "{} - {}")
+        return _combine(other, self, torch.sub, "-")
 
     def __mul__(self, other: "Term") -> "Objective":
-        return _combine(self, other, torch.mul, "{} * {}")
+        return _combine(self, other, torch.mul, "*")
 
     def __rmul__(self, other: "Term") -> "Objective":
-        return _combine(other, self, torch.mul, "{} * {}")
+        return _combine(other, self, torch.mul, "*")
 
     def __truediv__(self, other: "Term") -> "Objective":
-        return _combine(self, other, torch.div, "{} / {}")
+        return _combine(self, other, torch.div, "/")
 
     def __neg__(self) -> "Objective":
         return -1 * self
@@ -70,23 +70,23 @@ class Objective:
 Term = Objective | float
 
 
-def _combine(first: Term, second: Term, operation: Callable[[Any, Any], Tensor], template: str) -> Objective:
+def _combine(first: Term, second: Term, operation: Callable[[Any, Any], Tensor], symbol: str) -> Objective:
     def value(term: Term, activations: Activations) -> Any:
         return term(activations) if isinstance(term, Objective) else term
 
     def name(term: Term) -> str:
         text = term.name if isinstance(term, Objective) else f"{term:g}"
-        return f"({text})" if template[3] in "*/" and any(sign in text for sign in (" + ", " - ")) else text
+        return f"({text})" if symbol in "*/" and any(sign in text for sign in (" + ", " - ")) else text
 
     def score(activations: Activations) -> Tensor:
         a, b = value(first, activations), value(second, activations)
         return operation(a if isinstance(a, Tensor) else torch.as_tensor(a, dtype=b.dtype, device=b.device), b)
 
-    return Objective(score, template.format(name(first), name(second)))
+    return Objective(score, f"{name(first)} {symbol} {name(second)}")
 
 
 def logit(target: Any) -> Objective:
-    """Return the objective of one output, a Captum target (a list or 1-D tensor holds one for each row)."""
+    """Return the objective of the output at a Captum target (a list or 1-D tensor holds one for each row)."""
     target = python_index(target)
 
     def score(activations: Activations) -> Tensor:
@@ -100,7 +100,7 @@ def logit(target: Any) -> Objective:
 
 
 def channel(layer: Layer, unit: int) -> Objective:
-    """Return the objective of a channel, its mean over positions; in a flat layer, of the unit."""
+    """Return the objective of a channel's mean over positions, or of a unit of a flat layer."""
 
     def score(activations: Activations) -> Tensor:
         value = activations.grid(layer)
@@ -119,7 +119,7 @@ def neuron(layer: Layer, unit: int, position: tuple[int, ...] | None = None) -> 
 
 
 def unit(layer: Layer, selector: OneUnit) -> Objective:
-    """Return the objective of a Captum selector: a function, or a tuple of indices after the rows (slices are sums)."""
+    """Return the objective of a Captum selector: a function, or a tuple that indexes the axes after the rows."""
 
     def score(activations: Activations) -> Tensor:
         return select(activations(layer), selector)[:, 0]
@@ -160,7 +160,7 @@ def cosine(layer: Layer, vector: Tensor, *, position: tuple[int, ...] | None = N
 
 
 def positions(layer: Layer, weights: Tensor) -> Objective:
-    """Return the objective of the activation weighted by a map (channels, h, w), resized to it, mean over positions."""
+    """Return the objective mean_hw Σ_c w_chw a_chw: activation a, weights w (channels, h, w), resized to a."""
 
     def score(activations: Activations) -> Tensor:
         value = activations.grid(layer)
@@ -277,7 +277,7 @@ def from_string(text: str) -> Objective:
 
 @dataclass(frozen=True)
 class ScoredModel:
-    """A model, an objective, and what the objective reads: modules, and perhaps the output."""
+    """A model, an objective, and what the objective reads: the modules ``layers``, and the output if ``to_output``."""
 
     model: ImageModel
     objective: Objective
@@ -330,9 +330,9 @@ class Feature:
     """The feature whose score is raised: a target of the output, or a selector of the units of a layer.
 
     Attributes:
-        selector: a Captum target, a function of the layers, "layer:unit", an objective, also Lucent's; of a layer an
-            int, tuple, function, float tensor (channels,), objective, or a list with one of these for each row.
-        layer: None is the output.
+        selector: for the output, a Captum target, a function of the layers, "layer:unit", or an objective, also
+            Lucent's; for a layer, an int, tuple, function, float tensor (channels,), objective, or a list, one per row.
+        layer: the layer; None is the output.
     """
 
     selector: Any
@@ -459,8 +459,8 @@ def is_model(value: Any, feature: Feature, image: Tensor, args: tuple[Any, ...])
     """Return whether ``contrast=`` is a second model, and not an objective, a target or a selector.
 
     Modules, zoo classifiers, and methods and partials of modules are models. Any other function is a model where it
-    accepts an image: functions of the layers and of an activation fail on it. For a unit's feature it must also hold a
-    module, in which the unit's layer is looked up.
+    accepts an image; functions of the layers or of an activation raise an error then. For a unit's feature it must also
+    hold a module, in which the unit's layer is looked up.
     """
     if isinstance(value, nn.Module) or preprocesses(value):
         return True

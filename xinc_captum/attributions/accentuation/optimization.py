@@ -28,10 +28,10 @@ class Problem:
     """A feature whose score is raised in images, with everything that the optimization needs.
 
     Attributes:
-        model: how images go through the model; its ``size`` is that of the views.
-        batch: the seeds, or images of the same shape, dtype and device; and the additional forward arguments.
+        model: the model and its arguments; its ``size`` is that of the views.
+        batch: the seeds (for noise, grey images of the same shape, dtype and device) and the additional arguments.
         contrast: model and feature whose score is subtracted, or None.
-        total: number of images in the call, of which these may be some.
+        total: number of images in the call; ``batch`` may hold only some of them.
     """
 
     model: ImageModel
@@ -84,12 +84,12 @@ class Problem:
 
     @property
     def images(self) -> Tensor:
-        """The seeds, or images of the same shape, (N, C, H, W)."""
+        """The seeds, (N, C, H, W); for noise, grey images of the same shape."""
         return self.batch.inputs[0]
 
     @property
     def seeds(self) -> Tensor | None:
-        """The images to start from, or None."""
+        """The images to start from, (N, C, H, W), or None for noise."""
         return None if self.from_noise else self.images
 
     @cached_property
@@ -197,7 +197,7 @@ class Problem:
         return same_draws(_mix(self.settings.seed, draw), self._generators, like)
 
     def _check_draws(self, show: View, images: Tensor, views: Tensor) -> None:
-        """Make the views a second time, once in a run: the seed's views must be those of the candidate."""
+        """Make the views twice, once in a call, and raise if they differ: candidate and seed need the same views."""
         if self._draws_checked:
             return
         self._draws_checked = True
@@ -304,9 +304,9 @@ def optimize(
 
     .. math:: p \leftarrow p + \mathrm{step}(\partial (s f - w d) / \partial p)
 
-    Symbols: p the parameters, changed in place, f the score, d the distance, w the weight, a number or one for each
-    image, s = -1 where ``stop`` lowers the score of an image, else 1. ``project`` is called after each update. Ctrl-C
-    after the first update ends the optimization and returns its record so far.
+    Symbols: p the parameters, changed in place; step the optimizer's; f the score; d the distance; w the weight, one
+    number or (N,); s = -1 where ``stop`` lowers the score of an image, else 1. ``project`` is called after each update.
+    Ctrl-C after the first update ends the optimization and returns its record so far.
     """
     settings, (params, draw) = problem.settings, parameters
     optimizer = settings.optimizer(params, lr=settings.lr)  # default: Steepest in settings.py
@@ -380,7 +380,7 @@ def _check_gradient(problem: Problem, gradient: Tensor) -> None:
 def _gradients(
     pixels: Tensor, score: Tensor, distance: Tensor | None, weight: Tensor | float, with_mask: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the gradients of the objective and of the score alone; the latter costs a pass below the regularizer."""
+    """Return the gradients of the objective, and of the score alone (one more backward pass) or None."""
     if distance is None:
         (of_score,) = torch.autograd.grad(score.sum(), pixels)
         return of_score, of_score
@@ -397,8 +397,8 @@ def balance(problem: Problem, parameters: ImageParameters) -> Tensor:
 
     .. math:: B = \sum |\partial f / \partial p| \,/\, \sum |\partial d / \partial p|
 
-    It is measured at a fixed random perturbation of the images with the root mean square .01, because at the seed
-    itself the distance has no gradient. The parameters are restored.
+    Symbols: f the score, d the distance, p the parameters. B is measured at a fixed random perturbation of the images
+    with the root mean square .01, because at the seed the distance has no gradient. The parameters are restored.
     """
     params, draw = parameters
     generator = torch.Generator().manual_seed(problem.settings.seed)
@@ -432,7 +432,7 @@ def _perturb(params: Params, originals: list[Tensor], noise: list[Tensor], scale
 
 @dataclass
 class StopAtLevel:
-    """Stops the optimization of each image when its score without random views, ``score()``, reaches its level.
+    """Stop the optimization of each image when its score without random views, ``score()``, reaches its level.
 
     Between the last step below a level and the first beyond it, the parameters are bisected towards the crossing, so
     the result lies on the level, and higher levels lie further along the same path. ``start`` are the seeds' scores.
@@ -471,7 +471,7 @@ class StopAtLevel:
         return bool(self.reached.all())
 
     def finish(self) -> Tensor:
-        """Move every image to its level, or to its score nearest to it; return the scores, (N,)."""
+        """Move every image to its level, or else to its score nearest to the level; return the scores, (N,)."""
         with torch.no_grad():
             improved = self._best > self.start * self.sign
             below, above = torch.zeros_like(self.start), torch.ones_like(self.start)

@@ -25,6 +25,8 @@ def recorrelate(values: Tensor) -> Tensor:
 
     .. math:: \mathrm{rgb}_j = \sum_i v_i C_{ij}
 
+    Symbols: v the decorrelated colours of a pixel, C the matrix.
+
     Source: Olah et al., "Feature Visualization" (Distill, 2017), preconditioning; the matrix C is Lucid's and Lucent's.
     """
     return values if values.shape[1] != 3 else _mix(values, torch.tensor(_AXES, dtype=values.dtype))
@@ -42,7 +44,7 @@ def _mix(values: Tensor, columns: Tensor) -> Tensor:
 
 Params = tuple[Tensor, ...]
 Decode = Callable[[Params], Tensor]
-ImageParameters = tuple[Params, Callable[[], Tensor]]  # and their images, as Lucent's param_f() returns them
+ImageParameters = tuple[Params, Callable[[], Tensor]]  # with a function that returns their images, like Lucent's
 
 
 class Parameterization(Protocol):
@@ -83,7 +85,7 @@ def _clamp(values: Tensor) -> Tensor:
 def start_from_noise(
     parameterization: Parameterization, like: Tensor, generator: torch.Generator, start: int, total: int
 ) -> ImageParameters:
-    """Return random parameters of images with the shape, dtype and device of ``like``, and their images' function.
+    """Return random parameters of images with the shape, dtype and device of ``like``, and what decodes them.
 
     Parameters of ``total`` images are drawn, and those of ``like`` begin at ``start``, so that cutting a batch does not
     change them.
@@ -99,9 +101,9 @@ class Pixel:
 
     .. math:: x = \sigma(C^\top p / d)
 
-    Symbols: p parameters (N, C, H, W), d ``desaturation``: a larger one changes colours less in each step, C the colour
-    matrix, σ the logistic function. Images are clamped to [margin, 1 - margin], where the logit is finite and has a
-    gradient.
+    Symbols: p parameters (N, C, H, W); d = ``desaturation`` (a larger one changes colours less in each step); C the
+    colour matrix; σ the logistic function. Images are clamped to [margin, 1 - margin], where the logit is finite and
+    has a gradient.
 
     Example:
         >>> pixel = Pixel()
@@ -135,8 +137,9 @@ class Fourier:
 
     .. math:: x = \sigma(C^\top\, \mathrm{irfft2}(s \odot p) / d), \quad s_k = \max(|f_k|, 1/\max(h, w))^{-\alpha}
 
-    Symbols: p coefficients (N, C, H, W//2+1, 2) as real and imaginary part, f frequency in cycles a pixel, α ``decay``:
-    0 treats all frequencies equally, 1 weights them as natural photos do; the others as in :class:`Pixel`.
+    Symbols: p coefficients (N, C, H, W//2+1, 2) as real and imaginary part; f_k frequency k in cycles per pixel; h, w
+    the image's size; α = ``decay``: 0 treats all frequencies equally, 1 weights them as natural photos do; the others
+    as in :class:`Pixel`.
 
     Example:
         >>> Fourier().encode(torch.rand(1, 3, 5, 7))[0].shape
@@ -174,7 +177,7 @@ class Fourier:
 
 
 def frequencies(size: tuple[int, int]) -> Tensor:
-    """Return |f| of every coefficient of ``rfft2`` in cycles a pixel: (H, W//2+1), float64, on the CPU."""
+    """Return |f| of every coefficient of ``rfft2`` in cycles per pixel: (H, W//2+1), float64, on the CPU."""
     height, width = size
     rows = torch.fft.fftfreq(height, dtype=torch.float64)[:, None]
     columns = torch.fft.rfftfreq(width, dtype=torch.float64)[None]
@@ -207,8 +210,8 @@ class Phase:
     as in :class:`Pixel`.
 
     Args:
-        magnitude: (C, h, w//2+1) of decorrelated logits, resized to the image, for images from noise; for seeds it is
-            their own. :func:`natural_magnitude` measures one; None is that of scikit-image's photos.
+        magnitude: m for images from noise, (C, h, w//2+1), of decorrelated logits, resized to the image; seeds keep
+            their own. :func:`natural_magnitude` measures one; None uses that of scikit-image's photos.
         gate: the initial g; the original has 5, which reduces every magnitude by .7 %.
 
     Raises:
@@ -239,7 +242,7 @@ class Phase:
         return self._start(spectrum.angle(), spectrum.abs(), (images.shape[-2], images.shape[-1]))
 
     def random(self, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Params, Decode]:
-        """Return uniform phases on the magnitude, and the function that decodes them."""
+        """Return uniform phases for the fixed magnitude, and the function that decodes them."""
         magnitude = self.magnitude
         if magnitude is None:
             magnitude = read_tensors(_PHOTOS, kind="magnitude", writer=_WRITER).tensors["magnitude"]

@@ -73,14 +73,14 @@ class Accentuation:
         images: accentuated, (N, C, H, W) in [0, 1].
         masks: Σ of |∂score/∂image| over every ``mask_every``-th step, (N, C, H, W), >= 0.
         seeds: the images at the start, (N, C, H, W), or None for noise.
-        scores: mean score over the views of each step, before its update, (steps, N); NaN after its level is reached.
-        distances: mean distance to the seed likewise, or None without a feature distance.
-        before: score of each seed without random views, (N,), or None.
+        scores: mean score over the views of each step, before its update, (steps, N); NaN once its level is reached.
+        distances: mean distance to the seed over the same views, (steps, N), or None without a feature distance.
+        before: score of each seed without random views, (N,), or None for noise.
         after: score of each image without random views, (N,).
         dose: the dose that was reached, (N,), or None without a dose.
         level: target level of the score, (N,), or None.
         steps: number of updates.
-        interrupted: it was stopped by Ctrl-C.
+        interrupted: whether it was stopped by Ctrl-C.
         feature: name of the feature that was raised.
         layer: layer at which the distance was measured, or None.
         settings: the settings of the call, for the manifest.

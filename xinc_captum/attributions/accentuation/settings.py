@@ -28,11 +28,11 @@ class Steepest(torch.optim.Optimizer):
     change is smoother and nearer to the seed (``benchmarks/cost_to_result.py``).
 
     Args:
-        params: leaves of any shape, rows first; or shared by all images, such as the weights of a network that
-            generates them, with rms over the whole tensor.
+        params: leaves (rows, ...); or leaves shared by all images, such as the weights of a network that generates
+            them, whose rms is over the whole tensor.
         lr: η, the root mean square of a step.
         momentum: β in [0, 1).
-        rows: number of rows; a leaf whose first axis has another length is shared. None: no leaf is.
+        rows: number of rows; a leaf whose first axis has another length is shared. None: no leaf is shared.
 
     Example:
         >>> p = torch.zeros(1, 4, requires_grad=True)
@@ -51,7 +51,7 @@ class Steepest(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Make one step; rows whose gradient is zero stay unchanged."""
+        """Make one step; rows whose m is zero stay unchanged."""
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:
@@ -72,15 +72,15 @@ class FeatureDistance:
         \epsilon\Bigr), \quad \epsilon = s \cdot \mathrm{mean}_{hw} \lVert a^0_{hw} \rVert
 
     Symbols: a, a⁰ the activations of candidate and seed in the same view, s ``smooth``. The objective is
-    f - weight · B · d, where B = Σ|∂f/∂p| / Σ|∂d/∂p| is measured for each image at a small fixed perturbation of the
-    seed. At the seed itself d has gradient zero, where the plain norm has the direction of rounding noise.
+    f - weight · B · d, where B = Σ|∂f/∂p| / Σ|∂d/∂p| is measured for each image, by its parameters p, at a small fixed
+    perturbation of the seed. At the seed itself, the gradient of d is zero; that of the plain norm is rounding noise.
 
     Args:
-        layer: whose activations are compared; None chooses one early in the model
+        layer: layer whose activations are compared; None chooses one early in the model
             (:func:`~xinc_captum.attributions.accentuation.activations.early_layer`).
         weight: 0 is no regularizer; 1 gives score and distance equal weight.
         smooth: s; 0 is the original's plain norm.
-        balance: a number fixes B instead of measuring it.
+        balance: a fixed value of B; None measures B.
 
     Source: Hamblin et al., "Feature accentuation" (arXiv 2402.10039), the regularizer; there s = 0 and B is measured
     at the seed.
@@ -100,8 +100,8 @@ class FeatureDistance:
     def distance(self, candidate: Tensor, seed: Tensor, *, unit_axis: int | None = None) -> Tensor:
         """Return d for each row of two activations: (rows,), float32 or wider.
 
-        ``unit_axis`` None is the last of three axes, (rows, tokens, units), and axis 1 otherwise, (rows, units,
-        *positions); an accentuation passes the axis that it determined for the layer.
+        ``unit_axis`` is the axis of the units; None uses the last of three axes, (rows, tokens, units), and otherwise
+        axis 1, (rows, units, *positions). An accentuation passes the axis that it determined for the layer.
         """
         a, b = (t if t.dtype == torch.float64 else t.float() for t in (candidate, seed))
         axis = unit_axis if unit_axis is not None else 2 if a.dim() == 3 else 1
@@ -192,14 +192,14 @@ class Settings:
         activation: absolute target level of the score, instead of a dose.
         contrast: a model (of the kinds that ``transfer`` takes), an objective, or another target (or unit), whose score
             is minimised at the same time.
-        natural: images (M, C, H, W): the reference level is the .98 quantile of their scores, and ``.trust`` compares
-            with those of the highest score.
+        natural: natural images (M, C, H, W) in [0, 1]. The reference level is the .98 quantile of their scores, and
+            ``.trust`` compares the accentuation with the natural images of the highest scores.
         transfer: a second model in which ``.trust`` measures the same target: a module, a function of images, or a
             zoo.Classifier, whose own ``preprocess`` replaces that of the first model.
         seed: random seed of the views and of images from noise.
         n_draws: number of different sets of views, used in turn; the seed's features are computed once for each.
-        mask_every: with a feature distance, the mask needs one more backward pass; every ``mask_every``-th step enters
-            it (6 of 28). 1 uses all steps. It should share no divisor with ``n_draws``, so that draws do not repeat.
+        mask_every: with a feature distance, the mask needs one more backward pass, so only every ``mask_every``-th step
+            is added to it (6 of 28); 1 adds all. A common divisor with ``n_draws`` would leave out some sets of views.
         internal_batch_size: maximum number of images at a time.
         on_step: called with (step, images, scores) before each update; returning True stops.
         show_progress: show a progress bar on standard error.
@@ -263,10 +263,11 @@ def faccent(layer: Layer | None = None, weight: float = 1.0) -> Options:
     Differences from the original, measured on six photos of scikit-image, in units of [0, 1]:
 
     - The original's antialiased resizing shifts a crop by (s - 1) / 2 pixels of the image, where s is the number of
-      image pixels per view pixel: .011 a pixel for images of 224 and .008 for images of 512 pixels in views of 224.
+      image pixels per view pixel. In views of 224 pixels, this changes a pixel by .011 for images of 224 pixels, and by
+      .008 for images of 512 pixels.
     - Apart from that and the edges, crops agree within .00004 where the image is not larger than the view. Crops that
-      are shrunk are averaged over whole pixels here, and with a triangle filter there: .005 for images of 512, and .008
-      for images of 1024 pixels.
+      are shrunk are averaged over whole pixels here, but with a triangle filter in the original: a difference of .005
+      for images of 512 pixels, and of .008 for images of 1024 pixels.
     - Boxes have the model's aspect, lie at fractions of a pixel and are stratified over the crops of a step; the
       original's have the image's aspect and whole pixels. Noise is added to the views, not to the crops before they
       are resized, with the standard deviation of the original's two kinds of noise together.

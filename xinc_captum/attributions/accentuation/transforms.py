@@ -18,11 +18,11 @@ from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolat
 Size = tuple[int, int]
 View = Callable[[Tensor], Tensor]  # (N, C, H, W) -> (K, N, C, h, w)
 
-_GLOBAL: tuple[Any, ...] = (np.random, random)  # besides PyTorch's
+_GLOBAL: tuple[Any, ...] = (np.random, random)  # global generators besides PyTorch's
 _KINDS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 # Packages whose functions draw from the global generators, or from generators in their arguments.
 _LIBRARIES = {"torch", "torchvision", "numpy", "scipy", "skimage", "PIL", "cv2", "kornia", "builtins", "random"}
-_LONGEST = 1000  # longer containers hold data
+_LONGEST = 1000  # longer containers hold data and are not searched for generators
 
 
 @contextmanager
@@ -140,7 +140,10 @@ class Geometry(Protocol):
     """A random geometric transform: maps from view to image, in coordinates from -1 to 1 over each side."""
 
     def matrices(self, count: int, canvas: Size, out: Size, progress: float, generator: torch.Generator) -> Tensor:
-        """Return one map for each view: (count, 3, 3) on (x, y, 1)."""
+        """Return one map for each of ``count`` views, (count, 3, 3), applied to (x, y, 1).
+
+        ``canvas`` and ``out`` are (height, width) of image and view; ``progress`` is the fraction of the steps done.
+        """
 
 
 @dataclass(frozen=True)
@@ -151,8 +154,8 @@ class Crops:
         count: number of views of a step.
         side: smallest and largest side, as fractions of the largest box with the model's aspect that fits; each a
             number or a :class:`Schedule`. Sides are stratified over the views of a step.
-        edge: fraction by which centres are drawn beyond the range where boxes fit, and then moved back, so that edges
-            and corners of the image are in as many views as its middle.
+        edge: centres are drawn from a range larger by this fraction than the one where boxes fit, and moved back into
+            it, so that edges and corners of the image are in as many views as its middle.
 
     Source: Hamblin et al., "Feature accentuation" (arXiv 2402.10039): 16 boxes with sides U(.05, .99).
     """
@@ -247,8 +250,8 @@ def view(
     the size, its result is resized to ``out``. The number of views is that of Crops, else one.
 
     ``canvas`` and ``out`` are height and width of images and views; ``progress`` is the fraction of the steps that is
-    done, for schedules; ``generator`` is on the CPU, so that boxes are the same on every device, ``noise_generator``
-    (default: the same) on the images' device.
+    done, for schedules. ``generator`` is on the CPU, so that boxes are the same on every device; ``noise_generator``
+    (default: ``generator``) is on the images' device.
     """
     count = max((t.count for t in transforms if isinstance(t, Crops)), default=1)
     geometry = [t for t in transforms if isinstance(t, Geometry)]
@@ -342,7 +345,7 @@ def _maps(linear: Tensor, shift: Tensor) -> Tensor:
 
 
 def _oversample_factor(maps: Tensor, canvas: Size, out: Size) -> int:
-    """Return the number of image pixels on one view pixel, at most, rounded up (.25 is tolerated)."""
+    """Return how many image pixels a view pixel covers along x or y, at most, rounded up if more than .25 above."""
     extent = maps[:, :2, :2].abs().amax(0).sum(1)  # of the views along x and y, as fractions of the image
     ratio = max(float(extent[0]) * canvas[1] / out[1], float(extent[1]) * canvas[0] / out[0])
     return max(1, math.ceil(ratio - 0.25))

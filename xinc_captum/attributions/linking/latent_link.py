@@ -1,4 +1,4 @@
-"""Class LatentLink: a link that is audited on held-out pairs, beside controls (LinkAudit, MLPLink, latent_search)."""
+"""Class LatentLink: a link and its audit on held-out pairs, with controls (LinkAudit, MLPLink, latent_search)."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from .pairs import Pairs
 class SearchedLatents(NamedTuple):
     """Result of :func:`latent_search`: the best latents of each sample, (n, latent_dim), never worse than the start.
 
-    ``errors``, (n,), are mean squared distances to the expected representation in standard deviations; ``before``, the
-    same for the initial latents.
+    ``errors``, (n,), are mean squared distances to the expected representations, in standard deviations; ``before``,
+    (n,), are those of the initial latents.
     """
 
     latents: Tensor
@@ -48,22 +48,22 @@ def latent_search(
     steps: int = 100,
     lr: float = 0.05,
 ) -> SearchedLatents:
-    r"""Optimize latents by Adam until the classifier represents their images as expected.
+    r"""Optimize latents by Adam so that the representations of their images come close to expected ones.
 
     .. math:: \min_w \frac1U \sum_u \big(h_u(G(w)) - r_u\big)^2 / s_u^2
 
     Symbols: h the encoder, G the differentiable generator, r the expected representations (n, units), s = ``scale``
-    their standard deviations (units,); units with 0 do not count. ``start`` are the initial latents (n, latent_dim),
-    for instance those of a link; ``lr`` is in standard deviations of these.
+    their standard deviations (units,), U the number of units with s above 0; the others do not count. ``start`` are the
+    initial latents (n, latent_dim), for instance those of a link; ``lr`` is in standard deviations of ``start``.
 
     Raises:
         ValueError: a generator that is not differentiable, or shapes that do not match.
 
     Example:
         >>> from xinc_captum.generators import from_callable, normal_latents
-        >>> paint = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
+        >>> generator = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
         >>> encoder = Encoder(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)), "1")
-        >>> result = latent_search(encoder, paint, torch.full((1, 4), 0.6), torch.rand(1, 4), scale=torch.ones(4))
+        >>> result = latent_search(encoder, generator, torch.full((1, 4), 0.6), torch.rand(1, 4), scale=torch.ones(4))
         >>> bool(result.errors < 0.1 * result.before)
         True
 
@@ -103,26 +103,26 @@ class LinkAudit:
         pairs: number of held-out pairs.
         classes: number of their classes. With one class, R² within classes equals R², and class agreement is no
             evidence.
-        r2: over all latents, with a bootstrap interval.
-        r2_within: against class means: the strictest figure.
-        class_mean_r2: of a link that uses only the class.
+        r2: R² over all latents, with a bootstrap interval.
+        r2_within: R² within classes, against class means: the strictest measure.
+        class_mean_r2: R² of a link that uses only the class.
         shuffled_within: R² within classes of a link fitted to pairs shuffled within classes. It measures what the order
             of the classes alone explains; 0 or below means no evidence of order within them.
         left_out_r2: R² on the fitted pairs, each predicted without itself (PRESS).
         duplicates: share of repeated latents among the fitted pairs.
         leaked: share of held-out latents that are among the fitted ones.
         generated: share of generated images whose linked image has the same predicted class.
-        real: the same of real images.
-        class_mean_agreement: the same of class means, a control for ``generated``.
+        real: the same share for real images.
+        class_mean_agreement: the same share for class means, a control for ``generated``.
         cycle_r2: R² of r' against r, r → w → image → r', over all units together.
         cycle_cosine: mean cosine of r and r'.
         unit_cycle: (units,) correlation of each unit with itself after the cycle.
         unit_tolerance: (units,) share of each unit's variance that no other unit explains.
-        order: congruence of the two spaces.
+        order: similarity of the geometry of the two spaces.
         mlp_r2_within: R² within classes of a two-layer network, a ceiling for the closed form.
         search_cycle_r2: cycle R² of latents optimized through generator and classifier, on ``searched`` pairs.
         search_from: cycle R² of the link on the same pairs, before the optimization.
-        searched: pairs of that optimization.
+        searched: number of pairs in that optimization.
         report: how well the pairs determine the map.
         manifest: where the link's pairs came from.
         held_out_duplicates: share of the held-out pairs whose latents repeat those of an earlier one.
@@ -177,7 +177,7 @@ class LinkAudit:
         return {"trust": asdict(self.trust), **numbers}
 
     def save(self, path: str | Path) -> Path:
-        """Write the numbers and the tensors of the units, atomically, into a folder that is new, empty or a result.
+        """Write numbers and units' tensors, atomically, into a folder that is new, empty, or an earlier result.
 
         Raises:
             StoreError: the folder cannot be written, or has other content.
@@ -204,8 +204,9 @@ class MLPLink(nn.Module):
 
     .. math:: \hat w = \bar w + s_w \odot \big(W_2\, \mathrm{GELU}(W_1 (r - \bar r) / s_r + b_1) + b_2\big)
 
-    ``hidden`` is the width of the one hidden layer. ``seed`` is that of the initial weights and the order of the
-    samples; the global random state is not used.
+    Symbols: W_1, W_2, b_1, b_2 the weights; r̄, w̄ the means and s_r, s_w the standard deviations of the pairs.
+    ``hidden`` is the width of the hidden layer. ``seed`` is that of the initial weights and the order of the samples;
+    the global random state is not used.
 
     Example:
         >>> r = torch.rand(300, 4)
@@ -230,7 +231,7 @@ class MLPLink(nn.Module):
         """
         r, w = (wide(side) for side in check_pairs(r, w))
         generator = torch.Generator().manual_seed(self.seed)
-        self.r_mean, self.r_sd = r.mean(0), _spread(r)  # in float64: a mean may be large beside its deviation
+        self.r_mean, self.r_sd = r.mean(0), _spread(r)  # float64: a mean may be much larger than its deviation
         self.w_mean, self.w_sd = w.mean(0), _spread(w)
         target = ((w - self.w_mean) / self.w_sd).float()
         self.first = _new_layer(r.shape[1], self.hidden, generator).to(r.device)
@@ -380,7 +381,7 @@ class LatentLink(Link):
     link; ``"per_class"`` has one map per class; ``"fourier_features"`` is non-linear and still in closed form.
 
     Args:
-        variant: one of the three.
+        variant: "linear", "per_class" or "fourier_features".
         ridge: λ, added to sums of squares as in scikit-learn; ``"gcv"`` chooses it by generalised cross-validation.
         features: number of Fourier features, for ``"fourier_features"``.
         reservoir: number of representations stored for quantiles.
@@ -415,7 +416,7 @@ class LatentLink(Link):
         search_rows: int = 32,
         seed: int = 0,
     ) -> LinkAudit:
-        """Measure the link on held-out pairs, beside controls; ``str(audit.trust)`` of the result is the verdict.
+        """Measure the link and its controls on held-out pairs; ``.trust`` of the result is the verdict.
 
         Args:
             held_out: pairs of another seed, or of :meth:`Pairs.split`.

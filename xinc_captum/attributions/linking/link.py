@@ -22,9 +22,9 @@ FILE_KIND, WRITER = "link", "LatentLink.save()"
 
 
 class Link(nn.Module):
-    """Everything of a :class:`LatentLink` except the audit, which needs this class; arguments and attributes as there.
+    """Base class of :class:`LatentLink` without the audit; arguments and attributes are described there.
 
-    ``latent_hashes`` are those of the latents of all pairs, to find repeats and leaks into held-out pairs.
+    ``latent_hashes``, (n,), are hashes of the latents of all pairs, to find repeats and leaks into held-out pairs.
     """
 
     def __init__(
@@ -48,8 +48,8 @@ class Link(nn.Module):
         self.variant, self.ridge, self.features, self.seed = variant, ridge, features, seed
         self.manifest: dict[str, Any] = {}
         self.ridges: dict[str, float] = {}
-        self.map: LinearMap | None = None  # before the first pairs
-        self.class_means: ClassMeans | None = None  # without classes
+        self.map: LinearMap | None = None  # None before the first pairs
+        self.class_means: ClassMeans | None = None  # None without classes
         self.reservoir = Reservoir(reservoir, seed)
         self.latent_hashes = torch.empty(0, dtype=torch.int64)
         self._report: RankReport | None = None  # None: pairs were added since the map was solved
@@ -57,7 +57,7 @@ class Link(nn.Module):
     def fit(
         self, r: Tensor, w: Tensor, classes: Tensor | None = None, *, manifest: Mapping[str, Any] | None = None
     ) -> Self:
-        """Discard all earlier pairs, add these and solve; warn if there are fewer pairs than live units.
+        """Discard all earlier pairs, add these and solve; warn if there are no more pairs than live units.
 
         Args:
             r: (n, units) representations, any float dtype.
@@ -66,8 +66,8 @@ class Link(nn.Module):
             manifest: what a file records about the pairs, such as ``Pairs.manifest``.
 
         Raises:
-            ValueError: pairs of unequal number, not finite, fewer than two, or without variation; a class too small for
-                a map.
+            ValueError: r and w of unequal length, values that are not finite, fewer than two pairs, pairs without
+                variation, or a class with too few pairs for a map of its own.
         """
         self.map, self.class_means, self._report = None, None, None
         self.reservoir = Reservoir(self.reservoir.size, self.seed)
@@ -154,7 +154,7 @@ class Link(nn.Module):
         return r2(w, self(r.to(torch.float64) if r.device.type != "mps" else r, classes))
 
     def leave_one_out(self, r: Tensor, w: Tensor, classes: Tensor | None = None) -> Tensor:
-        """Return the prediction for each fitted pair by the link of all others, exactly and without refitting (PRESS).
+        """Return the prediction for each pair by the link fitted to all others, exactly and without refitting (PRESS).
 
         The arguments are the pairs of the fit, in any order; λ and the Fourier features stay fixed. The result is
         (n, latent_dim), float64.
@@ -178,9 +178,9 @@ class Link(nn.Module):
         .. math:: \text{marginal: } \frac{\mathrm{Cov}(w, r_u)}{\mathrm{Var}(r_u)}, \quad
             \text{within class: the same of } r - \bar r_c, w - \bar w_c, \quad \text{partial: } B_{\cdot u}
 
-        The marginal direction is the change of w when r_u rises *and the other units change with it as they do over the
-        pairs*. The partial direction keeps the other units fixed, which few images can show; of a ``"per_class"`` link,
-        ``class_`` selects the map.
+        Symbols: r̄_c, w̄_c the means of class c, B the link's map; of a ``"per_class"`` link, ``class_`` selects it. The
+        marginal direction is the change of w when r_u rises *and the other units change with it as they do over the
+        pairs*. The partial direction keeps the other units fixed, which few images can show.
 
         Raises:
             IndexError: a unit out of range.
@@ -290,7 +290,7 @@ class Link(nn.Module):
 
     @property
     def report(self) -> RankReport:
-        """How well the pairs determine the map; with ``"per_class"``, that of the class determined worst."""
+        """How well the pairs determine the map; with ``"per_class"``, the map of the class that is determined worst."""
         return self.solve()
 
     @property
@@ -324,7 +324,7 @@ class Link(nn.Module):
         return self.moments.rr / max(self.moments.n - 1, 1)
 
     def _within_class(self, units: Tensor) -> Tensor:
-        """Marginal directions after subtracting each class's means, (k, latent_dim)."""
+        """Return marginal directions after subtracting each class's means, (k, latent_dim)."""
         moments = self.moments
         if self.class_means is None:
             raise ValueError("directions within classes need the classes of the pairs; give them to fit().")
@@ -358,7 +358,7 @@ class Link(nn.Module):
 
 
 def check_pairs(r: Tensor, w: Tensor, moments: Moments | None = None) -> tuple[Tensor, Tensor]:
-    """Return representations (n, units) and latents (n, latent_dim) if they are finite and of the moments' sizes."""
+    """Return r (n, units) and w (n, latent_dim); raise unless they are finite floats of the moments' sizes."""
     for name, value, columns in (("representations", r, "units"), ("latents", w, "latent_dim")):
         if not isinstance(value, Tensor) or not value.is_floating_point():
             kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
@@ -395,7 +395,7 @@ def check_classes(classes: Tensor | int | Sequence[int] | None, n: int) -> Tenso
 
 
 def check_units(units: int | Sequence[int] | Tensor, moments: Moments) -> Tensor:
-    """Return units as an index from the front; all are in range and alive."""
+    """Return units as numbers >= 0, (k,); raise if one is out of range or dead."""
     index = torch.as_tensor(units)
     if not index.numel():
         raise ValueError("units is empty; give at least one.")

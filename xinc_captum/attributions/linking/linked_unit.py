@@ -29,12 +29,13 @@ _SPAN = 0.02  # in standard deviations: step of the difference for generators wi
 
 
 def change_map(loop: Loop, units: list[int], direction: Direction) -> Tensor:
-    r"""Return the absolute derivative of the generated images by the units, (N, C, H, W) as the generator has them.
+    r"""Return the absolute derivative of the generated images by the units, (N, C, H, W) in the generator's size.
 
     .. math:: \Bigl| \tfrac{d}{d\epsilon}\, G(\mathrm{link}(r + \epsilon \textstyle\sum_u e_u)) \Bigr|, \qquad
-        \text{or } \Bigl| \tfrac{d}{d\epsilon}\, G(\mathrm{link}(r) + \epsilon d_u) \Bigr|
+        \text{or } \Bigl| \tfrac{d}{d\epsilon}\, G(\mathrm{link}(r) + \epsilon \textstyle\sum_u d_u) \Bigr|
 
-    One forward and two backward passes; a central difference if the generator cannot be differentiated.
+    Symbols: e_u the basis vector of unit u, d_u its ``direction`` (second form) unless that is "partial" (first form).
+    It takes one forward and two backward passes; a central difference if the generator cannot be differentiated.
     """
     link, step = loop.link, loop.r.new_zeros(loop.r.shape[1])
     step[units] = 1
@@ -85,10 +86,10 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         generator: latents to images (:class:`xinc_captum.generators.Generator`).
         link: a fitted :class:`LatentLink` from this layer to this generator.
         device_ids: devices of a DataParallel model when ``forward_func`` is not the DataParallel object itself.
-        output_fn: as in :class:`Encoder`, like the next three, and as for the pairs of the link.
-        preprocess: see there; it may resize.
-        pool: see there.
-        unit_axis: see there; None uses that of the link's manifest, or determines it.
+        output_fn: as in :class:`Encoder`; this and the next three as for the pairs that the link was fitted to.
+        preprocess: as in :class:`Encoder`; it may resize.
+        pool: as in :class:`Encoder`.
+        unit_axis: as in :class:`Encoder`; None first tries that of the link's manifest.
 
     Warns:
         UserWarning: classifier or generator have other weights than the link's manifest records.
@@ -101,10 +102,10 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
     Example:
         >>> from xinc_captum.generators import from_callable, normal_latents
         >>> from xinc_captum.attributions.linking import LatentLink
-        >>> paint = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
+        >>> generator = from_callable(lambda w: w.view(-1, 1, 2, 2).sigmoid(), normal_latents(4))
         >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 6), torch.nn.Linear(6, 3))
-        >>> w = paint.sample_latents(99)
-        >>> units = LinkedUnitVisualization(net, "1", paint, LatentLink().fit(net[:2](paint.synthesize(w)), w))
+        >>> w = generator.sample_latents(99)
+        >>> units = LinkedUnitVisualization(net, "1", generator, LatentLink().fit(net[:2](generator.synthesize(w)), w))
         >>> units.sweep(torch.rand(2, 1, 2, 2), 5, [0.0, 0.1, 0.2]).images.shape
         torch.Size([2, 3, 1, 2, 2])
 
@@ -158,7 +159,8 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
             attribute_to_neuron_input: whether the layer's input is linked; None uses the side of the link's manifest,
                 or the output without one.
             internal_batch_size: maximum number of samples in one forward pass.
-            direction: "partial", the formula; "marginal" or "within_class": the directions of these sweeps.
+            direction: "partial" is the formula above; "marginal" and "within_class" are the change of G along that
+                direction of :meth:`LatentLink.direction`, as in a sweep.
 
         The maps are resized to the inputs, and averaged over channels if the generator has another number of them. For
         a generator that cannot be differentiated they are central differences.
@@ -280,8 +282,8 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
                 classifier), "minimal" (the shortest shift for which a linear head predicts the target, with a proven
                 bound) or "linking_in_style" (the paper's update); or one of these with options, such as
                 :class:`xinc_captum.attributions.linking.counterfactuals.Ray` (top=10).
-            additional_forward_args: as for :meth:`attribute`, like the next.
-            attribute_to_neuron_input: see there.
+            additional_forward_args: as for :meth:`attribute`.
+            attribute_to_neuron_input: as for :meth:`attribute`.
             internal_batch_size: maximum number of images in one forward pass; None is 256.
             origin: the class to leave, or one per sample; None uses the prediction for each input (its second choice
                 if the prediction is the target).

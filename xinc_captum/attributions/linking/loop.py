@@ -87,9 +87,11 @@ class ForwardPass(NamedTuple):
 
 
 class Encoder:
-    r"""Images to representations of a layer, with the classifier's state restored.
+    r"""Encode images as representations of a layer; the classifier's state is restored.
 
     .. math:: r = \mathrm{pool}(h_l(\mathrm{preprocess}(x)))
+
+    Symbols: x the images, h_l the layer's input or output, r the representations (n, units).
 
     Args:
         forward_func: the model, or any function around it.
@@ -195,7 +197,7 @@ class Encoder:
         }
 
     def check_pairs(self, manifest: Mapping[str, Any], units: int, encoded_units: int) -> None:
-        """Raise ValueError if pairs have another layer or side of it, or other units, than this encoder returns."""
+        """Raise ValueError if pairs have another layer, side (input or output) or number of units than this encoder."""
         layer, at_input = manifest.get("layer"), manifest.get("attribute_to_neuron_input")
         other_layer = isinstance(layer, str) and not is_same_layer(layer, self.name)
         other_side = at_input is not None and bool(at_input) is not self.attribute_to_neuron_input
@@ -257,7 +259,8 @@ class Loop:
 
     .. math:: r \mapsto w = \mathrm{link}(r) \mapsto x = G(w) \mapsto (r', f) = \mathrm{classifier}(x)
 
-    ``index`` (n,) are positions of samples in the call, which select their arguments of the model and their class.
+    Symbols: r the representation, w the latent, x the image, r' and f the representation and scores of x. The methods'
+    ``index``, (n,), are positions of samples in the call; it selects their additional arguments and their classes.
 
     Attributes:
         call: the classifier as this call runs it (autocast, ordinary weights).
@@ -265,8 +268,8 @@ class Loop:
         latent: a latent of the generator, for dtype and device.
         r: representations of the inputs, (N, units), in the link's dtype and on its device.
         scores: scores of the inputs, (N, K).
-        shape: of the layer's activation for one sample.
-        classes: of the samples, (N,), if the link needs them.
+        shape: shape of the layer's activation for one sample.
+        classes: of the samples, (N,), if the link needs them, else None.
         limit: maximum number of images in one forward pass.
     """
 
@@ -340,7 +343,7 @@ class Loop:
             (gradient,) = torch.autograd.grad(gap.sum(), activation, allow_unused=True, materialize_grads=True)
             pooled = pool_units(activation, self.encoder.pool, axis)
             (weight,) = torch.autograd.grad(pooled.sum(), activation)
-        # Lifting a change of r to the activation is the right inverse of pooling, which scales by 1/weight.
+        # If r changes by 1, so does every pooled position: the slope is the sum of their gradients.
         scale = pool_units(weight, self.encoder.pool, axis)
         return pool_units(gradient, self.encoder.pool, axis) / scale, gap.detach()
 
@@ -408,7 +411,7 @@ def open_loop(
 
 
 def settle_batch(encoder: Encoder, call: ForwardFunc, batch: Batch) -> Batch:
-    """Return the batch with the decision which arguments of the model are one per sample."""
+    """Return the batch after deciding which additional arguments have one entry per sample."""
 
     def run(samples: Batch) -> Any:
         (images,) = samples.inputs
@@ -420,7 +423,7 @@ def settle_batch(encoder: Encoder, call: ForwardFunc, batch: Batch) -> Batch:
 
 @contextlib.contextmanager
 def protect_loop(encoder: Encoder, generator: Generator, link: nn.Module, device: torch.device) -> Iterator[None]:
-    """Restore all three at the end; autocast is off, except in the classifier's own call."""
+    """Restore encoder, generator and link at the end; autocast is off, except in the classifier's own call."""
     modules = [*modules_of(generator), link]
     with attribution_context(encoder.forward_func, *modules):
         torch.set_autocast_enabled(device.type, False)  # restored by ``attribution_context``, as are the flags below

@@ -70,7 +70,7 @@ class Moments:
 
     @property
     def r_sd(self) -> Tensor:
-        """(units,) standard deviations, with n − 1."""
+        """(units,) standard deviations of the units, with n − 1 in the denominator."""
         return (self.rr.diagonal() / max(self.n - 1, 1)).clamp_min(0).sqrt()
 
     def blank(self) -> Moments:
@@ -129,7 +129,7 @@ _MOMENTS = ("r_mean", "w_mean", "rr", "rw", "ww", "r_min", "r_max")
 
 
 def _mean(rows: Tensor) -> Tensor:
-    """Return the mean of each column, exact for a constant column, because its rounding is divided by later."""
+    """Return the mean of each column, exact for a constant column, whose rounding would count as variation."""
     return torch.where((rows == rows[0]).all(0), rows[0], rows.mean(0))
 
 
@@ -244,7 +244,7 @@ class RankReport:
         pairs: number of pairs.
         units: units of the layer.
         alive: units that vary over the pairs; the others get no weight.
-        rank: directions of the alive units that vary.
+        rank: number of directions in which the alive units vary.
         effective_rank: exp of the entropy of the spectrum, the effective number of directions. If the standard
             deviations of units differ by more than 1e5, the spectrum is that of standardised units.
         condition: ratio of the largest to the smallest eigenvalue above rounding.
@@ -362,6 +362,8 @@ class RidgePath:
         .. math:: \mathrm{GCV} = n\, \mathrm{RSS}_\lambda / (n - \mathrm{tr} H_\lambda)^2, \qquad
             \mathrm{tr} H_\lambda = 1 + \sum_k e_k / (e_k + \lambda)
 
+        Symbols: n the number of pairs, RSS the residual sum of squares, H the hat matrix, e_k the eigenvalues of S_rr.
+
         Source: Golub, Heath, Wahba 1979.
         """
         e, n = self._values, self.moments.n
@@ -398,7 +400,7 @@ class RidgePath:
         """Return P with P Pᵀ = (S_rr + λ)⁻¹, on the scale of each unit, without directions that are rounding."""
         scale = (self._rr.diagonal() + ridge).rsqrt()
         matrix = self._rr * scale[:, None] * scale
-        matrix.diagonal().fill_(1)  # (S_rr + λ) beside scale²
+        matrix.diagonal().fill_(1)  # exactly what (S_rr + λ) · scale² would be without rounding
         if len(self._values) == len(scale) and self._values[0] > 1e-9:  # far from rounding: Cholesky is faster
             inverse: Tensor = torch.linalg.inv(torch.linalg.cholesky(matrix))
             return scale[:, None] * inverse.T
@@ -422,10 +424,11 @@ class Solved(NamedTuple):
     def leave_one_out(self, r: Tensor, w: Tensor) -> Tensor:
         r"""Return the exact prediction for each fitted pair by the map fitted to all others (PRESS), in float64.
 
-        .. math:: \hat w_{(-i)} = w_i - (w_i - \hat w_i) / (1 - h_{ii})
+        .. math:: \hat w_{(-i)} = w_i - (w_i - \hat w_i) / (1 - h_{ii}), \qquad h_{ii} \text{ the leverage of pair } i
 
         Raises:
-            ValueError: these are not the fitted pairs; as UndeterminedError, a single pair determines some direction.
+            ValueError: these are not the fitted pairs.
+            UndeterminedError: without one of the pairs, the map is undetermined in some direction.
 
         Source: Allen 1974, "The relationship between variable selection and data augmentation".
         """
@@ -494,7 +497,7 @@ class LinearMap(nn.Module):
         return self.weight[:, units].T
 
     def leave_one_out(self, r: Tensor, w: Tensor, classes: Tensor | None) -> Tensor:
-        """Return the prediction for each pair by the map of all others (PRESS)."""
+        """Return the prediction for each pair by the map fitted to all others (PRESS)."""
         return (self.solution or solve(self._regression_moments(), self.ridge)).leave_one_out(r, w)
 
     def tensors(self) -> dict[str, Tensor]:

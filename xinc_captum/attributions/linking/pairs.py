@@ -133,7 +133,7 @@ class PairSampler:
         )
 
     def _next_classes(self, size: int) -> list[int]:
-        """Return classes for the next images, in proportion to their missing pairs, so that all are completed alike."""
+        """Return classes for the next images, in proportion to their missing pairs."""
         classes, ends = list(self.missing), list(accumulate(self.missing.values()))
         return [classes[bisect_right(ends, position * ends[-1] // size)] for position in range(size)]
 
@@ -178,12 +178,13 @@ def make_pairs(
 
     .. math:: r_i = h(G(w_i)), \qquad w_i \sim p(w \mid c_i), \quad \arg\max f(G(w_i)) = c_i
 
-    Every latent is new: all retries use one random stream, and no latent is used twice. (The released code restarts the
-    stream for each retry, which repeats images and may never end.)
+    Symbols: G the generator, h the encoder, f the classifier's scores, w_i a latent of class c_i; the last condition
+    only with ``keep_class``. All retries use one random stream, and no latent is used twice. (The released code
+    restarts the stream for each retry, which repeats images and may never end.)
 
     Args:
         forward_func: the classifier.
-        layer: whose input (or output) is the representation.
+        layer: module or dotted name, whose input (or output) is the representation.
         generator: latents to images.
         n: number of pairs in all, distributed evenly over the classes.
         classes: the classes; None uses all of the generator. Generator and classifier must use the same numbers.
@@ -192,10 +193,10 @@ def make_pairs(
         keep_class: whether to reject images whose prediction differs from the class they were generated for.
         max_attempts: maximum number of generated images per pair.
         batch_size: number of images in one forward pass.
-        attribute_to_neuron_input: as in :class:`Encoder`, like the next three.
-        preprocess: see there.
-        pool: see there.
-        output_fn: see there.
+        attribute_to_neuron_input: as in :class:`Encoder`.
+        preprocess: as in :class:`Encoder`.
+        pool: as in :class:`Encoder`.
+        output_fn: as in :class:`Encoder`.
         show_progress: whether to show a progress bar.
         unit_axis: as in :class:`Encoder`.
 

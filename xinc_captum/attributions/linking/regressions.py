@@ -74,7 +74,7 @@ class PerClassMap(LinearMap):
         return self.weight[self._index(class_)][:, units].T
 
     def leave_one_out(self, r: Tensor, w: Tensor, classes: Tensor | None) -> Tensor:
-        """Return the prediction for each pair by its class's map of all others (PRESS)."""
+        """Return the prediction for each pair by its class's map, fitted to all other pairs of the class (PRESS)."""
         classes = _require_classes(classes)
         latents = torch.zeros(w.shape, dtype=torch.float64, device=self.moments.rr.device)
         for c in classes.unique().tolist():
@@ -150,7 +150,7 @@ class FourierMap(LinearMap):
 
     def features(self, r: Tensor) -> Tensor:
         """Return φ(r), (n, units) → (n, features)."""
-        centred = r - self.centre.to(r.dtype)  # before the product: a mean may be large beside its deviation
+        centred = r - self.centre.to(r.dtype)  # before the product: a mean may be much larger than its deviation
         angles = nn.functional.linear(centred, self.frequencies.to(r.dtype), self.phases.to(r.dtype))
         return angles.cos() * math.sqrt(2 / len(self.phases))
 
@@ -187,7 +187,7 @@ class FourierMap(LinearMap):
         )
 
     def leave_one_out(self, r: Tensor, w: Tensor, classes: Tensor | None) -> Tensor:
-        """Return the prediction for each pair by the map of all others (PRESS); the features stay the same."""
+        """Return the prediction for each pair by the map fitted to all others (PRESS); the features stay the same."""
         return super().leave_one_out(self.features(wide(r)), w, classes)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -30,16 +30,16 @@ class UnitSweep:
 
     Attributes:
         values: of the unit, (S,).
-        images: as the generator has them, (N, S, C, H, W) in [0, 1].
+        images: the generated frames, (N, S, C, H, W) in [0, 1].
         representations: of the encoded frames, (N, S, units).
         latents: (N, S, latent_dim).
         scores: of the frames, (N, S, K).
         fidelity: how faithfully the frames show the values.
         unit: column of the representation.
-        base: images of the anchors, with no unit set, (N, C, H, W).
+        base: images of the anchors (the linked inputs, or those of ``latents=``), (N, C, H, W).
         base_representations: of these, (N, units).
         base_scores: (N, K).
-        own: the unit's value in the anchors, (N,); a frame at this value is the base image.
+        own: value at which a frame is the base image, (N,): the unit's in the anchors (mode "replace": in the inputs).
         agreement: share of samples whose base image has the class of the input.
         settings: mode, direction and span, for the manifest.
     """
@@ -181,9 +181,9 @@ def unit_steps(
     .. math:: w_{ns} = a_n + (v_s - o_n)\, d_u, \qquad
         \text{partial: } w_{ns} = a_n + \mathrm{link}(r_n + (v_s - o_n) e_u) - \mathrm{link}(r_n)
 
-    Symbols: r the representations (n, units), u the unit, v the values (S,), a the anchor's latents (n, latent_dim), o
-    = ``start`` the unit's value there (n,), d_u the link's direction (:meth:`LatentLink.direction`). A ``"per_class"``
-    link needs the classes (n,). The paper sets r_u := v and leaves the other units unchanged: that is
+    Symbols: r the representations (n, units), u the unit, e_u its basis vector, v the values (S,), a the latents of the
+    anchors (n, latent_dim), o = ``start`` the unit's value there (n,), d_u the :meth:`LatentLink.direction`. A
+    ``"per_class"`` link needs the classes (n,). The paper sets r_u := v and leaves the other units unchanged: that is
     ``direction="partial"`` with a = link(r) and o = r_u. Images seldom follow it: they have fewer degrees of freedom
     than there are units, and the unchanged units contradict the changed one.
 
@@ -298,7 +298,7 @@ class SweepSettings:
 
 
 class SweepPlan(NamedTuple):
-    """One unit's sweep before generation: values (S,), the unit in the anchors (N,), latents (N, S, latent_dim)."""
+    """One unit's sweep before generation: values (S,), the value of the base (N,), latents (N, S, latent_dim)."""
 
     unit: int
     values: Tensor

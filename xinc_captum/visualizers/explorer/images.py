@@ -62,7 +62,7 @@ def masks_of(masks: Sequence[Tensor], room: int) -> list[str]:
 
 
 def encode_all(pictures: Sequence[Tensor], encode: Encode, room: int, longest: int) -> list[str] | float:
-    """Return the addresses, or, if they exceed ``room``, an estimate of the factor by which they do."""
+    """Return the addresses, or, if they have more than ``room`` characters, the estimated factor by which they do."""
     addresses: list[str] = []
     size, numbers, total = 0, 0, sum(image.numel() for image in pictures)
     for image in pictures:
@@ -99,7 +99,7 @@ def transparency(mask: Tensor) -> str:
 
 
 def _encode_smaller(pictures: Sequence[Tensor], encode: Encode, room: int, longest: int) -> tuple[list[str], int]:
-    """Return the addresses in ``room``, and the pixels of the longer side, at most."""
+    """Return the addresses, in at most ``room`` characters, and the longest side that they allow, in pixels."""
     too_long = longest
     while not isinstance(addresses := encode_all(pictures, encode, room, longest), list):
         if longest <= MIN_SIDE:

@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-POOL = (8, 16)  # cells, as for clustering
+POOL = (8, 16)  # rows and columns of cells in which units are compared, as for clustering
 
 BATCH_NUMBERS = 1 << 23  # numbers of maps that are processed at a time
 MAX_UNITS = 1 << 16
 _TOP_SHARE = 0.4  # share of the room for the strongest units, at most; the rest is for the small maps
 _DEFLATE_RATIO = 0.85  # of unit numbers and shares, at most
+# scales of the small maps that are tried, largest first
 _STEPS = (1.0, 0.75, 0.5, 0.375, 0.3125, 0.25, 0.1875, 0.15625, 0.125, 0.09375, 0.0625, 0.03125)
 
 
@@ -54,9 +55,9 @@ def pack_units(maps: Tensor, *, room: int = 3_000_000, k: int = 8, near: int = 6
 
     Args:
         maps: (units, C, H, W), or (frames, units, C, H, W); any float dtype, black is 0 and white is 1.
-        room: bytes.
-        k: number of units per cell.
-        near: number of similar units per unit.
+        room: number of bytes, about.
+        k: number of units per cell, at most.
+        near: number of similar units per unit, at most.
 
     Raises:
         ValueError: more than 65,536 units, or maps that are not finite.

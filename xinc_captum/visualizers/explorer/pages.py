@@ -232,7 +232,7 @@ def _overlay(photo: Tensor, cam: Tensor) -> Tensor:
 
 
 class Strip(NamedTuple):
-    """The sweep of one unit: values set (S,), images (N, S, C, H, W) in [0, 1], values measured in them (N, S)."""
+    """The sweep of one unit: values set (S,), images (N, S, C, H, W) in [0, 1], values measured in these (N, S)."""
 
     values: Tensor
     images: Tensor

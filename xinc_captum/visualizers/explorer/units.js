@@ -9,7 +9,7 @@ async function unpacked(text) {
 }
 
 class Units {
-  // The order is that of page.py: floats, shorts, differences of maps.
+  // The order is that of blob() in pages.py: floats, shorts, differences of maps.
   constructor(note, buffer) {
     Object.assign(this, note);
     const [height, width] = note.grid;

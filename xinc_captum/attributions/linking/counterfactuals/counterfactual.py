@@ -24,12 +24,12 @@ class Counterfactual:
         images: the generated images, (N, C, H, W) in [0, 1]; for a sample that was not reached, the nearest one.
         linked: the linked inputs before any shift, (N, C, H, W).
         inputs: (N, C, H, W).
-        shift: what was added to the representation, (N, units); for ``"latent"``, the change in the encoded images.
+        shift: what was added to the representation, (N, units); for ``"latent"``, its change in the encoded images.
         latents: (N, latent_dim).
         steps: number of images encoded for each sample, (N,).
         reached: whether the classifier predicts the target for the image with the required confidence, (N,).
         already: whether the classifier predicts the target for the *input* with that confidence, (N,); ``success`` and
-            ``trust`` do not count these samples.
+            ``trust`` leave these samples out.
         origin: class to leave, (N,): the input's prediction, or its second choice if the prediction is the target.
         target: class to reach, (N,).
         answers: predictions for input, linked image and image, (N, 3).

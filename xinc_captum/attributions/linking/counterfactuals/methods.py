@@ -20,14 +20,15 @@ class LatentWalk:
 
     .. math:: L(w) = \bigl[m - \bigl(f_t - \max_{k \ne t} f_k\bigr)\bigr]_+ + \mu \lVert (w - w_0) / \sigma \rVert^2
 
-    Symbols: w_0 the linked latent, σ the standard deviation of the link's latents.
+    Symbols: f the scores of the image of w, t the target, w_0 the linked latent, σ the standard deviation of the link's
+    latents.
 
     Args:
         lr: learning rate of Adam, in σ.
-        pull: μ.
+        pull: μ, the weight of the distance to w_0.
         margin: m, in scores; the optimization ends as soon as the image reaches the target.
         steps: maximum number of steps.
-        halvings: of the segment from w_0 to the optimized w, towards the point where the class changes.
+        halvings: number of bisections of the segment from w_0 to the optimized w, towards the change of class.
 
     Raises:
         ValueError: numbers out of range; when called, a generator without gradients.
@@ -112,8 +113,8 @@ def shortest_shift(head: LinearHead, r: Tensor, target: Tensor, confidence: floa
     .. math:: \min_\delta \tfrac12 \lVert\delta\rVert^2 \;\text{ s.t. }\;
               (W_t - W_k)^\top \delta \ge m - (f_t - f_k) \;\;\forall k \ne t
 
-    Symbols: f = W r + b the head, t the target. For a ``confidence`` p of the softmax, the shift uses m = log(p (K−1) /
-    (1−p)), which is sufficient, and the bound log(p / (1−p)), which is necessary; m >= 0.
+    Symbols: f = W r + b the head, t the target, δ the shift. For a ``confidence`` p of the softmax over K classes, the
+    shift uses m = log(p (K−1) / (1−p)), which is sufficient, and the bound log(p / (1−p)), which is necessary; m >= 0.
 
     The dual, with one multiplier per class, is maximised by accelerated projected gradient. Each of its values bounds
     every such shift from below (weak duality), whether the iteration has converged or not. If the target leads by m
@@ -184,7 +185,7 @@ def _dual_gain(gram: Tensor, target: Tensor, multipliers: Tensor) -> Tensor:
 
 
 def _make_feasible(weight: Tensor, target: Tensor, shift: Tensor, margin: Tensor) -> tuple[Tensor, Tensor]:
-    """Stretch shifts until every class is behind the target; return them (else zero) and whether that is possible."""
+    """Stretch shifts until the target leads every class by the margin; return them (else zero), and if it does."""
     gain = _gain(shift @ weight.T, target)
     short = margin > 0
     stretch = (margin / gain.where(gain > 0, 1)).where(short, 1.0).amax(1).clamp_min(1)
@@ -201,7 +202,7 @@ class MinimalShift:
     cannot show every representation.
 
     Args:
-        beyond: multiple of the shortest shift, at least 1.
+        beyond: factor by which the shortest shift is multiplied, at least 1.
 
     Raises:
         ValueError: ``beyond`` below 1; when called, a layer that is not followed by a linear head.
@@ -266,11 +267,12 @@ class LinkingInStyle:
 
     .. math:: s \leftarrow s - \eta\, \partial L / \partial s, \qquad \text{image } G(w(\max(r - s, 0)))
 
-    It needs no gradient of the generator. Its loss has no lower bound and its constants were chosen for one ResNet-50,
-    so it often fails for other models (:class:`Ray` is the measured alternative).
+    Symbols: s the shift, L its loss (:func:`shift_losses`), w the link, G the generator, whose gradient is not needed.
+    L has no lower bound and its constants were chosen for one ResNet-50, so it often fails for other models; use
+    :class:`Ray` there.
 
     Args:
-        lr: η.
+        lr: η, the learning rate.
         steps: maximum number of steps; the paper's code takes up to 2,000.
         weights: a, b, c of :func:`shift_losses`.
         seed: random seed of the initial s, uniform in [0, 1).
@@ -325,7 +327,7 @@ class LinkingInStyle:
 
 
 GRID = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
-REFINEMENTS = 4  # times that the neighbourhood of the nearest miss is halved
+REFINEMENTS = 4  # number of times that the interval around the nearest miss is halved
 
 
 @dataclass(frozen=True)
@@ -344,13 +346,13 @@ class Ray:
 
     Args:
         grid: values of α, ascending.
-        halvings: of the interval in which the class changes.
+        halvings: number of bisections of the interval in which the class changes.
         top: number of units of Σ g to use, the largest in standard deviations; None uses all.
 
     Raises:
         ValueError: numbers out of range, or a grid that does not ascend.
 
-    Source: the linking card's comparison of searches; Wehrheim et al. (arXiv 2409.16865) for the task.
+    Source: Wehrheim et al. (arXiv 2409.16865) for the task; docs/benchmarks.md compares the searches.
     """
 
     grid: tuple[float, ...] = GRID
@@ -414,6 +416,6 @@ class Ray:
                 f"{int(task.origin[row])} to first order (the gradient of the difference is zero for all units that "
                 "vary). Choose a later layer, or another target."
             )
-        # A sample that has the target already still gets a line: one standard deviation of the difference.
+        # For samples that have the target already, the gap is one standard deviation of the difference.
         gap = torch.where(task.gap < 0, -task.gap.double(), gain[:, 0].sqrt())
         return gap[:, None] / gain * ray

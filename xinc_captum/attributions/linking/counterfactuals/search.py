@@ -42,7 +42,7 @@ class LinearHead:
 
 @dataclass(frozen=True)
 class Task:
-    """Samples to move from the classes ``origin`` to the classes ``target``, (n,).
+    """Samples to move from the classes ``origin`` to the classes ``target``, (n,); f are the scores.
 
     Attributes:
         slope: ∂(f_target − f_origin)/∂r at the inputs, (n, units).
@@ -80,6 +80,7 @@ class SearchResult:
     """Result of a search: the best round trip of each sample.
 
     Attributes:
+        trip: latents, images, representations and scores of the result.
         shift: what was added to r, (n, units).
         steps: images encoded for each sample, or updates made, (n,).
         reached: whether the classifier predicts the target for the image, (n,).
@@ -104,7 +105,7 @@ class Best:
     It starts with the linked images; ``from_linked=False`` accepts any first round trip instead.
 
     Attributes:
-        lead: of the target's score in ``trip``, (n,); −inf before the first round trip.
+        lead: the target's score minus the best other one in ``trip``, (n,); −inf before the first round trip.
         steps: images encoded for each sample, (n,).
         reached: whether ``trip`` reaches the target, (n,).
     """
@@ -144,7 +145,7 @@ class Best:
         """Halve the intervals in which the class changes, in place; store the round trips that reach the target.
 
         ``below`` and ``above``, (n,), are positions on each sample's path that do not and do reach the target; samples
-        with nan or 0 above are skipped. ``evaluate`` maps positions and the index of their samples to round trips.
+        whose ``above`` is nan or 0 are skipped. ``evaluate`` maps positions and their samples' index to round trips.
         """
         for _ in range(halvings):
             index = (above > 0).nonzero()[:, 0]

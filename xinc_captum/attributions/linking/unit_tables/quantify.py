@@ -1,4 +1,4 @@
-"""What thousands of units change: measured by two generated frames for each unit and base, or screened by gradients."""
+"""Changes of images by thousands of units: measured on two frames for each unit and base, or screened by gradients."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -55,7 +55,7 @@ class Bases:
         batch_size: int,
         watch: Watch | None = None,
     ) -> "Bases":
-        """Generate and measure each base; ``watch`` gets latents, measures, values and presence with their graph."""
+        """Generate and measure each base; ``watch`` is called with the results of a batch, with their graph."""
         if latents.dim() != 2 or not latents.is_floating_point() or not len(latents) or not latents.isfinite().all():
             raise ValueError(
                 f"latents are {latents.dtype} of shape {tuple(latents.shape)}; expected finite floats (n, latent_dim), "
@@ -253,13 +253,14 @@ def quantify(
         generator: latents to images.
         link: a fitted :class:`LatentLink`.
         latents: the bases, (n, latent_dim).
-        units: of the link; None uses all live units.
+        units: numbers of the link's units; None uses all live units.
         classes: (n,) integers, or None for one row of the table over all bases.
         parts: of the images; None uses the whole image as the one part.
-        measures: names of :data:`xinc_captum.metrics.MEASURES`, or measures of your own; None uses all quick ones.
+        measures: names of :data:`xinc_captum.metrics.MEASURES`, or measures of your own; None uses those of colour or
+            grey value, and of shape if ``parts`` is given.
         direction: "marginal", "partial" or "within_class" (:meth:`LatentLink.direction`).
         reach: standard deviations of the unit, down and up from each base; or its bounds, "minmax" or "quantile".
-        representations: (n, units) of the bases, for these bounds.
+        representations: (n, units) of the bases; needed if ``reach`` is the name of bounds.
         null: directions of shuffled pairs, for queries (:func:`shuffled_directions`).
         least_area: share of the image; a base whose part is smaller does not count for that part.
         batch_size: number of frames generated at a time.
@@ -361,8 +362,8 @@ def screen(
     .. math:: \Delta_{u,c,q,m} \approx \mathrm{mean}_{w \in c}\;
               (s^+_u - s^-_u)\, \Bigl\langle \frac{\partial m_q(G(w))}{\partial w},\; d_u \Bigr\rangle
 
-    The cost is one forward pass and (columns × parts) backward passes, for any number of units and at almost none for
-    the null. The approximation is good for small steps only: use it to rank units, then measure the best
+    The cost is one forward pass and (columns × parts) backward passes, for any number of units; the null adds almost
+    nothing. The approximation is good for small steps only: use it to rank units, then measure the best
     (``table.strongest(…)``) with :func:`quantify`.
 
     The arguments are those of :func:`quantify`, but the generator must be differentiable, measures smooth (the quick

@@ -91,7 +91,7 @@ class UnitTable:
         return self._over_classes(self.change, classes)[:, at, column]
 
     def strongest(self, part: str, measure: str, count: int, *, classes: Sequence[int] | None = None) -> Tensor:
-        """Return the ``count`` units that change it most, in either direction: candidates for a full sweep."""
+        """Return the ``count`` units that change a measure of a part most, up or down: candidates for a full sweep."""
         values = self.column(part, measure, classes=classes).abs().nan_to_num(nan=-1.0)
         return self.units[values.argsort(descending=True, stable=True)[:count]]
 
@@ -114,9 +114,9 @@ class UnitTable:
                   z = \Delta / \mathrm{rms}(\Delta^0)
 
         Symbols: Δ the change (mean over ``classes``; None: all), Δ⁰ that of the null's units, q the part, λ = ``leak``.
-        The last bracket applies only with ``only``, and to no part of ``ignoring``, such as the background, which
-        shrinks if anything grows. p-values are the rank of T among the null's; q-values are those of Benjamini and
-        Hochberg, at most ``fdr``.
+        A bracket is 1 if its condition holds, else 0. The last applies only with ``only``, and to no part of
+        ``ignoring``, such as the background, which shrinks if anything grows. p-values are the rank of T among the
+        null's; q-values are those of Benjamini and Hochberg, at most ``fdr``.
 
         Raises:
             ValueError: a part, measure or class that the table does not have, a table without a null or with one that
