@@ -34,7 +34,7 @@ def main() -> None:
             page.wait_for_selector("[data-layer='1'][aria-pressed='true']")
             box = page.locator("#picture").bounding_box()
             page.mouse.click(box["x"] + EYE[0] * box["width"], box["y"] + EYE[1] * box["height"])
-            page.locator("#pixel", has_text="held").wait_for()
+            page.locator("#pixel", has_text="fixed").wait_for()
             page.locator("#top button").first.click()
             page.wait_for_selector("#unit:not([hidden])")
             taken = page.screenshot(clip=CLIP)

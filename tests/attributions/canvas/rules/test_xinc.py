@@ -249,7 +249,9 @@ def test_matrices_by_hand():
 def test_an_inner_convolution_before_linear_layers_is_refused():
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 4, 3))
     with pytest.raises(LayerError, match="rule 'xinc' at layer '0' supports .*; no convolution follows it"):
-        NeuronCanvas(net, "0", rule="xinc", unit="pair").attribute(torch.rand(1, 1, 4, 4))
+        NeuronCanvas(net, "0", rule="xinc", unit="pair").attribute(
+            torch.rand(1, 1, 4, 4), attribute_to_layer_input=True
+        )
 
 
 @pytest.mark.parametrize("dilation", [1, 3])
@@ -265,4 +267,6 @@ def test_same_padding_of_an_even_kernel_adds_one_more_at_the_end(dilation):
     net = nn.Sequential(
         nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 1, (4, 2), padding="same", dilation=dilation)
     )
-    assert NeuronCanvas(net, "0", rule="xinc", unit="pair").attribute(torch.rand(1, 1, 6, 5)).shape[-2:] == (6, 5)
+    assert NeuronCanvas(net, "0", rule="xinc", unit="pair").attribute(
+        torch.rand(1, 1, 6, 5), attribute_to_layer_input=True
+    ).shape[-2:] == (6, 5)
