@@ -38,7 +38,7 @@ demo: $(READY) ## Run the main commands on sample data and write HTML pages into
 test: $(READY) ## Run the tests but for the slow ones, in WORKERS=2 processes (about three minutes)
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not slow"
 
-test-all: $(READY) ## Run every test, and fail for slow ones that tests/slow.txt does not name (about ten minutes)
+test-all: $(READY) ## Run every test, and print slow ones that tests/slow.txt does not name (about ten minutes)
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --check-slow
 
 slow: $(READY) ## Measure every test, and write the slow ones into tests/slow.txt

@@ -19,7 +19,7 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # tiny netwo
 def pytest_addoption(parser):
     parser.addoption("--rounding-by-shape", action="store_true", help="let results round differently for each shape")
     parser.addoption("--write-slow", action="store_true", help="measure every test and write tests/slow.txt")
-    parser.addoption("--check-slow", action="store_true", help="fail for slow tests that tests/slow.txt does not name")
+    parser.addoption("--check-slow", action="store_true", help="print slow tests that tests/slow.txt does not name")
 
 
 def pytest_configure(config):

@@ -2,8 +2,9 @@
 
 ``tests/slow.txt`` holds node ids, one a line: a whole test function, or one case of it with its id in brackets.
 ``pytest -m "not slow"`` leaves those tests out (``make test``). ``pytest --write-slow`` runs everything and writes the list
-again (``make slow``), in which skipped tests keep their entry; ``pytest --check-slow`` fails for each test that is not in the list and takes longer than
-``LIMIT`` (``make test-all``).
+again (``make slow``), in which skipped tests keep their entry; ``pytest --check-slow`` prints each test that is not in the
+list and takes longer than ``LIMIT`` (``make test-all``). It does not fail: on a loaded machine, or the first to import a
+library, a test may take many times its usual CPU time.
 
 The cost of a test is the CPU time of this process and of the processes that it started, because the wall time depends on
 what else the machine does. It includes the cost of every fixture the test uses whose scope is wider than the test: the test
@@ -19,7 +20,7 @@ import pytest
 
 LIST = Path(__file__).with_name("slow.txt")
 MARKED = 0.25  # CPU seconds: tests above are written into the list
-LIMIT = 2.0  # CPU seconds: a test above that is not in the list fails
+LIMIT = 2.0  # CPU seconds: a test above that is not in the list is reported
 
 
 def cpu():
@@ -113,8 +114,6 @@ class Slow:
         if self.config.getoption("--write-slow"):
             kept = {one: float("inf") for one in self.skipped if is_listed(one, self.listed)}
             LIST.write_text("\n".join(lines(self.costs | kept)) + "\n", encoding="utf-8")
-        if self.config.getoption("--check-slow") and self.too_slow():
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node):
@@ -133,6 +132,6 @@ class Slow:
         if self.config.getoption("--check-slow"):
             for nodeid in self.too_slow():
                 terminalreporter.write_line(
-                    f"FAILED {nodeid}: {self.costs[nodeid]:.1f} CPU seconds, limit {LIMIT:g} for a test that is not in "
-                    f"tests/slow.txt; make it faster, or run make slow"
+                    f"slow: {nodeid} took {self.costs[nodeid]:.1f} CPU seconds and is not in tests/slow.txt; if it does so "
+                    f"again, make it faster or run make slow"
                 )

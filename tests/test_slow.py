@@ -1,4 +1,4 @@
-"""The list of slow tests: what is written, what it names, and that a new slow test is noticed."""
+"""The list of slow tests: what is written, what it names, and that a new slow test is reported."""
 
 import subprocess
 import sys
@@ -73,14 +73,14 @@ def test_the_list_is_written_left_out_and_checked(tmp_path):
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_it.py").write_text(TESTS)
     unlisted = pytest_in(tmp_path, "--check-slow")
-    assert unlisted.returncode == 1
-    assert "FAILED test_it.py::test_case[True]: 0." in unlisted.stdout and "test_cheap" not in unlisted.stdout
+    assert unlisted.returncode == 0  # a report: CPU time depends on the machine
+    assert "slow: test_it.py::test_case[True] took 0." in unlisted.stdout and "test_cheap" not in unlisted.stdout
     (tmp_path / "slow.txt").write_text("test_it.py::test_skipped\ntest_it.py::test_cheap\n")
     assert pytest_in(tmp_path, "--write-slow").returncode == 0
     # whoever uses the fixture pays for it, because it would have to pay for it alone
     names = ["test_case[True]", "test_first_with_fixture", "test_second_with_fixture", "test_skipped"]
     assert (tmp_path / "slow.txt").read_text().split() == [f"test_it.py::{name}" for name in names]
-    assert pytest_in(tmp_path, "--check-slow").returncode == 0
+    assert "slow:" not in pytest_in(tmp_path, "--check-slow").stdout
     fast = pytest_in(tmp_path, "-m", "not slow")
     assert "4 slow tests were left out; make test-all runs them too" in fast.stdout
     assert "2 passed, 4 deselected" in fast.stdout

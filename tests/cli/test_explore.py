@@ -180,7 +180,7 @@ def test_sweeps_show_measured_values(tmp_path):
     ends = {"model": "net", "layer": "head", "generator": "gen"}
     note = {"units": [{"unit": 7} | SAID], "linked": [{"name": "drawn: 0"}], "judged_in": 32, "ends": ends}
     page = explore_others_page_of(tmp_path, note, "sweeps.safetensors", held)
-    assert page.count("data-frame=") == 3 and "drawn: 0" in page and "What units of net show" in page
+    assert page.count("data-frame=") == 3 and "drawn: 0" in page and "Sweeps of units of net" in page
     assert "≈ weak</strong> because of this." in page
     last = page[page.rindex("data-frame=") :]
     assert "set 2.0" in last and "measured 3.0" in last

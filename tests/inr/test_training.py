@@ -1,5 +1,7 @@
 import resource
 import signal
+import threading
+import time
 
 import pytest
 import torch
@@ -7,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from xinc_captum.hooks import protect
 from xinc_captum.inr import CheckpointError
 from xinc_captum.inr.training import (
     Validation,
@@ -216,7 +219,7 @@ class StopAt(Validation):
         self.steps = list(state["validated"])
 
 
-def run(steps=9, last=None, kill=None, **arguments):
+def run(steps=9, last=None, kill=None, after_step=lambda model, step: None, **arguments):
     """Fit y = 0 with batches of 3 of 7 inputs; returns the model, what train() returned, and the steps validated."""
     model = nn.Linear(2, 1)
     with torch.no_grad():
@@ -234,6 +237,8 @@ def run(steps=9, last=None, kill=None, **arguments):
     optimizer = torch.optim.Adam(model.parameters(), 0.1)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, total_iters=steps)
     validation, losses = StopAt(last), torch.zeros(steps, 2)
+    measure = validation.measure
+    validation.measure = lambda step, losses: (after_step(model, step), measure(step, losses))[1]
     batches = epoch_batches(7, 3, torch.Generator().manual_seed(0))
     settings = {"validation": validation, "every": 4, "recipe": {"steps": steps}, "show_progress": False}
     try:
@@ -258,3 +263,25 @@ def test_a_run_is_validated_and_resumed(tmp_path):
 def test_validation_can_end_a_run():
     _, losses, result, validated = run(last=4)
     assert result == (4, 0) and validated == [4] and losses[4:] == [[0, 0]] * 5
+
+
+def test_gradients_are_restored_while_another_thread_explains_the_model():
+    """The other thread met the gradients of a step, and restores them: the run must restore its own after that."""
+    met, trained = threading.Event(), []
+
+    def explain():
+        with protect(trained[0]):
+            met.set()
+            time.sleep(0.2)  # the run's last step is done; now it ends
+
+    thread = threading.Thread(target=explain)
+
+    def after_step(model, step):
+        if step == 9:
+            trained.append(model)
+            thread.start()
+            assert met.wait(10)
+
+    run(after_step=after_step)
+    thread.join()
+    assert trained[0].weight.grad is None and trained[0].bias.grad.tolist() == [1]

@@ -243,7 +243,7 @@ def sweep_page(bundle: Bundle, path: Path) -> Path:
         path,
         strips,
         rows=[one["name"] for one in note["linked"]],
-        title=f"What units of {note['ends']['model']} show",
+        title=f"Sweeps of units of {note['ends']['model']}",
         verdicts=_unit_verdicts(note),
         facts=_link_facts(note["ends"]),
     )

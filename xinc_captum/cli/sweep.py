@@ -234,7 +234,7 @@ def _write(
     )
     write_report(
         folder,
-        title=f"What units of {linked.models.classifier.name} show",
+        title=f"Sweeps of units of {linked.models.classifier.name}",
         lead="A unit of a classifier is set to several values, a link maps each representation to a latent, and a "
         "generator makes an image of it. The classifier then measures whether the unit follows. "
         f"{reconstruction_text(checks)} The link itself {predicate(linked.trust)}.",

@@ -341,8 +341,8 @@ def _pictures(folder: Path, results: TransINRResults) -> Section:
         ("", "PSNR in dB", "images"),
         lines,
         f"Mean PSNR of single images, unclamped. The {len(results.source.images):,} images: "
-        f"{results.source.description}. The mean image is the output of a model that has learnt nothing about single "
-        "images.",
+        f"{results.source.description}. The mean image is what a model that ignores its "
+        "input would output.",
     )
     return Section("Output of the generated networks", (sheet,), table)
 

@@ -215,8 +215,9 @@ def train(
                 if validation.stop:
                     break
     finally:
-        for p, gradient in zip(parameters, gradients, strict=True):
-            p.grad = gradient
+        with exclusive():
+            for p, gradient in zip(parameters, gradients, strict=True):
+                p.grad = gradient
     return step, resumed_at
 
 

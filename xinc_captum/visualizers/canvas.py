@@ -48,7 +48,7 @@ def canvas_grid(maps: Tensor, photo: Tensor, *, layer: str = "layer", neurons: i
     figure = new_figure(
         columns * cell + 0.9,
         rows * (0.93 * cell * height / width + 0.36) + 0.75,
-        f"What each neuron of {layer} paints",
+        f"Contribution of each neuron of {layer}",
         f"the {len(order)} strongest of {len(maps)} neurons, strongest first, each on its own scale; "
         "%: share of the neuron in the contributions of the layer",
     )
@@ -108,9 +108,9 @@ def pixel_contributors(
     figure = new_figure(
         12,
         max(2 * (1.75 * height / width + 0.3) + 0.8, 3.6),
-        f"Who paints this pixel? ({layer})",
-        "middle: red, green and blue light that each neuron adds to the pixel; right: what the same neurons add "
-        "everywhere (red brightens, blue darkens)",
+        f"Contributions of neurons of {layer} to one pixel",
+        "middle: contribution of each neuron to the red, green and blue value of the pixel; right: contributions of the "
+        "same neurons to all pixels (red: positive, blue: negative)",
     )
     grid = figure.add_gridspec(2, 3 + side, width_ratios=[1, 1, 1.05, *[1] * side])
     where = figure.add_subplot(grid[:, :2])
@@ -145,7 +145,7 @@ def _channel_bars(axes: Axes, values: Tensor, names: list[str], rest: Tensor) ->
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_title("… is changed most by", fontsize=9, color=INK)
     remainder = "  ".join(f"{value:+.2f}" for value in array(rest))
-    axes.set_xlabel(f"takes light away  |  adds light\nall other neurons and biases: {remainder}", fontsize=7.5)
+    axes.set_xlabel(f"negative  |  positive\nall other neurons and biases: {remainder}", fontsize=7.5)
     axes.tick_params(axis="x", labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -207,7 +207,7 @@ def build_up(maps: Tensor, rest: Tensor, photo: Tensor, *, layer: str = "layer",
     figure = new_figure(
         2.05 * (len(counts) + 1),
         2 * (1.88 * height / width + 0.27) + 0.75,
-        "A network paints a photo, neuron by neuron",
+        "The output of a network as a sum over neurons",
         f"above: the neurons of one layer ({layer}) added up, the strongest first; below: single strong neurons",
     )
     axes = figure.subplots(2, len(counts) + 1, squeeze=False)
@@ -224,7 +224,7 @@ def build_up(maps: Tensor, rest: Tensor, photo: Tensor, *, layer: str = "layer",
     draw_photo(axes[0, -1], photo, "the photo")
     axes[1, -1].set_axis_off()
     inset = axes[1, -1].inset_axes((0.08, 0.08, 0.16, 0.84))
-    add_colorbar(figure, None, 1.0, low="takes light away", high="adds light", end=0.97, size=9, cax=inset)
+    add_colorbar(figure, None, 1.0, low="negative", high="positive", end=0.97, size=9, cax=inset)
     return figure
 
 

@@ -47,7 +47,7 @@ def patch_sheet(parts: Tensor, images: Tensor, masks: Tensor, *, top: int = 5, r
     if few < patches:
         remainder = torch.stack([maps[i[few:]].sum((0, 1)) for maps, i in zip(parts, order, strict=True)])
         columns.append((f"{patches - few} others", remainder))
-    subtitle = "each row's strongest patches, outlined; red adds light, blue removes it, full colour is"
+    subtitle = "each row's strongest patches, outlined; red: positive, blue: negative, full colour:"
     heading = ("What each patch of the picture contributes", f"{subtitle} {limit:.2g} of white")
     figure, grid = _draw_contributions(heading, images, parts, columns, rest, limit)
     for cells, indices in zip(grid, order[:, :few].tolist(), strict=True):
@@ -148,7 +148,7 @@ def token_sheet(
     """Draw one row per image: the input, the output, and the contributions of tokens, which add up to the output.
 
     Some tokens have their own column, the same in every row; all others share one. The rest (biases, or the output for
-    the baseline) is drawn as an image. Red adds light, blue removes it.
+    the baseline) is drawn as an image. Red is positive, blue is negative.
 
     Args:
         parts: (images, tokens + 1, C, H, W), the rest last: the output of ``TokenContribution.attribute`` without a
@@ -204,7 +204,7 @@ def neurons_across(canvases: Tensor, images: Tensor, neurons: Sequence[int] | No
         raise ValueError(f"neurons are {rows}; expected one or more of 0 to {canvases.shape[1] - 1}.")
     maps = canvases.detach().sum(2)
     sheet, side = Sheet(), min(1.2, (PAGE - 2 * MARGIN - NEURON_LABEL) / len(images))
-    how = "red adds light, blue removes it; each row has its own scale"
+    how = "red: positive, blue: negative; each row has its own scale"
     line = sheet.heading("The same neuron in every picture's network", how)
     height = (side - GRID_GAP) * maps.shape[-2] / maps.shape[-1]
     for neuron in [None, *rows]:
