@@ -43,11 +43,11 @@ def main() -> None:
 
     sheet = Sheet()
     top = sheet.heading(
-        "What is alike, and where",
-        f"DINOv2 ViT-S/14, {LAYER}, the mean feature of all {len(gallery)} photos taken off. On the left a reference, "
-        f"beside it the {COUNT} photos most like it, lit where they are; under each its cosine.",
+        "Similar photos, and the regions that are similar",
+        f"DINOv2 ViT-S/14, {LAYER}; the mean feature of all {len(gallery)} photos is subtracted. Left: the "
+        f"reference. Then the {COUNT} most similar photos, bright where they are similar, with the cosine below.",
     )
-    cells, bottom = sheet.grid(["like what", "most alike", "second", "third", "fourth"], len(rows), top, (5, 4.5))
+    cells, bottom = sheet.grid(["reference", "most similar", "second", "third", "fourth"], len(rows), top, (5, 4.5))
     for axes, (name, text, vector, outline) in zip(cells, rows, strict=True):
         method = FeatureActivationMap(net, LAYER, vector, layer_to_grid=lambda a: layer_to_grid(a) - mean)
         cosines = method.weights(images).sum(1)
@@ -66,7 +66,7 @@ def main() -> None:
             bare(cell, note=f"{cosines[i]:.2f}", size=9)
         for cell in axes:
             cell.set_anchor("N")
-    scale = "Each map has its own scale, which ends at its 99th percentile; the line is at half of that."
+    scale = "Each map has its own scale, which ends at its 99th percentile; the outline is at half of that."
     sheet.line(4.5, bottom, scale, size=8, colour=QUIET, align="center")
     place = Path(__file__).parent / "pictures" / "features.jpg"
     sheet.finish(bottom + 0.2).savefig(place, dpi=100, pil_kwargs={"quality": 85})

@@ -109,8 +109,8 @@ def pixel_contributors(
         12,
         max(2 * (1.75 * height / width + 0.3) + 0.8, 3.6),
         f"Contributions of neurons of {layer} to one pixel",
-        "middle: contribution of each neuron to the red, green and blue value of the pixel; right: contributions of the "
-        "same neurons to all pixels (red: positive, blue: negative)",
+        "middle: contribution of each neuron to the red, green and blue value of the pixel; right: contributions of "
+        "the same neurons to all pixels (red: positive, blue: negative)",
     )
     grid = figure.add_gridspec(2, 3 + side, width_ratios=[1, 1, 1.05, *[1] * side])
     where = figure.add_subplot(grid[:, :2])
