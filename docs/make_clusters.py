@@ -94,7 +94,7 @@ def main(clip="sprites"):
         "layers": [f"{layers[i].architecture} {layers[i].depth}" for i in owner],
     }.items():
         mixed = cluster_mixing(labels, label_indices(words), generator=generator())
-        facts[f"clusters are {what}: 1, go across them: 0"] = (mixed.found, float(mixed.shuffled.mean()))
+        facts[f"clusters are {what}: 1, go across them: 0"] = (mixed.observed, float(mixed.shuffled.mean()))
     for name in (*FIELDS, *VIDEOS):
         mine = torch.tensor([layers[i].architecture == name for i in owner])
         seeds = torch.tensor([layers[i].seed for i in owner])
