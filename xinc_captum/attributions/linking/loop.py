@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...batch import Batch, OutputFn, chunks, select_output, settle_arguments
+from ...batch import Batch, OutputFn, chunks, python_index, select_output, settle_arguments
 from ...generators.protocol import Generator, images_in_unit_range, modules_of
 from ...hooks import (
     ForwardFunc,
@@ -406,7 +406,7 @@ def open_loop(
             scores,
             tuple(result.activation.shape[1:]),
             classes,
-            limit or LIMIT,
+            python_index(limit) or LIMIT,
         )
 
 
