@@ -85,7 +85,7 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         layer: a module or dotted name, whose output (or input) is linked.
         generator: latents to images (:class:`xinc_captum.generators.Generator`).
         link: a fitted :class:`LatentLink` from this layer to this generator.
-        device_ids: devices of a DataParallel model when ``forward_func`` is not the DataParallel object itself.
+        device_ids: unused, part of Captum's signature.
         output_fn: as in :class:`Encoder`; this and the next three as for the pairs that the link was fitted to.
         preprocess: as in :class:`Encoder`; it may resize.
         pool: as in :class:`Encoder`.
