@@ -1,6 +1,7 @@
 """Samples, targets and additional arguments of a forward call, and the units that a selector names."""
 
 import dataclasses
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -361,6 +362,11 @@ def python_index(index: Any) -> Any:
     if type(index) in (list, tuple):
         return type(index)(python_index(one) for one in index)
     return index
+
+
+def random_generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return a new generator with this seed, an int of Python or NumPy."""
+    return torch.Generator(device).manual_seed(operator.index(seed))
 
 
 OneUnit = int | tuple[int | slice, ...] | Callable[[Tensor], Tensor]

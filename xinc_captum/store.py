@@ -4,6 +4,7 @@ import errno
 import glob
 import hashlib
 import json
+import operator
 import os
 import platform
 import shutil
@@ -221,7 +222,7 @@ def _pack(tensors: Mapping[str, Tensor], kind: str, metadata: Mapping[str, Any])
         storages.add(plain.untyped_storage().data_ptr())
         dense[name] = plain
     note = {"format": f"{PREFIX}{kind}-{VERSION}", "sha256": _NO_DIGEST.decode(), "metadata": dict(metadata)}
-    content: bytes = save(dense, metadata={KEY: json.dumps(note)})
+    content: bytes = save(dense, metadata={KEY: json.dumps(note, default=operator.index)})
     return content, content.index(_NO_DIGEST, content.index(b"sha256"))
 
 

@@ -373,3 +373,17 @@ def test_empty_masks_are_excluded_with_a_warning(conv):
         found = quick({"random": random_map()}, conv, WIDE, 1, segmentation=masks, metrics=["energy"])
     assert found.scores["random"]["energy"].isnan().tolist() == [True, False]
     assert 0 < found.table[0].scores["energy"].value < 1
+
+
+def test_numpy_integers_are_seeds_and_counts(conv):
+    def noise(images, target):
+        return torch.rand(2, 8, 8) + random.random() + np.random.rand()
+
+    methods = {"noise": noise, "random": random_map(np.int64(1))}
+    result, of_ints = (
+        quick(methods, conv, PHOTOS, 1, metrics=("deletion", "road"), rounds=whole(1), steps=whole(2), seed=whole(3))
+        for whole in (np.int8, int)
+    )
+    assert [row.error for row in result.table] == ["", ""]
+    assert torch.equal(result.maps["noise"], of_ints.maps["noise"]) and result.note == of_ints.note
+    assert torch.equal(result.scores["noise"]["road"], of_ints.scores["noise"]["road"])

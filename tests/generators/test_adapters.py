@@ -1,6 +1,7 @@
 import math
 import os
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -204,6 +205,12 @@ def test_biggan_invalid_input_raises_errors():
         BigGANAdapter(nn.Linear(2, 2))
     with pytest.raises(TypeError, match="network is a str; expected an nn.Module"):
         BigGANAdapter("biggan-deep-128.bin")
+    with pytest.raises(TypeError, match="network is a SimpleNamespace; expected an nn.Module that is already built"):
+        BigGANAdapter(SimpleNamespace(embeddings=nn.Embedding(5, 6), generator=Inner()))
+    network = BigGAN().eval()
+    network.embeddings = nn.Embedding(5, 6)
+    with pytest.raises(TypeError, match=r"BigGAN has no embeddings \(a linear layer\) and generator"):
+        BigGANAdapter(network)
     for wrong in (0, 1.5, float("nan")):
         with pytest.raises(ValueError, match=f"statistics is {wrong}; expected a truncation above 0 and up to 1"):
             BigGANAdapter(BigGAN(), statistics=wrong)

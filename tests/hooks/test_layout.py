@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -216,3 +217,8 @@ def test_a_cropping_preprocess_warns_and_its_mask_is_correct():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         FeatureAccentuation(net, preprocess=lambda y: y * 2, size=12).accentuate(x, 1, **options)
+
+
+def test_numpy_integers_are_axes():
+    assert axis((2, 7, 7, 96), nn.Identity(), requested=np.int64(-1)) == 3
+    assert axis((2, 96, 7), nn.Identity(), requested=np.int64(1)) == 1

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -388,3 +389,22 @@ def test_files_of_unknown_classes_are_refused(tmp_path):
 def test_fit_rejects_numbers_below_one(options):
     with pytest.raises(ValueError, match=f"{next(iter(options))} is .*; expected at least 1"):
         fit(FourierMLP(hidden=4), torch.rand(3, 4, 4), show_progress=False, **options)
+
+
+def test_numpy_integers_are_counts_and_seeds(tmp_path):
+    """They end up in the JSON of checkpoints and files, and in calls of torch that take Python's ints only."""
+    frames, nerv, results = torch.rand(5, 3, 16, 24), {"widths": (4, 4, 4), "strides": (2, 2)}, []
+    for whole in (int, np.int64):
+        model = NeRV((whole(16), whole(24)), kernel_sizes=whole(3), seed=whole(2), **nerv)
+        counts = {"steps": whole(3), "batch_size": whole(2), "seed": whole(1), "every": whole(2)}
+        fit_video(model, frames, **counts, checkpoint=tmp_path / "run", show_progress=False)
+        save(model, tmp_path / "model.safetensors", size=(16, 24))
+        results.append(render_video(load(tmp_path / "model.safetensors").model, whole(5), batch_size=whole(2)))
+    assert torch.equal(*results)
+    assert fit_video(model, frames, **counts, checkpoint=tmp_path / "run", show_progress=False).resumed_at == 3
+    images = []
+    for whole in (int, np.int64):
+        model = FourierMLP(hidden=8, seed=whole(3))
+        fit(model, frames[0], steps=whole(3), batch_size=whole(50), seed=whole(1), show_progress=False)
+        images.append(render(model, (whole(4), 4), batch_size=whole(5)))
+    assert torch.equal(*images)

@@ -440,3 +440,9 @@ def test_a_map_of_zeros_has_no_sparseness():
 def test_a_single_map_needs_a_batch_axis():
     with pytest.raises(ValueError, match=r"maps have shape \(4,\); expected \(N, …\)"):
         gini(torch.rand(4))
+
+
+def test_numpy_integers_are_seeds():
+    images, removed = torch.rand(2, 3, 6, 6), torch.rand(2, 6, 6) > 0.5
+    filled, of_int = (noisy_linear_imputation(images, removed, seed=seed) for seed in (np.int8(3), 3))
+    assert torch.equal(filled, of_int)

@@ -33,7 +33,7 @@ from xinc_captum.metrics import (
     spearman,
     target_score,
 )
-from xinc_captum.metrics.statistics import Interval, average_ranks
+from xinc_captum.metrics.statistics import Interval, average_ranks, class_outputs
 
 
 @given(seed=st.integers(0, 999), n=st.integers(2, 30), ties=st.booleans())
@@ -431,3 +431,10 @@ def test_one_column_has_two_classes():
     shares = torch.tensor([[0.2], [0.9]])
     assert predict_classes(shares).tolist() == [0, 1], "probabilities"
     assert predict_classes(shares, torch.tensor([[-4.0], [3.0]])).tolist() == [1, 1], "logits, as the others say"
+
+
+def test_numpy_integers_are_seeds_and_batch_sizes():
+    values = torch.rand(20)
+    assert mean_interval(values, seed=np.int64(3)) == mean_interval(values, seed=3)
+    model, images = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2)), torch.rand(3, 3, 2, 2)
+    assert torch.equal(class_outputs(model, images, np.int64(2)), class_outputs(model, images, 2))

@@ -28,7 +28,7 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
     Args:
         forward_func: the model, or any function around it.
         layer: a module, a dotted name, or a list of these (then the result is a list).
-        device_ids: devices of a DataParallel model when ``forward_func`` is not the DataParallel object itself.
+        device_ids: unused, part of Captum's signature.
         multiply_by_inputs: False returns the gradient ∂y_t/∂a_u alone.
         output_fn: picks the tensor to explain out of a dict or tuple output.
 

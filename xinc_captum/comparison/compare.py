@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..attributions.accentuation.activations import ImageModel
 from ..attributions.base import attribution_context
+from ..batch import python_index
 from ..hooks import ForwardFunc, check_preprocess, crop_of, gradient_errors, modules_behind, of_this_thread, protect
 from ..metrics import PROBABILITIES, Probability, energy_in_mask
 from ..metrics.faithfulness import Target, score_outputs
@@ -344,6 +345,7 @@ def compare(
     check_photos(inputs)
     masks = check_masks(segmentation, inputs)
     check_preprocess_of_photos(model, preprocess, inputs)
+    rounds, steps, seed = python_index((rounds, steps, seed))
     if min(rounds, steps) < 1:
         raise ValueError(f"rounds or steps is {min(rounds, steps)}; expected at least 1 of each.")
     classify, size = after(preprocess, model), (inputs.shape[-2], inputs.shape[-1])

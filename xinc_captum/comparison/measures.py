@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .._compat import LayerAttribution
+from ..batch import random_generator
 from ..hooks import ForwardFunc, modules_behind, unwrap
 from ..metrics import (
     DeletionInsertion,
@@ -270,7 +271,7 @@ def _sensitivity(case: Case) -> Tensor:
 
 def _infidelity(case: Case) -> Tensor:
     grey = case.photos.mean((2, 3), keepdim=True)
-    generator = torch.Generator().manual_seed(case.seed)
+    generator = random_generator(case.seed)
     size = case.photos.shape[-2:]
     sides = [max(n // SIDE, 1) for n in size]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .._optional import require
 from ..attributions.token_grid import lay_out_for
-from ..batch import Batch, one_score_a_row, select_output
+from ..batch import Batch, one_score_a_row, random_generator, select_output
 from ..hooks import (
     ForwardFunc,
     LayerError,
@@ -342,7 +342,7 @@ def random_map(seed: int = 0, *, cells: int = 7) -> Explain:
     """
 
     def explain(images: Tensor, target: Any) -> Tensor:  # noqa: ARG001
-        generator = torch.Generator().manual_seed(seed)  # on the CPU: the same map on every device
+        generator = random_generator(seed)  # on the CPU: the same map on every device
         maps = [torch.rand(1, cells, cells, generator=generator) for _ in range(len(images))]
         return torch.stack(maps).to(images)
 

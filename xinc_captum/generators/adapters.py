@@ -104,7 +104,7 @@ class BigGANAdapter(Adapter):
             )
         if not 0 < statistics <= 1:
             raise ValueError(f"statistics is {statistics}; expected a truncation above 0 and up to 1.")
-        super().__init__(network, (-1.0, 1.0), 0 if embeddings is None else embeddings.in_features)
+        super().__init__(network, (-1.0, 1.0), getattr(embeddings, "in_features", 0))
         self.noise_dim = int(network.embeddings.out_features)  # type: ignore[union-attr,arg-type]
         self.statistics = statistics
 

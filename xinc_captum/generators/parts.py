@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._optional import require
+from ..batch import random_generator
 from ..metrics.parts import check_parts
 from .features import enlarge, images_and_features, stack_maps
 from .part_heads import FewShotHead, ProjectionHead, check_map, check_maps
@@ -215,7 +216,7 @@ def cluster_features(
         raise ValueError(
             f"clusters is {clusters} for {rows * pixels} pixels; expected at least 2, and at most one for each pixel."
         )
-    chosen = torch.randperm(rows * pixels, generator=torch.Generator().manual_seed(seed))[:LEARNT_FROM]
+    chosen = torch.randperm(rows * pixels, generator=random_generator(seed))[:LEARNT_FROM]
     image, place = chosen // pixels, chosen % pixels
     taken = torch.cat(
         [

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import store
+from ..batch import random_generator
 from ..hooks import exclusive
 from ..progress import progress
 from .protocol import ClassSampler, check_unit_range, count_labels, normal, truncate
@@ -367,7 +368,7 @@ def train_style_generator(
     """
     recipe = recipe or Recipe()
     num_classes = _check_training_images(images, labels)
-    device, stream = images.device, torch.Generator().manual_seed(recipe.seed)
+    device, stream = images.device, random_generator(recipe.seed)
     shape = (num_classes, images.shape[-1], images.shape[1])
     model = StyleGenerator(*shape, channels=channels, noise_dim=recipe.noise_dim, generator=stream).to(device)
     critic = ProjectionDiscriminator(*shape, generator=stream).to(device)

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -99,8 +100,8 @@ def unit_axis(
 
 
 def _check_axis(chosen: int, shape: Sequence[int]) -> int:
-    axis = chosen + len(shape) if isinstance(chosen, int) and chosen < 0 else chosen
-    if isinstance(chosen, bool) or not isinstance(chosen, int) or not 1 <= axis < len(shape):
+    axis = chosen + len(shape) if isinstance(chosen, int | np.integer) and chosen < 0 else chosen
+    if isinstance(chosen, bool) or not isinstance(chosen, int | np.integer) or not 1 <= axis < len(shape):
         raise ValueError(
             f"unit_axis is {chosen!r} for a layer of shape {tuple(shape)}; expected an axis behind the rows: 1 to "
             f"{len(shape) - 1}, or -1 for the last."

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import store
+from ..batch import python_index, random_generator
 from .coordinates import coordinates, times
 from .mlp import FourierMLP, HypoNet, Siren
 from .nerv import HNeRV, NeRV
@@ -61,7 +62,7 @@ def render(model: nn.Module, size: tuple[int, ...], *, batch_size: int = 1 << 16
     weight = next(model.parameters())
     grid = coordinates(size, dtype=weight.dtype, device=weight.device)
     with torch.no_grad():
-        pixels = torch.cat([model(part) for part in grid.split(batch_size)])
+        pixels = torch.cat([model(part) for part in grid.split(python_index(batch_size))])
     return pixels.T.reshape(-1, *size)
 
 
@@ -122,7 +123,7 @@ def fit(
         )
     if batch_size is None and len(grid) > 1 << 16:
         batch_size = 1 << 14
-    generator = torch.Generator(weight.device).manual_seed(seed)
+    generator = random_generator(seed, weight.device)
     # A short memory of squared gradients: 3 to 4 dB more than with 0.99 or 0.999 after 400 full-batch steps on a photo.
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -219,9 +220,9 @@ def render_video(model: nn.Module, inputs: Tensor | int, *, batch_size: int = 8)
         torch.Size([5, 3, 16, 24])
     """
     weight = next(model.parameters())
-    rows = times(inputs) if isinstance(inputs, int) else inputs
+    rows = inputs if isinstance(inputs, Tensor) else times(inputs)
     with torch.no_grad():
-        return torch.cat([model(part) for part in rows.to(weight).split(batch_size)])
+        return torch.cat([model(part) for part in rows.to(weight).split(python_index(batch_size))])
 
 
 def fit_video(
@@ -270,6 +271,7 @@ def fit_video(
 
     Source: Chen et al., "NeRV" (NeurIPS 2021), sec. 3; the schedule is Smith & Topin's (arXiv 1708.07120).
     """
+    steps, batch_size, every = python_index((steps, batch_size, every))
     check_at_least_one(steps=steps, batch_size=batch_size, every=every)
     _check_image(frames)
     if frames.dim() != 4 or len(frames) < 2:
@@ -306,7 +308,7 @@ def fit_video(
     _, resumed_at = train(
         model,
         loss_of,
-        epoch_batches(len(target), batch_size, torch.Generator().manual_seed(seed)),
+        epoch_batches(len(target), batch_size, random_generator(seed)),
         optimizer,
         schedule,
         losses,

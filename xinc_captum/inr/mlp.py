@@ -1,6 +1,7 @@
 """Coordinate networks: FourierMLP, Siren and HypoNet."""
 
 import math
+import operator
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..batch import python_index
 from ..hooks import exclusive
 from .coordinates import FourierFeatures, LogFrequencies, NerfFrequencies
 
@@ -35,7 +37,7 @@ def activation_maker(activation: str | Callable[[], nn.Module]) -> Callable[[], 
 
 def arguments_of(values: Mapping[str, Any], *without: str) -> dict[str, Any]:
     """Return the arguments of a method, from its ``locals()`` before any other name is assigned."""
-    return {name: value for name, value in values.items() if name not in ("self", "__class__", *without)}
+    return {name: python_index(value) for name, value in values.items() if name not in ("self", "__class__", *without)}
 
 
 class Layers(nn.Sequential):
@@ -72,7 +74,7 @@ class seeded:  # noqa: N801 - reads as a verb in a with statement
             self._turn = exclusive()  # the generator belongs to all threads
             self._turn.__enter__()
             self._state = torch.get_rng_state()
-            torch.default_generator.manual_seed(self._seed)
+            torch.default_generator.manual_seed(operator.index(self._seed))
 
     def __exit__(self, *_: object) -> None:
         if self._seed is not None:

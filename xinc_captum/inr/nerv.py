@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..batch import python_index
 from .coordinates import NerfFrequencies
 from .mlp import Layers, activation_maker, arguments_of, seeded
 
@@ -271,7 +272,7 @@ class NeRV(Layers):
                 first[f"linear{i}"] = nn.Linear(width, units)
                 first[f"activation{i}"] = activate()
                 width = units
-            first["map"] = nn.Unflatten(1, (widths[0], *grid))
+            first["map"] = nn.Unflatten(1, python_index((widths[0], *grid)))
             parts = blocks_from_config(self.config)
         super().__init__(OrderedDict(encoding=encode, stem=Layers(first), **parts))
 

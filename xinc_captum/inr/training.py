@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import store
+from ..batch import python_index
 from ..hooks import exclusive
 from ..progress import progress_bar
 from ..store import sha256_of_bytes
@@ -91,7 +92,7 @@ def _flatten(value: Any, tensors: dict[str, Tensor]) -> Any:
         return {"dict": [[key, _flatten(one, tensors)] for key, one in value.items()]}
     if isinstance(value, list | tuple):
         return {"tuple" if isinstance(value, tuple) else "list": [_flatten(one, tensors) for one in value]}
-    return value
+    return python_index(value)
 
 
 def _restore(value: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -179,7 +180,8 @@ def train(
     parameters are restored at the end, also after an exception.
     """
     steps, resumed_at = len(losses), 0
-    if checkpoint is not None and (state := load_run(checkpoint, recipe or {})) is not None:
+    recipe = {name: python_index(value) for name, value in (recipe or {}).items()}
+    if checkpoint is not None and (state := load_run(checkpoint, recipe)) is not None:
         model.load_state_dict(state[key])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
@@ -211,7 +213,7 @@ def train(
                 if checkpoint is not None:
                     state = {key: model.state_dict(), "optimizer": optimizer.state_dict()}
                     state |= {"schedule": schedule.state_dict(), "losses": losses, "step": step}
-                    save_run(checkpoint, recipe or {}, state | validation.state_dict())
+                    save_run(checkpoint, recipe, state | validation.state_dict())
                 if validation.stop:
                     break
     finally:

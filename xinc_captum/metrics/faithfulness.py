@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..batch import python_index, random_generator
 from ..hooks import ForwardFunc, protect
 from .spread import check_weights
 from .statistics import (
@@ -282,7 +283,7 @@ def noisy_linear_imputation(
         x, residual = x + pace * direction, residual - pace * pushed
         power, before = _dot(residual, residual), power
         direction = residual + power / before.clamp_min(torch.finfo(images.dtype).tiny) * direction
-    generators = [torch.Generator().manual_seed(1_000_003 * seed + i) for i in range(len(images))]
+    generators = [random_generator(1_000_003 * python_index(seed) + i) for i in range(len(images))]
     drawn = torch.stack([torch.randn(images.shape[1:], generator=generator) for generator in generators]).to(images)
     return (images + x + gone * noise * drawn).to(narrow.dtype)
 

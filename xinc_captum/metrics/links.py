@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..batch import random_generator
 from .spread import to_double
 from .statistics import rank_vectors
 
@@ -312,7 +313,7 @@ def semantic_order(
         raise ValueError(
             f"got neighbours={neighbours}, rows_per_class={rows_per_class}, repeats={repeats}; expected >= 1."
         )
-    generator = torch.Generator().manual_seed(seed)
+    generator = random_generator(seed)
     a, b = _standardize(first), _standardize(second)
     classes = classes.cpu()
     between = _between(a, b, classes, repeats, generator)

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from ..batch import tensor_named
+from ..batch import python_index, random_generator, tensor_named
 from ..hooks import ForwardFunc, protect
 
 
@@ -54,7 +54,7 @@ def ratio_interval(
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}; expected at least 1 resample.")
     sides = torch.stack([above, below]).detach().cpu().to(torch.float64)
-    n, generator = len(above), torch.Generator().manual_seed(seed)
+    n, generator = len(above), random_generator(seed)
     draws = (torch.randint(n, (min(50, repeats - done), n), generator=generator) for done in range(0, repeats, 50))
     sums = torch.cat([sides[:, rows].sum(2) for rows in draws], dim=1)
     ratios = (sums[0] / sums[1])[sums[1] != 0]
@@ -421,8 +421,9 @@ def in_range(values: Tensor, kind: Probability) -> Tensor:
 
 def class_outputs(forward_func: ForwardFunc, images: Tensor, batch_size: int = 32) -> Tensor:
     """Run a classifier without gradients and return its outputs, (N, classes), checked by :func:`class_scores`."""
+    parts = images.split(python_index(batch_size))
     with protect(forward_func), torch.no_grad():
-        return torch.cat([class_scores(forward_func(some.clone()), len(some)) for some in images.split(batch_size)])
+        return torch.cat([class_scores(forward_func(some.clone()), len(some)) for some in parts])
 
 
 def class_scores(output: object, rows: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..attributions.trans_inr import camera_rays
-from ..batch import chunks
+from ..batch import chunks, random_generator
 
 LIGHT = (0.302, 0.905, 0.302)  # unit vector towards the light
 _FINE = 3  # rays per side of a pixel; the pixel is the mean of nine rays
@@ -89,7 +89,7 @@ def ball_scenes(
             f"got {scenes} scenes, {balls} balls and poses of shape {tuple(poses.shape)}; expected at least one of "
             "each, and (V, 3, 4) or (N, V, 3, 4)."
         )
-    generator = torch.Generator().manual_seed(seed)
+    generator = random_generator(seed)
     draw = torch.rand(scenes, balls, 7, generator=generator).to(poses)
     centres, radii, colours = draw[..., :3] * 1.6 - 0.8, draw[..., 3] * 0.25 + 0.35, draw[..., 4:] * 0.9
     poses = poses.expand(scenes, -1, -1, -1)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..attributions.nern.nern import NeRN
 from ..attributions.trans_inr.trans_inr import TransINR
+from ..batch import random_generator
 from ..generators import LoadedStyle, load_style_generator
 from ..hooks import exclusive
 from ..store import read_tensors, sha256
@@ -170,7 +171,7 @@ def train_small_convnet(images: Tensor, labels: Tensor, *, epochs: int = 8, seed
         >>> model(torch.rand(3, 1, 8, 8)).shape
         torch.Size([3, 2])
     """
-    stream = torch.Generator().manual_seed(seed)
+    stream = random_generator(seed)
     with exclusive(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = small_convnet(int(labels.max()) + 1, images.shape[-1], images.shape[1]).to(images.device)

@@ -160,6 +160,22 @@ def test_late_layers_are_evenly_spaced(resnet):
     assert len(until) == 4 and all(order.index(layer) < order.index(resnet.layer2) for layer in until)
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_late_layers_have_at_least_four_units(channels_last):
+    last = [Permuted(), nn.LayerNorm(8), nn.Linear(8, 2)] if channels_last else [nn.ReLU(), nn.Conv2d(8, 2, 1)]
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), *last)
+    wide = list(net)[:-1]
+    assert set(late_layers(ImageModel(net), PHOTO, ())) <= set(wide), "two maps of 62 x 62 pixels are two units"
+    assert late_layers(ImageModel(net), PHOTO, ())[-1] is wide[-1]
+
+
+class Permuted(nn.Module):
+    """Maps with their channels last."""
+
+    def forward(self, x):
+        return x.permute(0, 2, 3, 1)
+
+
 def test_only_modules_that_run_once_with_float_rows(conv):
     conv.again = nn.Sequential(conv.relu, nn.Flatten(0), nn.Identity())
     forward = lambda x: (conv.again(conv.conv(x)), conv(x))

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -109,11 +110,24 @@ def test_arithmetic(hand):
         (100 - a, [91.5, 79.5], "100 - 0:1"),
         (a * b, [42.5, 348.5], "0:1 * logit 5"),
         ((a + b) / 2, [6.75, 18.75], "(0:1 + logit 5) / 2"),
+        (a - (a + b), [-5.0, -17.0], "0:1 - (0:1 + logit 5)"),
+        (a - (a - b), [5.0, 17.0], "0:1 - (0:1 - logit 5)"),
+        (a - b - b, [-1.5, -13.5], "0:1 - logit 5 - logit 5"),
+        (a + (a - b), [12.0, 24.0], "0:1 + 0:1 - logit 5"),
+        (a / (b * 2), [0.85, 20.5 / 34], "0:1 / (logit 5 * 2)"),
+        (a / (b / 2), [3.4, 41 / 17], "0:1 / (logit 5 / 2)"),
+        (a / b / 2, [0.85, 20.5 / 34], "0:1 / logit 5 / 2"),
+        (17 / a, [2.0, 17 / 20.5], "17 / 0:1"),
+        (1 / (a + 0.5), [1 / 9, 1 / 21], "1 / (0:1 + 0.5)"),
+        (np.float32(2) * a / torch.tensor(4), [4.25, 10.25], "2 * 0:1 / 4"),
         (-a, [-8.5, -20.5], "-1 * 0:1"),
         (sum([a, b]), [13.5, 37.5], "0:1 + logit 5"),
     ):
-        assert made(activations).tolist() == expected
+        assert made(activations).tolist() == pytest.approx(expected, rel=1e-6)  # a quotient is rounded to float32
         assert made.name == name
+    for wrong in (lambda: a + "b", lambda: [1] - a, lambda: a / torch.ones(2)):
+        with pytest.raises(TypeError, match="unsupported operand"):
+            wrong()
     assert a(activations).tolist() == [8.5, 20.5], "operands stay as they were"
     assert repr(Objective(a.score, "mine")) == "Objective(mine)"
 

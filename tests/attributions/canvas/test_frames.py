@@ -67,6 +67,16 @@ def test_queries_equal_reductions_of_all_contributions(decoder, rule, layer, uni
         close(c.map(remainder, frame=1), full[(1, *remainder)] if unit == "pair" else full[1, remainder])
 
 
+@pytest.mark.parametrize(("layer", "unit"), [("blocks.0", "neuron"), ("blocks.0.0", "pair")])
+def test_float64_canvases_are_weighted_in_float64(decoder, layer, unit):
+    c, full = make_canvas(decoder, layer=layer, unit=unit)
+    masks = torch.rand(2, *SIZE, dtype=torch.float64)
+    assert full.dtype == torch.float64
+    for signed, values in ((False, full.abs()), (True, full)):
+        expected = torch.einsum("f...hw,rhw->rf...", values, masks).movedim(0, 1)
+        torch.testing.assert_close(c.regions(masks, signed=signed), expected, atol=1e-12, rtol=1e-10)
+
+
 def test_several_queries_run_in_one_pass(decoder):
     c, _ = make_canvas(decoder, unit="pair", layer="blocks.0.0", memory_budget=30_000)
     totals, regions, top = c.ask(Totals(), Regions(torch.ones(1, *SIZE)), Top(1, c.units, c.pixels))

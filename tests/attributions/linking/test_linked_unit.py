@@ -174,6 +174,14 @@ def test_methods_with_options(digits):
         (lambda u, x, k: u.sweep(x, [1, 2]), TypeError, "is a list of 2; give one unit here, and a list to sweeps"),
         (lambda u, x, k: u.sweeps(x, []), ValueError, "neuron_selectors is empty"),
         (
+            lambda u, x, k: u.sweeps(x, [k], "foo"),
+            ValueError,
+            "values is 'foo'; expected numbers, or the span 'quantile'",
+        ),
+        (lambda u, x, k: u.sweeps(x, [k], [0.0, float("nan")]), ValueError, "1 of them not finite"),
+        (lambda u, x, k: u.sweeps(x, values=torch.tensor(1.0)), ValueError, r"values have shape \(\)"),
+        (lambda u, x, k: u.sweeps(x, steps=1), ValueError, "steps is 1; expected at least 2"),
+        (
             lambda u, x, k: u.sweep(x, 0, mode="both"),
             ValueError,
             "mode is 'both'; expected one of 'anchored', 'replace'",
@@ -220,6 +228,16 @@ def test_methods_with_options(digits):
 def test_invalid_calls_raise(digits, call, error, text):
     with pytest.raises(error, match=text):
         call(digits.units, digits.pictures(3), digits.unit)
+
+
+def test_sweeps_checks_the_direction_of_every_unit_at_the_call():
+    classes = torch.arange(60) % 2
+    r, w = torch.stack([torch.rand(60), classes.float()], 1), torch.rand(60, 4)
+    generator = from_callable(lambda w: w.sigmoid().view(-1, 1, 2, 2), normal_latents(4))
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    units = LinkedUnitVisualization(net, "1", generator, LatentLink().fit(r, w, classes))
+    with pytest.raises(ValueError, match="unit 1 does not vary within any class; use kind='marginal'"):
+        units.sweeps(torch.rand(2, 1, 2, 2), [0, 1], direction="within_class")
 
 
 def test_dead_units_are_named(digits):

@@ -1,5 +1,6 @@
 """Pairs: splitting, rejection sampling, and the limit of attempts."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -85,8 +86,11 @@ def test_a_generator_in_training_mode_is_restored(found):
 
 def test_seeds_and_streams(eigen):
     model = Bright().eval()
-    first, again, other = (make_pairs(model, "out", eigen, 12, rng=seed) for seed in (3, 3, 4))
+    first, again, other, of_numpy = (make_pairs(model, "out", eigen, 12, rng=seed) for seed in (3, 3, 4, np.int64(3)))
     assert torch.equal(first.latents, again.latents)
+    assert torch.equal(first.latents, of_numpy.latents) and of_numpy.manifest == first.manifest
+    for side, of_int in zip(first.split(seed=np.int64(5)), first.split(seed=5), strict=True):
+        assert torch.equal(side.latents, of_int.latents)
     assert not torch.equal(first.latents, other.latents)
     stream = torch.Generator().manual_seed(3)
     assert torch.equal(make_pairs(model, "out", eigen, 12, rng=stream).latents, first.latents)

@@ -1,6 +1,7 @@
 import copy
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -455,3 +456,17 @@ def test_generator_state_does_not_depend_on_the_outcome():
 def test_invalid_sample_sizes_are_refused(count, share):
     with pytest.raises(ValueError, match=f"count is {count} and by_norm is {share}; expected at least 1 kernel"):
         sample_kernels(torch.ones(4), count, torch.Generator(), by_norm=share)
+
+
+def test_numpy_integers_are_counts_and_seeds(tmp_path):
+    target, images, predictors = (
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(36, 2)),
+        torch.rand(8, 1, 5, 5),
+        [],
+    )
+    for whole in (int, np.int64):
+        nern = NeRN(target, hidden=whole(8), seed=whole(1))
+        counts = {"steps": whole(2), "batch_size": whole(2), "seed": whole(2), "every": whole(1)}
+        nern.fit(images, **counts, checkpoint=tmp_path / whole.__name__, show_progress=False)
+        predictors.append(nern.predictor.state_dict())
+    torch.testing.assert_close(*predictors, rtol=0, atol=0)

@@ -1,5 +1,6 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
 
@@ -362,3 +363,15 @@ def test_images_of_another_dtype_are_refused():
     assert plain().double()(IMAGE.double())[0].dtype == torch.float64
     with torch.autocast("cpu", dtype=torch.bfloat16):
         plain()(IMAGE.bfloat16())
+
+
+def test_numpy_integers_are_sizes_counts_and_seeds(tmp_path):
+    images, results = torch.rand(10, 1, 8, 8), []
+    for whole in (int, np.int64):
+        model = TransINR(size=(whole(8), 8), patch=whole(4), hidden=16, groups=whole(4), seed=whole(0))
+        counts = {"steps": whole(2), "batch_size": whole(4), "seed": whole(1), "every": whole(1)}
+        model.fit(images, **counts, checkpoint=tmp_path / whole.__name__, show_progress=False)
+        model.save(tmp_path / "model.safetensors")
+        results.append(TransINR.load(tmp_path / "model.safetensors")(images))
+    assert torch.equal(*results)
+    assert model.writer.layer_index(np.int64(-1)) == model.writer.layer_index(-1)

@@ -69,7 +69,13 @@ def test_control_networks(model, images):
     torch.testing.assert_close(canvases[0], canvases[2])
     assert correspondence(canvases).same == pytest.approx(1.0)
     assert correspondence(neuron_canvases(own, (8, 8))).retrieval < 0.6
-    assert not torch.equal(independent_inits(model, 3, seed=1)[0].output.weight, own[0].output.weight)
+    networks = [
+        *independent_inits(model, 6),
+        *independent_inits(model, 3, seed=1),
+        *independent_inits(model, 2, seed=2),
+    ]
+    assert len(torch.stack([net.output.weight for net in networks]).unique(dim=0)) == 11
+    assert torch.equal(networks[2].output.weight, own[2].output.weight), "for every count"
     written = correspondence(neuron_canvases(model.generate(images), (8, 8)))
     assert written.retrieval > 0.8, "before any training: by construction"
 

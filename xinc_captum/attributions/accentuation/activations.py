@@ -232,7 +232,8 @@ def late_layers(
 
     Early activations depend on the image more than on the feature; late ones differ between features.
     """
-    modules = [one.module for one in image_layers(model, images, args, before) if max(one.shape[1:]) >= 4]
+    layers = image_layers(model, images, args, before)
+    modules = [one.module for one in layers if one.shape[one.unit_axis] >= 4]
     half = len(modules) / 2
     positions = {int(half + half * (i + 1) / 4) - 1 for i in range(4)}
     return [modules[position] for position in sorted(positions) if position >= 0]

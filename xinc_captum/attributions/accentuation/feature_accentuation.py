@@ -119,7 +119,7 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
 
     Args:
         layer: a module or dotted name.
-        device_ids: devices of a DataParallel model when ``forward_func`` is not the DataParallel object itself.
+        device_ids: unused, part of Captum's signature.
         layer_to_grid: rearranges the activation to (rows, channels, h, w); vision transformers need
             :func:`xinc_captum.layer_to_grid`.
         unit_axis: axis of the activation's units, to which an int, a direction or a position refers, for example -1 for

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import torch
@@ -63,26 +64,43 @@ class Objective:
     def __truediv__(self, other: "Term") -> "Objective":
         return _combine(self, other, torch.div, "/")
 
+    def __rtruediv__(self, other: "Term") -> "Objective":
+        return _combine(other, self, torch.div, "/")
+
     def __neg__(self) -> "Objective":
         return -1 * self
 
 
 Term = Objective | float
+BRACKETS = {
+    "+": ("", ""),
+    "-": ("", "+-"),
+    "*": ("+-", "+-"),
+    "/": ("+-", "+-*/"),
+}  # bracketed operators, left and right
 
 
 def _combine(first: Term, second: Term, operation: Callable[[Any, Any], Tensor], symbol: str) -> Objective:
+    if not (_is_term(first) and _is_term(second)):
+        return NotImplemented  # type: ignore[no-any-return]  # Python's error names the operator and both types
+
     def value(term: Term, activations: Activations) -> Any:
         return term(activations) if isinstance(term, Objective) else term
 
-    def name(term: Term) -> str:
+    def name(term: Term, signs: str) -> str:
         text = term.name if isinstance(term, Objective) else f"{term:g}"
-        return f"({text})" if symbol in "*/" and any(sign in text for sign in (" + ", " - ")) else text
+        return f"({text})" if any(f" {sign} " in text for sign in signs) else text
 
     def score(activations: Activations) -> Tensor:
         a, b = value(first, activations), value(second, activations)
         return operation(a if isinstance(a, Tensor) else torch.as_tensor(a, dtype=b.dtype, device=b.device), b)
 
-    return Objective(score, f"{name(first)} {symbol} {name(second)}")
+    left, right = BRACKETS[symbol]
+    return Objective(score, f"{name(first, left)} {symbol} {name(second, right)}")
+
+
+def _is_term(value: Any) -> bool:
+    return isinstance(value, Objective | Real) or (isinstance(value, Tensor) and not value.dim())
 
 
 def logit(target: Any) -> Objective:

@@ -223,7 +223,8 @@ class FrameCanvas(Canvas):
                 frame_masks = masks[first:last].transpose(0, 1)
                 region_sums: list[Tensor] = []
                 for mask in progress(list(frame_masks), "regions", show=self._show_progress):
-                    channels = torch.eye(self.channels, device=mask.device)
+                    dtype = torch.promote_types(mask.dtype, torch.float32)
+                    channels = torch.eye(self.channels, dtype=dtype, device=mask.device)
                     weights = mask.to(channels)[None, :, None] * channels[:, None, :, None]
                     sums = self._sums(first, last, weights)
                     if sums is None:

@@ -33,7 +33,7 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
     Args:
         forward_func: the model, or any function around it.
         layer: a module or a dotted name.
-        device_ids: accepted as in Captum; of a DataParallel model the wrapped module is explained.
+        device_ids: unused, part of Captum's signature; of a DataParallel model the wrapped module is explained.
         rule: "tangent", "secant", "ablation", "xinc", or a rule object, which has options.
         unit: "neuron" (one unit axis) or "pair" (an input unit and an output unit of a Linear: two axes).
         output_fn: selects the tensor to explain from a dict or tuple output.

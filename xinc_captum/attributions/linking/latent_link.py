@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ...batch import python_index, random_generator
 from ...generators.protocol import Generator, images_in_unit_range, modules_of
 from ...hooks import protect
 from ...images import check_images
@@ -230,7 +231,7 @@ class MLPLink(nn.Module):
             ValueError: as :meth:`LatentLink.fit`.
         """
         r, w = (wide(side) for side in check_pairs(r, w))
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = random_generator(self.seed)
         self.r_mean, self.r_sd = r.mean(0), _spread(r)  # float64: a mean may be much larger than its deviation
         self.w_mean, self.w_sd = w.mean(0), _spread(w)
         target = ((w - self.w_mean) / self.w_sd).float()
@@ -242,7 +243,7 @@ class MLPLink(nn.Module):
             optimizer = torch.optim.Adam(weights, lr)
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
             for _ in range(epochs):
-                for rows in torch.randperm(len(r), generator=generator).to(r.device).split(batch_size):
+                for rows in torch.randperm(len(r), generator=generator).to(r.device).split(python_index(batch_size)):
                     loss = (self._predict_standardized(r[rows]) - target[rows]).square().mean()
                     optimizer.zero_grad()
                     loss.backward()
@@ -292,7 +293,7 @@ def _control_figures(link: Link, held_out: Pairs, fit: Pairs | None, ceiling: bo
     if fit is None:
         return {}
     r, w, classes = fit.representations, fit.latents, fit.classes
-    generator = torch.Generator().manual_seed(seed)
+    generator = random_generator(seed)
     control = type(link)(**link.settings).partial_fit(r, shuffle_within(w, classes, generator), classes)
     figures: dict[str, Any] = {
         "shuffled_within": _r2_within(held_out, control(held_out.representations, held_out.classes))

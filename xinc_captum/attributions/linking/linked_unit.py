@@ -85,7 +85,7 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         layer: a module or dotted name, whose output (or input) is linked.
         generator: latents to images (:class:`xinc_captum.generators.Generator`).
         link: a fitted :class:`LatentLink` from this layer to this generator.
-        device_ids: devices of a DataParallel model when ``forward_func`` is not the DataParallel object itself.
+        device_ids: unused, part of Captum's signature.
         output_fn: as in :class:`Encoder`; this and the next three as for the pairs that the link was fitted to.
         preprocess: as in :class:`Encoder`; it may resize.
         pool: as in :class:`Encoder`.
@@ -239,6 +239,7 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         """Yield one :meth:`sweep` per unit (None: every live unit of the link), with the arguments of a sweep.
 
         Forward passes may hold several units; earlier results are not stored. ``show_progress`` shows a progress bar.
+        The call itself checks all arguments, before the first result.
         """
         settings = SweepSettings(values=values, **options)
         alive = self._link.alive
@@ -248,11 +249,13 @@ class LinkedUnitVisualization(NeuronAttribution, GradientAttribution, Perturbati
         with self._open(inputs, additional_forward_args, attribute_to_neuron_input, internal_batch_size) as loop:
             units = [column(selector, loop.shape, alive) for selector in selectors]
             anchor = settings.anchor(loop)
-        frames = settings.steps if isinstance(values, str) else len(values)
+            frames = len(settings.plan(loop, anchor, units[0]).values)  # also checks values, steps and direction
+            if settings.direction == "within_class":
+                self._link.direction(units, settings.direction)  # units that do not vary within a class
         size = max(1, loop.limit // max(1, len(loop.r) * frames))
         batches = [units[start:stop] for start, stop in chunks(len(units), size)]
 
-        def results() -> Iterator[UnitSweep]:  # arguments are checked by the call, not by the first unit
+        def results() -> Iterator[UnitSweep]:
             for batch in progress(batches, "sweeps", show=show_progress):
                 with self._protect(loop.inputs.device):
                     sweeps = sweep_units(loop, anchor, batch, settings)

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...batch import Batch, OutputFn, chunks, select_output, settle_arguments
+from ...batch import Batch, OutputFn, chunks, python_index, select_output, settle_arguments
 from ...generators.protocol import Generator, images_in_unit_range, modules_of
 from ...hooks import (
     ForwardFunc,
@@ -98,7 +98,7 @@ class Encoder:
         layer: a module or a dotted name.
         attribute_to_neuron_input: whether the representation is the layer's *input* (the penultimate representation,
             where ``layer`` is the last linear one) or its output.
-        device_ids: devices of a DataParallel model when ``forward_func`` is not the DataParallel object itself.
+        device_ids: unused, part of Captum's signature.
         preprocess: the model's own normalisation, a differentiable function of images in [0, 1].
         pool: how maps and tokens become one vector, see :func:`pool_units`.
         output_fn: selects the scores from a dict or tuple output.
@@ -406,7 +406,7 @@ def open_loop(
             scores,
             tuple(result.activation.shape[1:]),
             classes,
-            limit or LIMIT,
+            python_index(limit) or LIMIT,
         )
 
 

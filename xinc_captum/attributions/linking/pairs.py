@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...batch import OutputFn
+from ...batch import OutputFn, random_generator
 from ...generators.protocol import Generator, images_in_unit_range, modules_of
 from ...hooks import ForwardFunc, protect
 from ...metrics.links import row_hashes
@@ -57,7 +57,7 @@ class Pairs:
         """
         if not 0 < held_out < 1:
             raise ValueError(f"held_out is {held_out}; expected a fraction between 0 and 1.")
-        generator = torch.Generator().manual_seed(seed)
+        generator = random_generator(seed)
         mask = torch.zeros(len(self), dtype=torch.bool)
         classes = self.classes.cpu()
         for c in classes.unique().tolist():
@@ -225,7 +225,7 @@ def make_pairs(
         output_fn=output_fn,
         unit_axis=unit_axis,
     )
-    random = torch.Generator().manual_seed(rng) if isinstance(rng, int) else rng
+    random = rng if isinstance(rng, torch.Generator) else random_generator(rng)
     manifest = {
         **encoder.describe(),
         "truncation": truncation,

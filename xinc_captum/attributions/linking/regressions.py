@@ -10,6 +10,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
+from ...batch import random_generator
 from .moments import LinearMap, Moments, RankReport, Ridge, Solved, group_by_prefix, solve, wide
 
 SAMPLE = 512  # samples from which the width of the kernel is estimated
@@ -135,7 +136,7 @@ class FourierMap(LinearMap):
                 f"the first chunk has {len(r)} pair(s); Fourier features need at least 2, a fair sample of the pairs."
             )
         super().__init__(r, w, ridge)
-        generator = torch.Generator().manual_seed(seed)
+        generator = random_generator(seed)
         centre, spread = r.mean(0), r.std(0)
         inverse = torch.where((r == r[0]).all(0), 0.0, 1 / spread)  # the rounding of a constant is no spread
         rows = ((r - centre) * inverse)[torch.randperm(len(r), generator=generator)[:SAMPLE].to(r.device)]

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
+from ...batch import random_generator
 from ...hooks import ForwardFunc
 from ...metrics.statistics import spearman
 from .kernel_canvas import KernelCanvas
@@ -131,7 +132,7 @@ def filter_ranking(nern: KernelNetwork, by: By = "error", *, seed: int = 0) -> l
         raise ValueError(f"by is {by!r}; expected one of {', '.join(map(repr, get_args(By)))}.")
     filters = [(layer.name, f) for layer in nern.layers for f in range(layer.shape[0])]
     if by == "random":
-        order = torch.randperm(len(filters), generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(len(filters), generator=random_generator(seed))
     else:
         scores = []
         for layer in nern.layers:
@@ -221,7 +222,7 @@ def with_noise(
     if not relative >= 0:
         raise ValueError(f"relative is {relative}; expected at least 0.")
     model = copy_target(target)
-    generator = torch.Generator().manual_seed(seed)
+    generator = random_generator(seed)
     with torch.no_grad():
         for layer in convolutions(target, layers):
             weight = model.get_parameter(parameter_name(layer.name))

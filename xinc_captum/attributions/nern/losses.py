@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...batch import python_index
 from ...hooks import ForwardFunc, LayerError, capture, exchange, find_layer
 from ...metrics.statistics import predict_classes
 from .kernels import Convolution, convolutions, parameter_name, target_behind
@@ -121,7 +122,7 @@ class Distillation:
         """
         same, divergence = 0.0, 0.0
         with torch.no_grad():
-            for batch in images.split(batch_size):
+            for batch in images.split(python_index(batch_size)):
                 target, rebuilt = _logits(self._run({}, batch)), _logits(self._run(weights, batch, parameters))
                 classes = [predict_classes(logits.flatten(1), target) for logits in (target, rebuilt)]
                 same += float((classes[0] == classes[1]).sum())

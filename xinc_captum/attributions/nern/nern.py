@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ...batch import random_generator
 from ...hooks import LayerError, exclusive, find_layer, layer_name, no_synchronization, untouched
 from ...inr.mlp import arguments_of
 from ...inr.training import Validation, architecture_digest, digest, epoch_batches, train, trainable
@@ -150,7 +151,7 @@ class NeRN(KernelNetwork):
             best = _BestPredictor(self, model, val_images, recipe)
             embedded = torch.cat([self.embedded(layer) for layer in self.layers])
             norms = torch.cat([target_weights[name].flatten(2).norm(dim=2).flatten().float().cpu() for name in names])
-            generator = torch.Generator().manual_seed(seed)
+            generator = random_generator(seed)
             kernel_choices: Iterator[Tensor | None] = repeat(None)
             if kernels_per_step is not None and kernels_per_step < len(norms):
                 kernel_choices = (sample_kernels(norms, kernels_per_step, generator) for _ in repeat(None))
@@ -268,17 +269,17 @@ def split_validation(images: Any, validation: Tensor | float, recipe: Recipe) ->
     if not 0 <= validation < 1:
         raise ValueError(f"validation is {validation}; expected images, or a share of them in [0, 1).")
     if isinstance(images, str) and images == "noise" and validation > 0:
-        return images, _noise(recipe, torch.Generator().manual_seed(recipe.seed + 1))
+        return images, _noise(recipe, random_generator(recipe.seed + 1))
     count = round(len(images) * validation) if isinstance(images, Tensor) else 0
     if count == 0:
         return images, None
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(recipe.seed)).to(images.device)
+    order = torch.randperm(len(images), generator=random_generator(recipe.seed)).to(images.device)
     return images[order[count:].sort().values], images[order[:count].sort().values]
 
 
 def image_batches(images: Tensor | Iterable[Any] | str | None, recipe: Recipe) -> Iterator[Tensor | None]:
     """Yield one batch a step, without end; None without images."""
-    generator = torch.Generator().manual_seed(recipe.seed)
+    generator = random_generator(recipe.seed)
     if images is None:
         return repeat(None)
     if isinstance(images, Tensor):

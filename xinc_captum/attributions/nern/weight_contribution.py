@@ -100,7 +100,7 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
     Args:
         nern: a fitted :class:`NeRN`; the weights of its target are not used.
         layer: of the target: a module, a dotted name, or a list of these; None takes all represented layers.
-        device_ids: devices of a DataParallel target, as in Captum.
+        device_ids: unused, part of Captum's signature.
         mode: one of the four.
         at: the layer of the predictor that has the neurons, as in :class:`KernelCanvas`, like ``memory_budget``.
         output_fn: selects the tensor to explain from a dict or tuple output of the target.

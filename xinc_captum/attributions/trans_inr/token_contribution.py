@@ -53,7 +53,7 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
     Args:
         trans_inr: a :class:`~xinc_captum.TransINR`, also compiled or in a DataParallel.
         level: "token", "modulation" or "patch".
-        device_ids: as in Captum; the computation runs on the model's device.
+        device_ids: unused, part of Captum's signature.
 
     Raises:
         TypeError, LayerError, ValueError: another model, a scripted or traced one, or an unknown level.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ... import store
+from ...batch import random_generator
 from ...images import check_images
 from ...inr.training import Validation, architecture_digest, check_at_least_one, decibels, train, trainable
 
@@ -141,7 +142,7 @@ def fit_model(
     _, resumed_at = train(
         model,
         loss_of,
-        batches(torch.Generator().manual_seed(seed)),
+        batches(random_generator(seed)),
         optimizer,
         schedule,
         losses,
@@ -178,5 +179,5 @@ def split_validation(images: Tensor, validation: float | Tensor | None, seed: in
             f"validation is {validation} of {len(images)} images; expected a share that leaves images on both sides, "
             "a tensor of other images, or None."
         )
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).to(images.device)
+    order = torch.randperm(len(images), generator=random_generator(seed)).to(images.device)
     return images[order[count:]], images[order[:count]]

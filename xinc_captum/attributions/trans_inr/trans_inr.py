@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...batch import chunks
+from ...batch import chunks, python_index
 from ...images import check_images
 from ...inr.coordinates import pixel_centres
 from ...inr.mlp import HypoNet, arguments_of, seeded
@@ -132,6 +132,7 @@ class PatchTokens(nn.Module):
 
 def sides_of(patch: int | tuple[int, int]) -> tuple[int, int]:
     """Return (height, width) of a patch."""
+    patch = python_index(patch)
     sides = (patch, patch) if isinstance(patch, int) else tuple(patch) if isinstance(patch, tuple | list) else ()
     if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
         raise ValueError(f"patch is {patch!r}; expected a side in pixels, at least 1, or (height, width).")

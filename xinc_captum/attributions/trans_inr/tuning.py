@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...batch import python_index
 from ...images import check_images
 from ...inr.coordinates import pixel_centres
 from ...inr.mlp import HypoNet
@@ -89,7 +90,8 @@ def independent_inits(model: TransINR, count: int, *, seed: int = 0) -> list[Hyp
         >>> bool((first.linear1.weight == second.linear1.weight).all())
         False
     """
-    return [_random_network(model, seed * count + i) for i in range(count)]
+    first = 1_000_003 * python_index(seed)  # the networks of two seeds differ, whatever their counts
+    return [_random_network(model, first + i) for i in range(count)]
 
 
 def identical_inits(model: TransINR, count: int, *, seed: int = 0) -> list[HypoNet]:

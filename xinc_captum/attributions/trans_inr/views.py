@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...batch import python_index
 from ...images import check_images
 from ...inr.coordinates import LogFrequencies, ray_weights
 from ...inr.mlp import HypoNet, arguments_of, seeded
@@ -135,6 +136,7 @@ class RayTokens(nn.Module):
         seed: int | None = None,
     ) -> None:
         super().__init__()
+        patch = python_index(patch)
         if not isinstance(patch, int):
             raise ValueError(
                 f"patch is {patch!r}; expected one number, such as 4: a patch of a view is a pixel of a coarser "
@@ -325,6 +327,7 @@ class RayTransINR(WeightGenerator):
         views = check_images(views.flatten(0, 1)).unflatten(0, views.shape[:2]).to(self.writer.tokens)
         poses = poses.to(views)
         scenes, count = len(views) - validation, views.shape[1]
+        support = python_index(support)
         fewest, most = (support, support) if isinstance(support, int) else support
         if not 1 <= fewest <= most < count or scenes < 1 or validation < 0:
             raise ValueError(

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...batch import python_index
 from ...inr.mlp import HypoNet, seeded
 from ...inr.training import check_at_least_one
 
@@ -234,6 +235,7 @@ class WeightWriter(nn.Module):
         count = len(self.names)
         if isinstance(layer, str) and layer in self.names:
             return self.names.index(layer)
+        layer = python_index(layer)
         if isinstance(layer, int) and -count <= layer < count:
             return layer % count
         raise ValueError(f"layer is {layer!r}; expected one of {', '.join(self.names)}, or {-count} to {count - 1}.")
@@ -243,6 +245,7 @@ def _rows(groups: Groups, name: str, outputs: int) -> int:
     """Return the number of modulations of a layer."""
     if groups == "vector":
         return outputs
+    groups = python_index(groups)
     if not isinstance(groups, int) or isinstance(groups, bool) or groups < 1:
         raise ValueError(f'groups is {groups!r}; expected a number of at least 1, or "vector".')
     rows = min(groups, outputs)

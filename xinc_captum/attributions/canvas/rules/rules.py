@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, Self
 import torch
 from torch import Tensor
 
-from ....batch import Batch, Selector, chunks, list_units, replace_unit
+from ....batch import Batch, Selector, chunks, list_units, random_generator, replace_unit
 from ...base import shares_statistics
 from . import secant_tensor
 from .derivatives import Derivative, layer_activation, run, unit_contributions
@@ -70,7 +70,7 @@ class Ablation:
                 'give at least two samples, or baselines=0.0, "mean" or a tensor.'
             )
         device = batch.inputs[0].device
-        generator = torch.Generator(device).manual_seed(self.seed)
+        generator = random_generator(self.seed, device)
         order = torch.randperm(batch.rows, generator=generator, device=device)
         donors = torch.empty_like(order)
         donors[order] = order.roll(-1)  # one cycle through all samples

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ....batch import python_index, random_generator
 from ..link import Link
 from ..loop import RoundTrip
 from .search import Best, LinearHead, SearchResult, Task, lead
@@ -322,7 +323,7 @@ class LinkingInStyle:
                 )
             return self.start[index.to(self.start.device)].detach().to(r).clone()
         # One random stream per sample, so that results do not depend on the other samples.
-        streams = [torch.Generator().manual_seed(self.seed * 1_000_003 + i) for i in index.tolist()]
+        streams = [random_generator(python_index(self.seed) * 1_000_003 + i) for i in index.tolist()]
         return torch.stack([torch.rand(r.shape[1], generator=g) for g in streams]).to(r)
 
 
