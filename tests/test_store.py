@@ -11,6 +11,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -408,6 +409,14 @@ def test_metadata_that_json_cannot_hold_leaves_the_file_unchanged(tmp_path):
     with pytest.raises(TypeError, match="not JSON serializable"):
         write_tensors(tmp_path / "a", {}, kind="demo", metadata={"a": torch.ones(1)})
     assert (tmp_path / "a").read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_numpy_integers_in_metadata_are_read_as_ints(tmp_path):
+    write_tensors(tmp_path / "a", {}, kind="demo", metadata={"seed": np.int64(3), "sizes": [np.int8(2)]})
+    note = read_tensors(tmp_path / "a", kind="demo", writer="a test")[1]
+    assert (note["seed"], note["sizes"]) == (3, [2])
+    LatentLink(seed=np.int64(1)).fit(torch.rand(50, 3), torch.rand(50, 2)).save(tmp_path / "link.safetensors")
+    assert LatentLink.load(tmp_path / "link.safetensors").seed == 1
 
 
 def test_the_target_of_a_link_is_replaced(tmp_path):

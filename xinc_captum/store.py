@@ -4,7 +4,6 @@ import errno
 import glob
 import hashlib
 import json
-import operator
 import os
 import platform
 import shutil
@@ -19,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -222,8 +222,15 @@ def _pack(tensors: Mapping[str, Tensor], kind: str, metadata: Mapping[str, Any])
         storages.add(plain.untyped_storage().data_ptr())
         dense[name] = plain
     note = {"format": f"{PREFIX}{kind}-{VERSION}", "sha256": _NO_DIGEST.decode(), "metadata": dict(metadata)}
-    content: bytes = save(dense, metadata={KEY: json.dumps(note, default=operator.index)})
+    content: bytes = save(dense, metadata={KEY: json.dumps(note, default=_number)})
     return content, content.index(_NO_DIGEST, content.index(b"sha256"))
+
+
+def _number(value: object) -> int:
+    """Return a NumPy integer as an int, for JSON."""
+    if isinstance(value, np.integer):
+        return int(value)
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
 def _plain(name: str, value: Tensor) -> Tensor:

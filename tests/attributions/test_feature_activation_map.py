@@ -109,11 +109,13 @@ def test_no_gradients_are_computed(conv):
 
 def test_invalid_references_and_targets_raise(conv):
     several = FeatureActivationMap(conv, "relu", X)
-    for target in (None, 2, [0, 1, 0], -1):
+    for target in (None, 2, [0, 1, 0], -1, 1.5, True, [True, False], torch.tensor([0.0, 1.0])):
         with pytest.raises(ValueError, match=r"target is .* for 2 rows and references of shape \(2, 4\)"):
             several.attribute(X, target)
     with pytest.raises(ValueError, match=r"references of shape \(1, 7\), and the layer has 4 channels"):
         FeatureActivationMap(conv, "relu", torch.rand(1, 7)).attribute(X)
+    with pytest.raises(TypeError, match="references are a ndarray; expected a tensor of images or vectors"):
+        FeatureActivationMap(conv, "relu", X.numpy())
 
 
 class Scaled(nn.Module):

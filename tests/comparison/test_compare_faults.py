@@ -131,6 +131,9 @@ def test_wrong_arguments_are_rejected_before_any_run(conv):
         (ValueError, r"masks go from 255 to 255", one, PHOTOS, {"segmentation": torch.full((2, 8, 8), 255)}),
         (ValueError, r"rounds or steps is 0; expected at least 1 of each", one, PHOTOS, {"rounds": 0}),
         (ValueError, r"rounds or steps is 0", one, PHOTOS, {"steps": 0}),
+        (TypeError, r"rounds, steps and seed are 1, 2.5 and 0; expected whole", one, PHOTOS, {"steps": 2.5}),
+        (TypeError, r"rounds, steps and seed are 1, 4 and None; expected whole", one, PHOTOS, {"seed": None}),
+        (TypeError, r"inputs are a ndarray; expected a tensor of photos", one, PHOTOS.numpy(), {}),
         (ValueError, r"for 2 images; expected a class number", one, PHOTOS, {"target": [0, 1, 2]}),
         (IndexError, r"target 7 is not a class of a model with 3 classes", one, PHOTOS, {"target": 7}),
     ]

@@ -61,6 +61,8 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
         unit_axis: int | None = None,
     ) -> None:
         LayerAttribution.__init__(self, forward_func, find_layer(forward_func, layer), device_ids)
+        if not isinstance(references, Tensor):
+            raise TypeError(f"references are a {type(references).__name__}; expected a tensor of images or vectors.")
         self.layer_to_grid, self.references, self.unit_axis = layer_to_grid, references, unit_axis
 
     @property
@@ -111,8 +113,9 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
             args = _check_shared(args, len(like))
             references = self._maps(references.to(like), args, batch_size).mean((2, 3))
         default = 0 if len(references) == 1 else -1
-        index = torch.as_tensor(default if target is None else target, device=maps.device).long().flatten()
-        in_range = (index >= 0).all() & (index < len(references)).all()
+        index = torch.as_tensor(default if target is None else target, device=maps.device).flatten()
+        whole = not index.is_floating_point() and index.dtype != torch.bool
+        in_range = whole and (index >= 0).all() and (index < len(references)).all()
         if references.shape[1] != maps.shape[1] or len(index) not in {1, len(maps)} or not bool(in_range):
             raise ValueError(
                 f"target is {target} for {len(maps)} rows and references of shape {tuple(references.shape)}, and the "
@@ -120,7 +123,7 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
                 "or of one for each row."
             )
         f, g = normalize(maps.mean((2, 3))), normalize(references.to(maps))
-        return maps, f, g[index.expand(len(maps))]
+        return maps, f, g[index.long().expand(len(maps))]
 
     def _maps(self, inputs: Any, args: Any, batch_size: int | None) -> Tensor:
         maps = []

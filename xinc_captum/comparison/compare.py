@@ -207,6 +207,8 @@ def _wait(photos: Tensor) -> None:
 
 def check_photos(inputs: Tensor) -> None:
     """Raise ValueError unless the photos are floats (N, C, H, W) in [0, 1]."""
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"inputs are a {type(inputs).__name__}; expected a tensor of photos, floats (N, C, H, W).")
     if inputs.dim() != 4 or not inputs.is_floating_point() or not len(inputs):
         raise ValueError(
             f"inputs are {inputs.dtype} of shape {tuple(inputs.shape)}; expected photos as floats, (N, C, H, W)."
@@ -346,6 +348,8 @@ def compare(
     masks = check_masks(segmentation, inputs)
     check_preprocess_of_photos(model, preprocess, inputs)
     rounds, steps, seed = python_index((rounds, steps, seed))
+    if not all(isinstance(number, int) for number in (rounds, steps, seed)):
+        raise TypeError(f"rounds, steps and seed are {rounds}, {steps} and {seed}; expected whole numbers.")
     if min(rounds, steps) < 1:
         raise ValueError(f"rounds or steps is {min(rounds, steps)}; expected at least 1 of each.")
     classify, size = after(preprocess, model), (inputs.shape[-2], inputs.shape[-1])

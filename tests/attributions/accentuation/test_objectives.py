@@ -433,9 +433,11 @@ def test_invalid_selectors_raise():
         ValueError, match="neuron_selector is a list of 3, but there are 2 images; give one selector for"
     ):
         feature_unit([0, 1, 2]).objective(2)
-    for wrong in (None, True):
-        with pytest.raises(TypeError, match=f"neuron_selector is {wrong}; expected an int"):
+    for wrong, text in ((None, "None"), (True, "True"), (torch.tensor(True), "True")):
+        with pytest.raises(TypeError, match=f"neuron_selector is {text}; expected an int"):
             feature_unit(wrong).objective(2)
+    with pytest.raises(TypeError, match="is a float; expected an int"):
+        feature_unit(torch.tensor(1.5)).objective(2)(feature_activations())
     with pytest.raises(TypeError, match="is a str; expected an int"):
         feature_unit("fc").objective(2)(feature_activations())
 

@@ -55,6 +55,8 @@ def test_impossible_settings_raise():
         ),
         ({"optimizer": "adam"}, TypeError, "optimizer is 'adam'; expected a class such as torch.optim.Adam"),
         ({"n_steps": 2.5}, ValueError, "n_steps is 2.5; expected a whole number, at least 1"),
+        ({"seed": None}, TypeError, "seed is None; expected a whole number"),
+        ({"seed": 1.0}, TypeError, "seed is 1.0; expected a whole number"),
     ],
     ids=lambda value: "" if isinstance(value, type | str) else next(iter(value)),
 )

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -198,6 +199,12 @@ def test_sums_agree_with_the_layer_profile(nern):
         torch.testing.assert_close(part.flatten(1).sum(1), profile.signed[:, column], atol=1e-10, rtol=0)
 
 
+@pytest.mark.parametrize("selector", [torch.tensor(2), torch.tensor([2]), np.int64(2), [np.int64(2)]], ids=str)
+def test_integers_of_every_kind_select_neurons(nern, selector):
+    method = WeightContribution(nern, "first")
+    torch.testing.assert_close(method.attribute(neuron_selector=selector), method.attribute()[[2]])
+
+
 def test_target_is_restored(nern, x, found):
     nern.target(x).sum().backward()
     before = found(nern.target)
@@ -212,6 +219,8 @@ def test_target_is_restored(nern, x, found):
     [
         ({"mode": "erased"}, {}, ValueError, "mode is 'erased'; expected one of 'kernel', 'gradient'"),
         ({"layer": []}, {}, ValueError, "layer is an empty list"),
+        ({"layer": 0}, {}, TypeError, "layer must be a torch.nn.Module or a dotted name, got int"),
+        ({"layer": ["first", "first"]}, {}, ValueError, "layers are 'first', 'first'; expected each layer once"),
         (
             {"layer": "fc"},
             {},
@@ -227,6 +236,10 @@ def test_target_is_restored(nern, x, found):
         ({"mode": "gradient"}, {}, ValueError, "mode 'gradient' explains outputs for images; give inputs"),
         ({}, {"neuron_selector": 9}, ValueError, "neuron_selector 9 does not fit 8 neurons and the bias, number 8"),
         ({}, {"neuron_selector": "a"}, ValueError, "neuron_selector 'a' does not fit"),
+        ({}, {"neuron_selector": torch.arange(9) < 2}, ValueError, r"of integers, such as mask.nonzero\(\)\[:, 0\]"),
+        ({}, {"neuron_selector": np.arange(9) < 2}, ValueError, "neuron_selector .* does not fit"),
+        ({}, {"neuron_selector": True}, ValueError, "neuron_selector True does not fit"),
+        ({}, {"neuron_selector": [1.7]}, ValueError, r"neuron_selector \[1.7\] does not fit"),
         ({}, {"return_convergence_delta": True}, ValueError, "mode 'kernel' has no known sum"),
         (
             {"mode": "integrated"},

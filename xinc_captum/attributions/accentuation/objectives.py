@@ -72,16 +72,11 @@ class Objective:
 
 
 Term = Objective | float
-BRACKETS = {
-    "+": ("", ""),
-    "-": ("", "+-"),
-    "*": ("+-", "+-"),
-    "/": ("+-", "+-*/"),
-}  # bracketed operators, left and right
+BRACKETS = {"+": ("", ""), "-": ("", "+-"), "*": ("+-", "+-"), "/": ("+-", "+-*/")}  # of operators left and right
 
 
-def _combine(first: Term, second: Term, operation: Callable[[Any, Any], Tensor], symbol: str) -> Objective:
-    if not (_is_term(first) and _is_term(second)):
+def _combine(first: Any, second: Any, operation: Callable[[Any, Any], Tensor], symbol: str) -> Objective:
+    if not all(isinstance(t, Objective | Real) or (isinstance(t, Tensor) and not t.dim()) for t in (first, second)):
         return NotImplemented  # type: ignore[no-any-return]  # Python's error names the operator and both types
 
     def value(term: Term, activations: Activations) -> Any:
@@ -97,10 +92,6 @@ def _combine(first: Term, second: Term, operation: Callable[[Any, Any], Tensor],
 
     left, right = BRACKETS[symbol]
     return Objective(score, f"{name(first, left)} {symbol} {name(second, right)}")
-
-
-def _is_term(value: Any) -> bool:
-    return isinstance(value, Objective | Real) or (isinstance(value, Tensor) and not value.dim())
 
 
 def logit(target: Any) -> Objective:
@@ -426,7 +417,7 @@ def _unit(layer: nn.Module, selector: Any) -> Objective:
     if isinstance(selector, Tensor) and selector.is_floating_point() and selector.dim():
         return direction(layer, selector)
     if isinstance(selector, Tensor) and not selector.dim():
-        selector = int(selector)
+        selector = selector.item()
     if isinstance(selector, bool) or selector is None:
         raise TypeError(
             f"neuron_selector is {selector!r}; expected an int (a channel), a tuple, a function, a float tensor (a "

@@ -230,6 +230,8 @@ class Settings:
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name} is {value}; expected a whole number, at least 1.")
         object.__setattr__(self, "seed", python_index(self.seed))
+        if not isinstance(self.seed, int):
+            raise TypeError(f"seed is {self.seed!r}; expected a whole number.")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr is {self.lr}; expected a finite number above 0.")
         if self.dose is not None and self.activation is not None:

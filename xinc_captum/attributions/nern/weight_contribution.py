@@ -1,9 +1,10 @@
 """WeightContribution: contributions of a NeRN's neurons to weights and outputs of the rebuilt network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -135,11 +136,13 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
             raise TypeError(f"nern is a {type(nern).__name__}; expected a NeRN, whose predictor is to be explained.")
         if mode not in get_args(Mode):
             raise ValueError(f"mode is {mode!r}; expected one of {', '.join(map(repr, get_args(Mode)))}.")
-        self.several = not isinstance(layer, nn.Module | str)
+        self.several = layer is None or (isinstance(layer, Iterable) and not isinstance(layer, nn.Module | str))
         selected: Sequence[Any] = nern.layers if layer is None else layer if self.several else [layer]  # type: ignore[assignment]
         if not selected:
             raise ValueError("layer is an empty list; give at least one represented layer, or None for all.")
         self.layers: tuple[Convolution, ...] = tuple(nern.layer(selection) for selection in selected)
+        if len(names := [one.name for one in self.layers]) != len(set(names)):
+            raise ValueError(f"layers are {', '.join(map(repr, names))}; expected each layer once.")
         root = target_behind(nern.target)
         super().__init__(nern.target, root.get_submodule(self.layers[0].name), device_ids)
         self.nern, self.mode, self.output_fn = nern, mode, output_fn
@@ -225,17 +228,21 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
         return (contributions, plain(delta)) if return_convergence_delta and delta is not None else contributions
 
     def _select(self, selector: int | slice | Sequence[int] | None) -> list[int]:
-        every, selector = range(self.units + 1), python_index(selector)
+        every = range(self.units + 1)
+        selector = selector.tolist() if isinstance(selector, Tensor | np.ndarray) else selector
         try:
             if selector is None:
                 return list(every)
             if isinstance(selector, slice):
                 return list(every[selector])
-            return [every[int(i)] for i in ([selector] if isinstance(selector, int) else selector)]
+            entries = python_index([selector] if isinstance(selector, int | np.integer) else list(selector))
+            if any(isinstance(entry, bool | np.bool_) for entry in entries):
+                raise TypeError("a mask")
+            return [every[entry] for entry in entries]
         except (IndexError, TypeError, ValueError) as error:
             raise ValueError(
                 f"neuron_selector {selector!r} does not fit {self.units} neurons and the bias, number {self.units}; "
-                "expected an integer, a slice or a sequence of integers."
+                "expected an integer, a slice or a sequence of integers, such as mask.nonzero()[:, 0] of a mask."
             ) from error
 
     def _kernels(self, inputs: Any, target: Any, index: list[int] | None) -> Tensor | list[Tensor]:
