@@ -7,7 +7,7 @@ from collections import OrderedDict
 import pytest
 import torch
 import torch.nn.functional as F
-from captum.attr import IntegratedGradients
+from captum.attr import IntegratedGradients, LayerGradientXActivation
 from torch import nn
 
 from xinc_captum import LayerError, TokenContribution, WeightContribution
@@ -192,9 +192,9 @@ def test_transformer_contributions_equal_autograd(transformer):
 def test_many_steps_add_up_to_the_outputs(transformer):
     model, data, _ = transformer
     method = TokenContribution(model, "modulation")
-    parts = method.attribute(data, baselines=1.0, n_steps=300)
+    parts = method.attribute(data, baselines=1.0, n_steps=100)
     outputs, change = model(data).detach(), parts[:, :-1].sum(1).abs().max()
-    assert change > 0.1 and (parts.sum(1) - outputs).abs().max() < 0.01 * change
+    assert change > 0.1 and (parts.sum(1) - outputs).abs().max() < 0.03 * change
 
 
 def test_siren_hypernetwork_contributions_equal_autograd(hyper):
@@ -226,6 +226,18 @@ def test_contributions_to_a_weight_are_exact_after_one_step(hyper):
     torch.testing.assert_close(parts[:, :-1], expected, atol=1e-12, rtol=0)
     torch.testing.assert_close(parts[:, -1], last.bias.detach().view(1, 5, 5).expand(3, -1, -1), atol=1e-12, rtol=0)
     torch.testing.assert_close(parts.sum(1), model.weights(z)["net.1.weight"].detach(), atol=1e-12, rtol=0)
+
+
+def test_captums_layer_methods_explain_neurons_of_the_writer(hyper):
+    """Activation times gradient of one output, as WeightContribution's mode gradient has it for a NeRN."""
+    model, z, coordinates = hyper
+    found = LayerGradientXActivation(model, model.writer.nets[3][1]).attribute(z, target=(4, 2))
+    for b in range(3):
+        tokens = [one[b][:, None].requires_grad_() for one in model.read(z)]
+        output = siren_network(model.writer, coordinates)(tokens)[4, 2]
+        (gradient,) = torch.autograd.grad(output, tokens[3])
+        torch.testing.assert_close(found[b], (gradient * tokens[3])[:, 0].detach(), atol=1e-6, rtol=0)
+    assert found.abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("which", ["transformer", "hyper"])

@@ -165,9 +165,8 @@ class KernelNetwork(nn.Module):
             self.kernel_size = self.predicted_size[0] if same else self.predicted_size
             self.config["kernel_size"] = self.kernel_size
             object.__setattr__(self, "target", target)  # not a submodule: its weights are not part of this network
-            crop_kernels(
-                torch.zeros(1, *self.predicted_size), self.predicted_size, crop
-            )  # an unknown method raises here
+            # An unknown method raises here.
+            crop_kernels(torch.zeros(1, *self.predicted_size), self.predicted_size, crop)
             target_weights = self.target_weights()
             self.orders = tuple(
                 orders or (order_kernels(target_weights[layer.name], permutation) for layer in self.layers)
