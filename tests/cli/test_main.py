@@ -70,7 +70,7 @@ def test_every_command_has_help(words):
         (("canvas", "empty"), "empty holds no photos; expected one file a frame"),
         (("accentuate", "empty", "--target", "lion"), "empty is not a file; expected a photo"),
         (("canvas", "x" * 300 + ".png"), "File name too long"),
-        (("nern", "mnist_convnet", "--layer", "head"), "layer 'head' is a Linear; expected an nn.Conv2d"),
+        (("nern", "mnist_convnet", "--layer", "head"), "layer 'head' is a Linear; expected an nn.Conv1d"),
     ],
 )
 def test_foreseeable_errors_are_one_line_and_status_one(called, tmp_path, monkeypatch, words, says):

@@ -79,7 +79,7 @@ def test_kernels_that_are_not_square_are_represented(size):
 @pytest.mark.parametrize(
     ("layers", "text"),
     [
-        (["fc"], r"layer 'fc' is a Linear; expected an nn.Conv2d"),
+        (["fc"], r"layer 'fc' is a Linear; expected an nn.Conv1d, nn.Conv2d or nn.Conv3d: leave this"),
         (["stam"], "did you mean 'stem'"),
         ([], "layers is empty; name at least one"),
         (["stem", "stem"], "layers names 'stem' twice"),
@@ -91,15 +91,15 @@ def test_invalid_layers_are_refused(mixed, layers, text):
         convolutions(mixed, layers)
 
 
-@pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv3d, nn.ConvTranspose2d])
+@pytest.mark.parametrize("kind", [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d])
 def test_other_convolutions_are_refused(kind):
-    with pytest.raises(LayerError, match=f"layer '0' is a {kind.__name__}; expected an nn.Conv2d"):
+    with pytest.raises(LayerError, match=f"layer '0' is a {kind.__name__}; expected an nn.Conv1d, "):
         convolutions(nn.Sequential(kind(1, 1, 3)), ["0"])
 
 
-@pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv3d, nn.ConvTranspose2d])
-def test_networks_without_conv2d_are_refused(kind):
-    with pytest.raises(LayerError, match=r"the target Sequential has no nn\.Conv2d, .*; give a convolutional network"):
+@pytest.mark.parametrize("kind", [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d])
+def test_networks_with_transposed_convolutions_only_are_refused(kind):
+    with pytest.raises(LayerError, match=r"the target Sequential has no nn\.Conv1d, .*; give a convolutional network"):
         NeRN(nn.Sequential(kind(1, 1, 3)))
     both = nn.Sequential(nn.Conv2d(1, 2, 3), kind(2, 2, 3))
     assert [one.name for one in convolutions(both)] == ["0"], "the others stay the target's own"
@@ -123,7 +123,10 @@ def test_weights_must_be_finite(mixed, value):
 
 
 def test_targets_without_convolutions_are_refused():
-    with pytest.raises(LayerError, match=r"the target Linear has no nn\.Conv2d, and a NeRN represents kernels"):
+    with pytest.raises(
+        LayerError,
+        match=r"the target Linear has no nn\.Conv1d, nn\.Conv2d or nn\.Conv3d, and a NeRN represents kernels",
+    ):
         NeRN(nn.Linear(2, 2))
 
 

@@ -149,5 +149,5 @@ def test_one_kernel_has_no_neighbours():
 
 
 def test_networks_without_convolutions_are_refused():
-    with pytest.raises(ValueError, match=r"has no nn\.Conv2d"):
+    with pytest.raises(ValueError, match=r"has no nn\.Conv1d"):
         smoothness_loss(nn.Linear(1, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -21,7 +22,7 @@ class GatedPass:
     Symbols: W_1 … W_Q the matrices of the Linear layers; h_q the activations of layer q (0 is the embedding);
     G_q = diag[h_q > 0] the gates of this pass; β_q the output with h_q at zero, with all later biases and these gates.
     The sum is exact, because a network with fixed ReLU gates is linear. ``rows`` are (kernels, in_features); the
-    attribute ``predicted`` is P, (kernels, K²).
+    attribute ``predicted`` is P, (kernels, K²): K² numbers of each predicted kernel, or the product of its sides.
     """
 
     def __init__(self, predictor: KernelPredictor, rows: Tensor) -> None:
@@ -90,7 +91,7 @@ class KernelCanvas:
 
     Attributes:
         units: neurons of that predictor layer.
-        shape: of the full canvas: (units + 1, filters, channels, height, width).
+        shape: of the full canvas: (units + 1, *weight shape), for example (units + 1, filters, channels, h, w).
 
     Raises:
         LayerError: a layer that is not represented.
@@ -117,7 +118,7 @@ class KernelCanvas:
         self.at = at % blocks
         self.units: int = nern.config["hidden"] if self.at else nern.embedding.out_features
         self.shape = (self.units + 1, *self.layer.shape)
-        numbers = (3 * self.units + nern.config["hidden"]) * nern.kernel_size**2
+        numbers = (3 * self.units + nern.config["hidden"]) * math.prod(nern.predicted_size)
         numbers += blocks * max(nern.config["hidden"], nern.embedding.out_features)
         needed = numbers * next(nern.predictor.parameters()).element_size()
         self._rows = memory_budget // needed
@@ -157,34 +158,34 @@ class KernelCanvas:
 
     def totals(self) -> Tensor:
         """Return the signed sum of each contribution, (units + 1,); they add up to the sum of the generated weight."""
-        return self._reduce(lambda part: part.sum((1, 2, 3)))
+        return self._reduce(lambda part: part.sum(tuple(range(1, part.dim()))))
 
     def magnitudes(self) -> Tensor:
         """Return the sum of absolute values of each contribution: (units + 1,)."""
-        return self._reduce(lambda part: part.abs().sum((1, 2, 3)))
+        return self._reduce(lambda part: part.abs().sum(tuple(range(1, part.dim()))))
 
     def project(self, towards: Tensor) -> Tensor:
         r"""Return ⟨C[i], G⟩ for every neuron and the bias, (rows, units + 1), without computing the canvas.
 
         G, ``towards``, is (rows, *weight shape), for example gradients of a score with respect to the weight.
         """
-        gradients = towards.flatten(1, 2)
-        side = self.nern.kernel_size
+        sides = self.nern.predicted_size
+        gradients = towards.flatten(1, 2).reshape(len(towards), -1, *self.layer.size_in(len(sides)))
         projections = gradients.new_zeros(len(gradients), self.units + 1)
         with torch.no_grad():
             for piece, run in self.passes():
-                predicted = run.predicted.unflatten(-1, (side, side))
+                predicted = run.predicted.unflatten(-1, sides)
                 for index, gradient in enumerate(gradients[:, piece]):
-                    padded = uncrop(gradient, side, self.nern.crop, chosen_by=predicted).flatten(-2)
+                    padded = uncrop(gradient, sides, self.nern.crop, chosen_by=predicted).flatten(1)
                     projections[index, :-1] += (run.pull(padded, self.at) * run.hidden(self.at)).sum(0)
                     projections[index, -1] += (run.bias(self.at) * padded).sum()
         return projections
 
     def _cut(self, run: GatedPass, parts: Tensor) -> Tensor:
-        """Crop (…, kernels, K²) to (…, kernels, h, w)."""
-        square = (self.nern.kernel_size, self.nern.kernel_size)
-        predicted = run.predicted.unflatten(-1, square)
-        return crop(parts.unflatten(-1, square), self.layer.size, self.nern.crop, chosen_by=predicted)
+        """Crop (…, kernels, K²) to (…, kernels, h, w), with as many dims as the predicted kernels have."""
+        sides = self.nern.predicted_size
+        predicted, size = run.predicted.unflatten(-1, sides), self.layer.size_in(len(sides))
+        return crop(parts.unflatten(-1, sides), size, self.nern.crop, chosen_by=predicted)
 
     def _assemble(self, parts: Callable[[GatedPass], Tensor]) -> Tensor:
         with torch.no_grad():
@@ -192,11 +193,10 @@ class KernelCanvas:
             for piece, run in self.passes():
                 cut = self._cut(run, parts(run))
                 if output is None:  # filled in place: concatenating a list would double the peak memory
-                    output = cut.new_empty(len(cut), self.layer.kernels, *self.layer.size)
+                    output = cut.new_empty(len(cut), self.layer.kernels, *cut.shape[2:])
                 output[:, piece] = cut
         assert output is not None  # noqa: S101 - a layer has kernels
-        weight: Tensor = output.unflatten(1, self.layer.shape[:2])
-        return weight
+        return output.reshape(len(output), *self.layer.shape)
 
     def _reduce(self, reduce: Callable[[Tensor], Tensor]) -> Tensor:
         with torch.no_grad():

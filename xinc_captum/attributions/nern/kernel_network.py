@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -22,10 +23,10 @@ from .kernels import (
     convolutions,
     copy_target,
     kernel_coordinates,
-    kernel_size_for,
     order_kernels,
     pack,
     parameter_name,
+    predicted_size_for,
     target_behind,
     unpack,
 )
@@ -93,13 +94,14 @@ class SmoothEmbedding(nn.Module):
 
 
 class KernelPredictor(Layers):
-    r"""Embedding → (linear → ReLU) x (blocks − 1) → K² numbers.
+    r"""Embedding → (linear → ReLU) x (blocks − 1) → the K² numbers of a kernel.
 
     .. math:: P(k) = W_Q\, \sigma(W_{Q-1} \cdots \sigma(W_1 \gamma(k) + b_1) \cdots) + b_Q
 
     Children, in order: ``linear1``, ``activation1``, …, ``output``: Q = ``blocks`` Linear layers, of which the hidden
     ones have h = ``hidden`` units, for K = ``kernel_size`` and embedded coordinates of ``in_features`` numbers. It has
-    (in + 1) h + (Q − 2)(h² + h) + K² (h + 1) parameters. A seed of None takes torch's global generator.
+    (in + 1) h + (Q − 2)(h² + h) + K² (h + 1) parameters. A ``kernel_size`` of one to three sides takes their product in
+    place of K². A seed of None takes torch's global generator.
 
     Raises:
         ValueError: fewer than 2 blocks, or sizes below 1.
@@ -112,15 +114,21 @@ class KernelPredictor(Layers):
     """
 
     def __init__(
-        self, in_features: int, hidden: int = 40, blocks: int = 5, kernel_size: int = 3, seed: int | None = None
+        self,
+        in_features: int,
+        hidden: int = 40,
+        blocks: int = 5,
+        kernel_size: int | tuple[int, ...] = 3,
+        seed: int | None = None,
     ) -> None:
-        if blocks < 2 or min(in_features, hidden, kernel_size) < 1:
+        sides = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        if blocks < 2 or min(in_features, hidden, *sides) < 1:
             raise ValueError(
                 f"got in_features {in_features}, hidden {hidden}, blocks {blocks}, kernel_size {kernel_size}; expected "
                 "at least 2 blocks (a hidden layer and the output) and sizes of at least 1."
             )
         with seeded(seed):
-            modules = dense_layers(in_features, hidden, blocks, kernel_size**2)
+            modules = dense_layers(in_features, hidden, blocks, math.prod(sides))
         super().__init__(modules)
 
 
@@ -140,7 +148,7 @@ class KernelNetwork(nn.Module):
         fusion: Fusion = "concat",
         hidden: int = 40,
         blocks: int = 5,
-        kernel_size: int | None = None,
+        kernel_size: int | Sequence[int] | None = None,
         permutation: Kind = "cross-filter",
         crop: Crop = "center",
         coordinates: Scale = "index",
@@ -152,10 +160,13 @@ class KernelNetwork(nn.Module):
             self.config = arguments_of(locals(), "target", "layers", "orders")  # as JSON can hold them
             self.layers = convolutions(target, layers)
             self.crop, self.permutation = crop, permutation
-            self.config["kernel_size"] = self.kernel_size = kernel_size_for(self.layers, kernel_size)
+            self.predicted_size = predicted_size_for(self.layers, kernel_size)
+            same = len(set(self.predicted_size)) == 1
+            self.kernel_size = self.predicted_size[0] if same else self.predicted_size
+            self.config["kernel_size"] = self.kernel_size
             object.__setattr__(self, "target", target)  # not a submodule: its weights are not part of this network
-            side = self.kernel_size
-            crop_kernels(torch.zeros(1, side, side), (side, side), crop)  # an unknown method raises here
+            # An unknown method raises here.
+            crop_kernels(torch.zeros(1, *self.predicted_size), self.predicted_size, crop)
             target_weights = self.target_weights()
             self.orders = tuple(
                 orders or (order_kernels(target_weights[layer.name], permutation) for layer in self.layers)
@@ -168,7 +179,7 @@ class KernelNetwork(nn.Module):
             }
             weight = target_weights[self.layers[0].name]
             self.embedding = SmoothEmbedding(base, levels, fusion)
-            self.predictor = KernelPredictor(self.embedding.out_features, hidden, blocks, self.kernel_size, seed)
+            self.predictor = KernelPredictor(self.embedding.out_features, hidden, blocks, self.predicted_size, seed)
             self.to(weight.device)
             self.predictor.to(weight.dtype)
 
@@ -200,8 +211,8 @@ class KernelNetwork(nn.Module):
         return rows
 
     def predicted(self, layer: nn.Module | str | Convolution) -> Tensor:
-        """Return the outputs of the predictor for a layer, not cropped: (kernels, K, K)."""
-        kernels: Tensor = self.predictor(self.embedded(layer)).unflatten(-1, (self.kernel_size, self.kernel_size))
+        """Return the outputs of the predictor for a layer, not cropped: (kernels, K, K) or (kernels, *sides)."""
+        kernels: Tensor = self.predictor(self.embedded(layer)).unflatten(-1, self.predicted_size)
         return kernels
 
     def weights(self) -> dict[str, Tensor]:
@@ -211,10 +222,10 @@ class KernelNetwork(nn.Module):
     forward = weights
 
     def cut(self, predicted: Tensor, layer: Convolution, *, chosen_by: Tensor | None = None) -> Tensor:
-        """Crop predictions (…, kernels, K, K) to weights (…, F, C, h, w); ``chosen_by`` as in :func:`crop`."""
-        kernels = crop_kernels(predicted, layer.size, self.crop, chosen_by=chosen_by)
-        weight: Tensor = kernels.unflatten(-3, layer.shape[:2])
-        return weight
+        """Crop predictions (…, kernels, *sides) to weights (…, F, C, *size); ``chosen_by`` as in :func:`crop`."""
+        dims = len(self.predicted_size)
+        kernels = crop_kernels(predicted, layer.size_in(dims), self.crop, chosen_by=chosen_by)
+        return kernels.reshape(*kernels.shape[: -1 - dims], *layer.shape)
 
     @exclusive()  # a call in another thread may have exchanged the weights
     def target_weights(self) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Represented layers, coordinates and order of their kernels, and cropping of predicted kernels."""
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -11,6 +12,11 @@ from torch import Tensor, nn
 
 from ...hooks import ForwardFunc, LayerError, exclusive, find_layer, modules_behind, refuse_sharded, unwrap
 
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_AVERAGE_POOLS = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
+_MAX_POOLS = (F.max_pool1d, F.max_pool2d, F.max_pool3d)
+_TRANSPOSED_CONVOLUTIONS = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
+
 
 def parameter_name(layer: str) -> str:
     """Return the name of a layer's weight; "" is a network that is itself the layer."""
@@ -19,10 +25,10 @@ def parameter_name(layer: str) -> str:
 
 @dataclass(frozen=True)
 class Convolution:
-    """One represented layer: its dotted name in the target, and its weight's (filters, channels of a group, h, w)."""
+    """One represented layer: its dotted name in the target, and its weight's (filters, channels of a group, *size)."""
 
     name: str
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]
 
     @property
     def kernels(self) -> int:
@@ -30,14 +36,18 @@ class Convolution:
         return self.shape[0] * self.shape[1]
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of a kernel."""
+    def size(self) -> tuple[int, ...]:
+        """Sides of a kernel: (length,), (height, width) or (depth, height, width)."""
         return self.shape[2:]
 
     @property
     def weights(self) -> int:
         """Number of weights."""
-        return self.kernels * self.shape[2] * self.shape[3]
+        return math.prod(self.shape)
+
+    def size_in(self, dims: int) -> tuple[int, ...]:
+        """Return the size with leading ones, so that it has ``dims`` numbers: (9,) is (1, 9) in two dims."""
+        return (1,) * (dims - len(self.size)) + self.size
 
 
 def target_behind(target: ForwardFunc) -> nn.Module:
@@ -72,8 +82,9 @@ def convolutions(target: ForwardFunc, layers: Sequence[nn.Module | str] | None =
     that several convolutions share is represented once, under the name of the first. Arguments as for :class:`NeRN`.
 
     Raises:
-        LayerError: no convolutions, an unknown layer, a layer that is not an ``nn.Conv2d``, is named twice, shares its
-            weight with another one, has a computed weight, or a weight without values (lazy, or on the meta device).
+        LayerError: no convolutions, an unknown layer, a layer that is not an ``nn.Conv1d``, ``nn.Conv2d`` or
+            ``nn.Conv3d``, is named twice, shares its weight with another one, has a computed weight, or a weight
+            without values (lazy, or on the meta device).
 
     Example:
         >>> convolutions(nn.Sequential(nn.Conv2d(3, 4, 5), nn.ReLU(), nn.Conv2d(4, 2, 1)))[1]
@@ -84,14 +95,14 @@ def convolutions(target: ForwardFunc, layers: Sequence[nn.Module | str] | None =
     if layers is None:
         every: dict[int, nn.Module] = {}
         for module in root.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, _CONVOLUTIONS):
                 weight = module._parameters.get("weight")
                 every.setdefault(id(module if weight is None else weight), module)
         modules = list(every.values())
         if not modules:
             raise LayerError(
-                f"the target {type(root).__name__} has no nn.Conv2d, and a NeRN represents kernels of convolutions; "
-                "give a convolutional network."
+                f"the target {type(root).__name__} has no nn.Conv1d, nn.Conv2d or nn.Conv3d, and a NeRN represents "
+                "kernels of convolutions; give a convolutional network."
             )
     else:
         modules = [find_layer(target, layer) for layer in layers]
@@ -110,9 +121,10 @@ def convolutions(target: ForwardFunc, layers: Sequence[nn.Module | str] | None =
 
 
 def _describe(name: str, module: nn.Module) -> Convolution:
-    if not isinstance(module, nn.Conv2d):
+    if not isinstance(module, _CONVOLUTIONS):
         raise LayerError(
-            f"layer {name!r} is a {type(module).__name__}; expected an nn.Conv2d, whose kernels are (h, w)."
+            f"layer {name!r} is a {type(module).__name__}; expected an nn.Conv1d, nn.Conv2d or nn.Conv3d: leave this "
+            "layer out, and its weights stay those of the target."
         )
     weight = module._parameters.get("weight")
     if isinstance(weight, nn.parameter.UninitializedParameter) or (weight is not None and weight.is_meta):
@@ -124,26 +136,40 @@ def _describe(name: str, module: nn.Module) -> Convolution:
             "remove that first, with torch.nn.utils.parametrize.remove_parametrizations (or torch.nn.utils."
             "remove_weight_norm for the older kind), or leave the layer out."
         )
-    filters, channels, height, width = weight.shape
-    return Convolution(name, (filters, channels, height, width))
+    return Convolution(name, tuple(weight.shape))
 
 
-def kernel_size_for(layers: Sequence[Convolution], kernel_size: int | None) -> int:
-    """Return the side K of the predicted kernels; None takes the largest side among the layers."""
-    largest = max(max(layer.size) for layer in layers)
+def predicted_size_for(layers: Sequence[Convolution], kernel_size: int | Sequence[int] | None) -> tuple[int, ...]:
+    """Return the size of the predicted kernels, with as many numbers as the layer of most dims has.
+
+    An int is the side of every dim. None takes the largest side of each dim, or, if all layers are ``nn.Conv2d``, one
+    side K for both dims, as in the released code.
+    """
+    dims = max(len(layer.size) for layer in layers)
+    sizes = {layer.name: layer.size_in(dims) for layer in layers}
+    largest = tuple(max(sides) for sides in zip(*sizes.values(), strict=True))
     if kernel_size is None:
-        return largest
-    if kernel_size < 1:
+        return (max(largest),) * 2 if all(len(layer.size) == 2 for layer in layers) else largest
+    predicted = (kernel_size,) * dims if isinstance(kernel_size, int) else tuple(kernel_size)
+    if len(predicted) != dims or min(predicted) < 1:
+        sides = "" if dims == 1 else f" or {dims} such sides,"
         raise ValueError(
-            f"kernel_size is {kernel_size}; expected at least 1, or None for the largest among the layers."
+            f"kernel_size is {kernel_size}; expected at least 1,{sides} or None for the largest among the layers."
         )
-    if kernel_size < largest:
-        larger = ", ".join(f"{one.name!r} {one.size[0]}x{one.size[1]}" for one in layers if max(one.size) > kernel_size)
+    larger = [name for name, size in sizes.items() if any(a > b for a, b in zip(size, predicted, strict=True))]
+    if larger:
+        cure = max(largest) if isinstance(kernel_size, int) else largest
         raise LayerError(
-            f"kernels larger than the predicted {kernel_size}x{kernel_size} cannot be cut out of it: {larger}. Take "
-            f"kernel_size={largest}, or leave these layers out with layers=."
+            f"kernels larger than the predicted {_by(predicted)} cannot be cut out of it: "
+            f"{', '.join(f'{name!r} {_by(sizes[name])}' for name in larger)}. Take kernel_size={cure}, or leave these "
+            "layers out with layers=."
         )
-    return kernel_size
+    return predicted
+
+
+def _by(size: Sequence[int]) -> str:
+    """Return a size as text, such as 3x3."""
+    return "x".join(map(str, size))
 
 
 Scale = Literal["index", "local", "global"]
@@ -209,7 +235,7 @@ def order_kernels(weight: Tensor, kind: Kind = "cross-filter") -> LayerOrder:
     Symbols: π_s the kernel at step s, w_j the values of kernel j. "cross-filter" is one path through all kernels of the
     layer; "in-filter" is a path through the channels of each filter, then a path through the filters, by the summed
     cosines of their ordered kernels. Cosines of 1x1 kernels are ±1, so "cross-filter" only sorts them by sign; within a
-    filter two values a and b, divided by the layer's norm, are compared by −(a − b)². The weights (F, C, h, w) do not
+    filter two values a and b, divided by the layer's norm, are compared by −(a − b)². The weights (F, C, …) do not
     change, only the coordinates of the kernels. Ties go to the lower index.
 
     Raises:
@@ -328,20 +354,21 @@ def _numbers(bits: Tensor, width: int, count: int) -> Tensor:
 
 
 Crop = Literal["center", "average", "max"]
-Size = tuple[int, int]
+Size = tuple[int, ...]
 
 
 def crop(predicted: Tensor, size: Size, how: Crop = "center", *, chosen_by: Tensor | None = None) -> Tensor:
-    r"""Cut (h, w) kernels out of predicted K x K kernels.
+    r"""Cut (h, w) kernels out of predicted K x K kernels; also kernels of one or three dims.
 
     .. math:: center: P_{o + i, o' + j} \qquad average, max: \mathrm{pool}_{(K-h+1) \times (K-w+1)}(P)_{i, j}
 
     Symbols: P (…, kernels, K, K), the result (…, kernels, h, w); o = ⌊(K − h)/2⌋, o' likewise; the windows of the pools
     have stride 1. "center" and "average" are linear in P. "max" takes the values at the maxima of ``chosen_by``,
-    (kernels, K, K), or of P if it is None.
+    (kernels, K, K), or of P if it is None. With ``size`` (k,) or (d, h, w), P ends in one or three dims; the sides of P
+    may differ.
 
     Raises:
-        ValueError: a size larger than K or below 1, or an unknown method.
+        ValueError: a size larger than that of P or below 1, not of one to three dims, or an unknown method.
 
     Example:
         >>> crop(torch.arange(9.0).view(1, 3, 3), (1, 1)).item()
@@ -349,31 +376,39 @@ def crop(predicted: Tensor, size: Size, how: Crop = "center", *, chosen_by: Tens
 
     Source: the released code of Ashkenazi et al. (ICLR 2023), where sizes above K silently give wrong results.
     """
-    side = predicted.shape[-1]
-    height, width = size
+    dims = len(size)
+    if not 1 <= dims <= 3 or predicted.dim() <= dims:
+        raise ValueError(
+            f"size is {size} and predicted has shape {tuple(predicted.shape)}; expected one to three sides, and "
+            "(…, kernels, *sides)."
+        )
+    sides = tuple(predicted.shape[-dims:])
     if how not in get_args(Crop):
         raise ValueError(f"crop is {how!r}; expected one of {', '.join(map(repr, get_args(Crop)))}.")
-    if not (1 <= height <= side and 1 <= width <= side):
-        raise ValueError(f"{height}x{width} kernels cannot be cut out of {side}x{side}; predict larger ones.")
-    if size == (side, side):
+    if not all(1 <= one <= side for one, side in zip(size, sides, strict=True)):
+        raise ValueError(f"{_by(size)} kernels cannot be cut out of {_by(sides)}; predict larger ones.")
+    if tuple(size) == sides:
         return predicted
     if how == "center":
-        row, column = (side - height) // 2, (side - width) // 2
-        return predicted[..., row : row + height, column : column + width]
+        for dim, (one, side) in enumerate(zip(size, sides, strict=True), predicted.dim() - dims):
+            predicted = predicted.narrow(dim, (side - one) // 2, one)
+        return predicted
+    leading = predicted.shape[:-dims]
     if how == "average":
-        flat = F.avg_pool2d(predicted.reshape(-1, 1, side, side), (side - height + 1, side - width + 1), 1)
-        return flat.reshape(*predicted.shape[:-2], height, width)
+        flat = _AVERAGE_POOLS[dims - 1](predicted.reshape(-1, 1, *sides), _window(size, sides), 1)
+        return flat.reshape(*leading, *size)
     taps = _largest(predicted if chosen_by is None else chosen_by, size)
-    flat = predicted.flatten(-2).gather(-1, taps.expand(*predicted.shape[:-2], -1))
-    return flat.reshape(*predicted.shape[:-2], height, width)
+    flat = predicted.flatten(-dims).gather(-1, taps.expand(*leading, -1))
+    return flat.reshape(*leading, *size)
 
 
-def uncrop(weights: Tensor, side: int, how: Crop = "center", *, chosen_by: Tensor | None = None) -> Tensor:
+def uncrop(weights: Tensor, side: int | Size, how: Crop = "center", *, chosen_by: Tensor | None = None) -> Tensor:
     r"""Return the transpose of :func:`crop`: gradients of cut kernels as gradients of predicted kernels.
 
     .. math:: \langle \mathrm{crop}(P), G \rangle = \langle P, \mathrm{uncrop}(G) \rangle
 
     Symbols: G (…, kernels, h, w), the result (…, kernels, K, K) with K = ``side``; other arguments as for :func:`crop`.
+    For one or three dims, or sides that differ, ``side`` is a tuple.
 
     Raises:
         ValueError: "max" without ``chosen_by``.
@@ -382,27 +417,36 @@ def uncrop(weights: Tensor, side: int, how: Crop = "center", *, chosen_by: Tenso
         >>> uncrop(torch.ones(1, 1, 1), 3)[0, 1].tolist()
         [0.0, 1.0, 0.0]
     """
-    height, width = weights.shape[-2:]
-    if (height, width) == (side, side):
+    sides = (side, side) if isinstance(side, int) else tuple(side)
+    dims = len(sides)
+    size, leading = tuple(weights.shape[-dims:]), weights.shape[:-dims]
+    if size == sides:
         return weights
     if how == "center":
-        row, column = (side - height) // 2, (side - width) // 2
-        return F.pad(weights, (column, side - width - column, row, side - height - row))
+        padding: list[int] = []
+        for one, full in zip(reversed(size), reversed(sides), strict=True):  # F.pad takes the last dim first
+            padding += [(full - one) // 2, full - one - (full - one) // 2]
+        return F.pad(weights, padding)
     if how == "average":
-        window = torch.ones(1, 1, side - height + 1, side - width + 1, dtype=weights.dtype, device=weights.device)
-        flat = F.conv_transpose2d(weights.reshape(-1, 1, height, width), window / window.numel())
-        return flat.reshape(*weights.shape[:-2], side, side)
+        window = torch.ones(1, 1, *_window(size, sides), dtype=weights.dtype, device=weights.device)
+        spread: Tensor = _TRANSPOSED_CONVOLUTIONS[dims - 1](weights.reshape(-1, 1, *size), window / window.numel())
+        return spread.reshape(*leading, *sides)
     if chosen_by is None:
         raise ValueError("the transpose of 'max' needs chosen_by=, the predicted kernels.")
-    taps = _largest(chosen_by, (height, width)).expand(*weights.shape[:-2], -1)
-    flat = torch.zeros(*weights.shape[:-2], side * side, dtype=weights.dtype, device=weights.device)
-    return flat.scatter_add(-1, taps, weights.flatten(-2)).reshape(*weights.shape[:-2], side, side)
+    taps = _largest(chosen_by, size).expand(*leading, -1)
+    flat = torch.zeros(*leading, math.prod(sides), dtype=weights.dtype, device=weights.device)
+    return flat.scatter_add(-1, taps, weights.flatten(-dims)).reshape(*leading, *sides)
+
+
+def _window(size: Size, sides: Size) -> list[int]:
+    """Return the sides of the pooling windows, of stride 1, that reduce ``sides`` to ``size``."""
+    return [side - one + 1 for one, side in zip(size, sides, strict=True)]
 
 
 def _largest(predicted: Tensor, size: Size) -> Tensor:
-    """Return flat indices (…, kernels, h · w) of the maximum of each window."""
-    side = predicted.shape[-1]
-    window = (side - size[0] + 1, side - size[1] + 1)
-    flat = predicted.detach().reshape(-1, 1, side, side)
-    _, taps = F.max_pool2d(flat, window, 1, return_indices=True)
-    return taps.reshape(*predicted.shape[:-2], -1)
+    """Return flat indices (…, kernels, numbers of a kernel) of the maximum of each window."""
+    dims = len(size)
+    sides = tuple(predicted.shape[-dims:])
+    flat = predicted.detach().reshape(-1, 1, *sides)
+    _, taps = _MAX_POOLS[dims - 1](flat, _window(size, sides), 1, return_indices=True)
+    return taps.reshape(*predicted.shape[:-dims], -1)

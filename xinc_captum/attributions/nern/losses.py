@@ -83,7 +83,8 @@ def logit_loss(rebuilt: Tensor, target: Tensor, kind: Logits = "stable") -> Tens
 class Distillation:
     """Compares a target, in eval mode, with the rebuilt network: the target with generated weights.
 
-    Outputs and maps of ``feature_layers`` are compared; None takes every ``BatchNorm2d``, or ``layers`` without any.
+    Outputs and maps of ``feature_layers`` are compared; None takes every batch norm with as many dims as one of
+    ``layers``, or ``layers`` without any.
     """
 
     def __init__(
@@ -95,7 +96,9 @@ class Distillation:
     ) -> None:
         self.target, self.using = target, exchange(target)
         if feature_layers is None:
-            norms: list[nn.Module] = [m for m in root.modules() if isinstance(m, nn.BatchNorm2d)]
+            every = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+            kinds = tuple({every[len(layer.size) - 1] for layer in layers})
+            norms: list[nn.Module] = [m for m in root.modules() if isinstance(m, kinds)]
             self.hooked = norms or [root.get_submodule(layer.name) for layer in layers]
         else:
             self.hooked = [find_layer(target, layer) for layer in feature_layers]

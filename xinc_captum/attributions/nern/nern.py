@@ -31,18 +31,22 @@ class NeRN(KernelNetwork):
     .. math:: \hat W_l[f, c] = \mathrm{crop}_l\, P(\gamma(l, r_l(f, c)))
 
     Symbols: γ a :class:`SmoothEmbedding` of (layer, filter, channel), r_l the coordinate of kernel (f, c) under
-    the permutation, P a :class:`KernelPredictor`, crop_l from K x K to the layer's kernel size. Biases, normalisation
+    the permutation, P a :class:`KernelPredictor`, crop_l from K x K to the layer's kernel size. ``nn.Conv1d``,
+    ``nn.Conv2d`` and ``nn.Conv3d`` are represented. In a network of several kinds, a kernel of fewer dims has leading
+    sides of 1: (9,) is (1, 9) beside (3, 3), and both are cut out of predicted kernels of (3, 9). Biases, normalisation
     layers, classifiers and convolutions that are not listed are those of the target, and count in :meth:`size_report`.
     In our measurements, int8 rounding of the same weights needs fewer bytes and has smaller errors: use a NeRN for
     analysis. ``print(nern.fit(…))`` shows bytes, weight error and agreement of both.
 
     Args:
         target: the network, or a function around it; it is not changed.
-        layers: modules or dotted names; None takes every ``nn.Conv2d``, including grouped ones.
+        layers: modules or dotted names; None takes every convolution that is not transposed, including grouped
+            ones.
         base: as for :class:`SmoothEmbedding`, like ``levels`` and ``fusion``; a base below 1 is smooth.
         hidden: units of the predictor's hidden layers; more units are more accurate and need more bytes.
         blocks: Linear layers of the predictor.
-        kernel_size: K; None is the largest side among the layers.
+        kernel_size: K, or one side for each dim of the predicted kernels; None is the largest side of each dim, or, if
+            all layers are ``nn.Conv2d``, the largest side among the layers in both dims.
         permutation: "cross-filter", "in-filter" or "none", as :func:`order_kernels`.
         crop: "center", "average" or "max", as :func:`crop`.
         coordinates: "index", "local" or "global", as :func:`kernel_coordinates`.
@@ -108,8 +112,9 @@ class NeRN(KernelNetwork):
             warmup: first steps, with the reconstruction loss only.
             kernels_per_step: number of kernels that get a gradient in a step (:func:`sample_kernels`); None is all.
             optimizer: "adamw" or "radam".
-            feature_layers: layers whose outputs L_features compares; None takes every ``BatchNorm2d``, or the
-                represented convolutions where there is none.
+            feature_layers: layers whose outputs L_features compares; None takes every batch norm of the same dims as
+                a represented convolution (``BatchNorm2d`` for ``Conv2d``), or the represented convolutions where there
+                is none.
             validation: validation images, or the share of ``images`` (a tensor) to hold out. With 0 the result is the
                 predictor of the last step. Do not give the test set.
             patience: stop after this many measurements without improvement; None never stops early.
@@ -459,8 +464,7 @@ def _generate(nern: KernelNetwork, embedded: Tensor, kernels: Tensor | None) -> 
         with torch.no_grad():
             predicted = nern.predictor(embedded)
         predicted = predicted.index_copy(0, index, nern.predictor(embedded[index]))
-    side = nern.kernel_size
-    parts = predicted.unflatten(-1, (side, side)).split([one.kernels for one in nern.layers])
+    parts = predicted.unflatten(-1, nern.predicted_size).split([one.kernels for one in nern.layers])
     return {one.name: nern.cut(part, one) for one, part in zip(nern.layers, parts, strict=True)}
 
 

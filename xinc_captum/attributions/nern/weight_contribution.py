@@ -133,7 +133,10 @@ class WeightContribution(LayerAttribution):  # type: ignore[misc]
         memory_budget: int = 1 << 28,
     ) -> None:
         if not isinstance(nern, NeRN):
-            raise TypeError(f"nern is a {type(nern).__name__}; expected a NeRN, whose predictor is to be explained.")
+            raise TypeError(
+                f"nern is a {type(nern).__name__}; expected a NeRN, whose predictor is to be explained. For another "
+                "module that generates weights use xinc_captum.TokenContribution with a WrittenWeights."
+            )
         if mode not in get_args(Mode):
             raise ValueError(f"mode is {mode!r}; expected one of {', '.join(map(repr, get_args(Mode)))}.")
         self.several = layer is None or (isinstance(layer, Iterable) and not isinstance(layer, nn.Module | str))

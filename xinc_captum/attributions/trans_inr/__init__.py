@@ -6,6 +6,7 @@ from .trans_inr import PatchTokens, Routing, TransINR
 from .tuning import FineTuned, fine_tune, identical_inits, independent_inits, neuron_canvases
 from .views import RayTokens, RayTransINR, camera_rays, ray_colours, ray_depths
 from .writer import Groups, Modulations, Weights, WeightWriter, as_module, run_networks, stack_weights
+from .written_weights import WrittenWeights
 
 __all__ = [
     "FineTuned",
@@ -20,6 +21,7 @@ __all__ = [
     "TransINR",
     "WeightWriter",
     "Weights",
+    "WrittenWeights",
     "as_module",
     "camera_rays",
     "fine_tune",

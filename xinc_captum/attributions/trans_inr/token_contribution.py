@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +12,13 @@ from torch.autograd import forward_ad
 
 from ..._compat import GradientAttribution
 from ...batch import Batch, chunks, select_output
-from ...hooks import LayerError, unwrap
+from ...hooks import LayerError, modules_behind, unwrap
 from ...images import check_images
 from ...inr.training import check_at_least_one, check_finite
 from ..base import attribution_context, captum_method, plain
 from .trans_inr import OUT_BIAS, TransINR
 from .writer import MAX_NUMBERS, Modulations, Weights
+from .written_weights import WrittenWeights, written_contributions
 
 Level = Literal["token", "modulation", "patch"]
 Baselines = Tensor | float | None
@@ -49,9 +50,10 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
       integrated derivatives; the rest is the output for the mean image.
 
     The means are stored by :meth:`TransINR.fit`. Attention weights are not contributions (:meth:`TransINR.routing`).
+    Other hypernetworks are explained at level "modulation", as a :class:`.WrittenWeights`.
 
     Args:
-        trans_inr: a :class:`~xinc_captum.TransINR`, also compiled or in a DataParallel.
+        trans_inr: a :class:`~xinc_captum.TransINR`, also compiled or in a DataParallel; or a :class:`.WrittenWeights`.
         level: "token", "modulation" or "patch".
         device_ids: unused, part of Captum's signature.
 
@@ -76,14 +78,21 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
                 "their weights. Give the original TransINR."
             )
         model = unwrap(trans_inr) if isinstance(trans_inr, nn.Module) else trans_inr
-        if not isinstance(model, TransINR):
+        if not isinstance(model, TransINR | WrittenWeights):
             raise TypeError(
-                f"trans_inr is a {type(model).__name__}; expected a xinc_captum.attributions.trans_inr.TransINR."
+                f"trans_inr is a {type(model).__name__}; expected a xinc_captum.attributions.trans_inr.TransINR, or a "
+                "WrittenWeights around another module that generates weights."
             )
         if level not in get_args(Level):
             raise ValueError(f"level is {level!r}; expected one of {', '.join(map(repr, get_args(Level)))}.")
+        self.written = model if isinstance(model, WrittenWeights) else None
+        if self.written is not None and level != "modulation":
+            raise ValueError(
+                f"level {level!r} needs a TransINR, whose neurons and patches are known, and this is a WrittenWeights; "
+                "use level='modulation' for tokens, or captum.attr.IntegratedGradients(model) for inputs."
+            )
         GradientAttribution.__init__(self, trans_inr)
-        self.model, self.level, self.device_ids = model, level, device_ids
+        self.model, self.level, self.device_ids = cast(TransINR, model), level, device_ids
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -97,10 +106,10 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
     @captum_method
     def attribute(
         self,
-        inputs: Tensor,
+        inputs: Tensor | tuple[Tensor, ...],
         target: Any = None,
         layer: int | str | None = None,
-        baselines: Baselines = None,
+        baselines: Baselines | tuple[Tensor, ...] = None,
         seen: Tensor | None = None,
         size: tuple[int, int] | None = None,
         n_steps: int = 64,
@@ -110,14 +119,15 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
         r"""Return the contributions of tokens or patches to every pixel; the rest is the last entry.
 
         Args:
-            inputs: (B, C, H, W) in [0, 1].
+            inputs: (B, C, H, W) in [0, 1]; of a WrittenWeights, one tensor or several with B samples.
             target: a channel, or one for each sample; any Captum target of (B, C, H, W). None is all channels.
             layer: of the generated network, by name or index. At level "token" None is the last hidden one; with the
                 rest, the contributions at any layer sum to the image. At level "modulation" None is all layers; with
                 one layer the contributions of the others are in the rest. At level "patch" it must be None.
             baselines: start of the path. At level "modulation" images (N, C, H, W) whose mean modulation is used, or a
                 number for all modulations (1.0 is the base network, which is not trained to be an image). At level
-                "patch" an image (C, H, W), one for each sample, or a number. None is the means of the fit.
+                "patch" an image (C, H, W), one for each sample, or a number. None is the means of the fit. For a
+                WrittenWeights, inputs whose mean tokens are used, or a number for all tokens.
             seen: mask of visible patches or pixels, as for :meth:`TransINR.forward`.
             size: of the output; None is that of ``inputs``.
             n_steps: midpoints of the path.
@@ -127,7 +137,7 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
 
         Returns:
             (B, tokens or patches + 1, \*image), image being (C, H, W), or (H, W) of one channel. Tokens are in order of
-            layers, patches in order of rows.
+            layers, patches in order of rows. A WrittenWeights has the shape of its outputs in place of an image.
 
         Raises:
             TypeError, ValueError: images that are not finite or do not tile; an invalid target, layer or baseline.
@@ -136,6 +146,12 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
             raise ValueError(f"layer is {layer!r}, but level 'patch' uses all layers; leave it out.")
         if self.level == "token" and baselines is not None:
             raise ValueError("baselines are given, but level 'token' has no baseline; leave them out.")
+        if self.written is not None:
+            if seen is not None or size is not None:
+                raise ValueError("seen and size are for a TransINR; a WrittenWeights gets everything from its inputs.")
+            batch, limit = Batch.of(inputs, None, target), internal_batch_size
+            return self._written(self.written, batch, layer, baselines, n_steps, limit, return_convergence_delta)
+        baselines = cast(Baselines, baselines)
         with attribution_context(self.model):
             call = self._prepare(inputs, target, seen, size)
             if self.level == "token":
@@ -174,6 +190,8 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
         Arguments and errors are those of :meth:`attribute` at level "patch", but ``layer`` selects the tokens of one
         layer, with one more entry for all others, and ``patches`` selects patches by index (None: all).
         """
+        if self.written is not None:
+            raise TypeError("composed() needs patches of a TransINR; a WrittenWeights has attribute() only.")
         index = None if layer is None else self.model.writer.layer_index(layer)
         with attribution_context(self.model):
             call = self._prepare(inputs, target, seen, size)
@@ -184,6 +202,28 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
             )
             result = _of_target(contributions.flatten(1, 2), call.batch)
             return result.reshape(len(result), *contributions.shape[1:3], *result.shape[2:])
+
+    def _written(
+        self,
+        model: WrittenWeights,
+        batch: Batch,
+        layer: int | str | None,
+        baselines: Any,
+        n_steps: int,
+        limit: int | None,
+        with_delta: bool,
+    ) -> Any:
+        index = None if layer is None else model.layer_index(layer)
+        check_finite(model)
+        with attribution_context(model, *modules_behind(model.network)):
+            steps = list(midpoints(n_steps))
+            parts = written_contributions(model, batch.inputs, index, baselines, steps, limit)
+            result = _of_target(parts, batch, parts.dtype)
+            if not with_delta:
+                return result
+            with torch.no_grad():
+                outputs = _select_target(model(*batch.inputs), batch)
+            return result, plain(result.flatten(1).sum(1) - outputs.reshape(len(outputs), -1).sum(1))
 
     def _prepare(self, inputs: Any, target: Any, seen: Tensor | None, size: tuple[int, int] | None) -> _Call:
         images = check_images(inputs).to(self.model.tokens.places)
@@ -265,9 +305,9 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
         return start.to(images).expand_as(images)
 
 
-def _of_target(parts: Tensor, batch: Batch) -> Tensor:
-    """Select the target of (B, entries, C, H, W), in the model's dtype: (B, entries, …)."""
-    return plain(_select_target(parts.movedim(1, -1), batch).movedim(-1, 1).to(batch.inputs[0].dtype))
+def _of_target(parts: Tensor, batch: Batch, dtype: torch.dtype | None = None) -> Tensor:
+    """Select the target of (B, entries, C, H, W), in a dtype or that of the inputs: (B, entries, …)."""
+    return plain(_select_target(parts.movedim(1, -1), batch).movedim(-1, 1).to(dtype or batch.inputs[0].dtype))
 
 
 def _select_target(outputs: Tensor, batch: Batch) -> Tensor:
