@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from ..batch import tensor_named
+from ..batch import output_entry, read_output
 from ..hooks import ForwardFunc, protect
 
 
@@ -425,30 +425,28 @@ def class_outputs(forward_func: ForwardFunc, images: Tensor, batch_size: int = 3
         return torch.cat([class_scores(forward_func(some.clone()), len(some)) for some in images.split(batch_size)])
 
 
-def class_scores(output: object, rows: int) -> Tensor:
-    """Return a classifier's output, checked to be one floating-point tensor (rows, classes).
+AROUND = "a function around the model: lambda images: model(images)"
 
-    Raises TypeError for no tensor, ValueError for another dtype or shape; the message suggests a function around the
-    model that returns class scores.
+
+def class_scores(output: object, rows: int, way: str = AROUND) -> Tensor:
+    """Return a classifier's output as one floating-point tensor (rows, classes), by :func:`~xinc_captum.batch.output_tensor`.
+
+    Raises TypeError if the tensor cannot be chosen, ValueError for another dtype or shape. The message suggests
+    ``way``, the start of the code that selects class scores.
     """
-    if not isinstance(output, Tensor):
-        what, access = tensor_named(output)
-        raise TypeError(
-            f"the model returned a {what}; expected a tensor of class scores, ({rows}, classes). Give a function "
-            f"around the model: lambda images: model(images){access}."
-        )
-    if output.dim() == 2 and len(output) == rows and output.shape[1] and output.is_floating_point():
-        return output
-    hint = "For another output, give a function around the model: lambda images: model(images)[...]."
-    if output.dim() == 4:
+    code, scores = output_entry(output, rows, cure=f"Give {way}{{}}.")
+    if scores.dim() == 2 and len(scores) == rows and scores.shape[1] and scores.is_floating_point():
+        return scores
+    hint = f"For another output, give {way}[...]."
+    if scores.dim() == 4:
         hint = (
-            "For the maps of a segmentation, give a function around the model that returns one score per class: their "
-            "mean, lambda images: model(images).mean((2, 3)), or those of one pixel, model(images)[:, :, row, column]."
+            f"For the maps of a segmentation, give {way}{code}.mean((2, 3)), the mean over the pixels for each class, "
+            "or [:, :, row, column] in place of the mean, the scores of one pixel."
         )
-    elif output.numel() == rows:
-        hint = "For one score an image, keep its column: lambda images: model(images).reshape(-1, 1)."
+    elif scores.numel() == rows:
+        hint = f"For one score an image, keep its column: give {way}{code}.reshape(-1, 1)."
     raise ValueError(
-        f"the model returned {output.dtype} of shape {tuple(output.shape)} for {rows} image{'s' * (rows > 1)}; "
+        f"the model returned {scores.dtype} of shape {tuple(scores.shape)} for {rows} image{'s' * (rows > 1)}; "
         f"expected floats, ({rows}, classes). {hint}"
     )
 
@@ -460,7 +458,8 @@ def output_with_graph(forward_func: ForwardFunc, images: Tensor) -> Tensor | Non
             output = forward_func(images[:1].clone().detach().requires_grad_())
         except RuntimeError:  # weights made in inference mode, custom functions without a derivative
             return None
-        return output if isinstance(output, Tensor) else None
+        scores = read_output(output, 1, None)
+        return scores if isinstance(scores, Tensor) else None
 
 
 _SAME_VALUES = ("View", "Reshape", "Squeeze", "Unsqueeze", "Alias", "Clone", "ToCopy", "Transpose", "Permute", "Slice")

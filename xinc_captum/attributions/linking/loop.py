@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...batch import Batch, OutputFn, chunks, select_output, settle_arguments
+from ...batch import Batch, OutputFn, chunks, read_output, select_output, settle_arguments
 from ...generators.protocol import Generator, images_in_unit_range, modules_of
 from ...hooks import (
     ForwardFunc,
@@ -416,7 +416,7 @@ def settle_batch(encoder: Encoder, call: ForwardFunc, batch: Batch) -> Batch:
     def run(samples: Batch) -> Any:
         (images,) = samples.inputs
         output = call(encoder.preprocess(images) if encoder.preprocess is not None else images, *samples.args)
-        return output if encoder.output_fn is None else encoder.output_fn(output)
+        return read_output(output, samples.rows, encoder.output_fn)
 
     return settle_arguments(batch, run)
 
