@@ -287,22 +287,23 @@ def select_output(output: Any, batch: Batch, output_fn: OutputFn | None) -> Tens
     The output is read by ``output_fn``, or by :func:`output_tensor` if it is None.
     """
     if output_fn is None:
-        output = output_tensor(output, batch.rows)
+        tensor = output_tensor(output, batch.rows)
     else:
-        output = output_tensor(output_fn(output), batch.rows, source="output_fn", cure="Let it return this tensor.")
-    if output.dim() == 0 or output.shape[0] != batch.rows:
+        cure = "Let output_fn return the tensor to explain."
+        tensor = output_tensor(output_fn(output), batch.rows, source="output_fn", cure=cure)
+    if tensor.dim() == 0 or tensor.shape[0] != batch.rows:
         raise ValueError(
-            f"the model returned shape {tuple(output.shape)} for {batch.rows} input rows; expected one output row per "
+            f"the model returned shape {tuple(tensor.shape)} for {batch.rows} input rows; expected one output row per "
             "input row, rows first."
         )
     if batch.target is None:
-        return output
+        return tensor
     try:
-        picked: Tensor = select_targets(output, batch.target)
+        picked: Tensor = select_targets(tensor, batch.target)
         return picked
     except (AssertionError, IndexError, RuntimeError, TypeError) as error:
         raise ValueError(
-            f"target {_short(batch.target)} does not fit the output's shape {tuple(output.shape)}: {error} Valid "
+            f"target {_short(batch.target)} does not fit the output's shape {tuple(tensor.shape)}: {error} Valid "
             "targets index the dims after the rows: an int, a tuple, or a list or 1-D tensor with one entry a row."
         ) from error
 
@@ -345,14 +346,13 @@ def output_entry(output: Any, rows: int, *, source: str = "the model", cure: str
     """Return the code that selects the tensor of :func:`output_tensor`, such as ``['out']``, and the tensor."""
     if isinstance(output, Tensor):
         return "", output
-    tensors = {id(leaf): (path, leaf) for path, leaf in reversed(_leaves(output)) if isinstance(leaf, Tensor)}
-    fitting = [entry for entry in reversed(tensors.values()) if _fits(entry[1], rows)]
+    leaves = _leaves(output)
+    fitting = [(path, leaf) for path, leaf in leaves if isinstance(leaf, Tensor) and _fits(leaf, rows)]
     named = [entry for entry in fitting if entry[0][-1][0] in SCORES]
     for choice in ([entry for entry in named if len(entry[0]) == 1], named, fitting):
-        if len(choice) == 1:
+        if len({id(tensor) for _, tensor in choice}) == 1:
             path, tensor = choice[0]
             return _code(path), tensor
-    leaves = _leaves(output)
     found = f"; this {type(output).__name__} has {len(fitting) or 'none'}" if leaves else ""
     leaves = leaves or _attributes(output)
     raise TypeError(

@@ -80,13 +80,17 @@ def test_a_regression_is_measured_by_its_output(tmp_path):
     ("wrapped", "error", "text"),
     [
         (
-            lambda y: {"hidden": (), "logits": y},
+            lambda y: {"hidden": y, "y": 2 * y},
             TypeError,
-            r"a dict with keys.*lambda images: model\(images\)\['logits'\]",
+            r"a dict with \['hidden'\] \(1, 3\).*Give output_fn=lambda output: output\['hidden'\]",
         ),
-        (lambda y: (y, None), TypeError, r"a tuple of \(Tensor, NoneType\).*model\(images\)\[0\]"),
+        (
+            lambda y: {"out": y[:, :, None, None]},
+            ValueError,
+            r"maps of a segmentation, give output_fn=lambda output: output\['out'\].mean\(\(2, 3\)\), the mean over",
+        ),
         (lambda y: y[:, :, None, None], ValueError, "maps of a segmentation"),
-        (lambda y: y[:, 0], ValueError, r"keep its column"),
+        (lambda y: y[:, 0], ValueError, r"keep its column: give output_fn=lambda output: output.reshape\(-1, 1\)"),
     ],
 )
 @pytest.mark.parametrize("method", ["Grad-CAM", "Integrated Gradients", "Feature Accentuation"])

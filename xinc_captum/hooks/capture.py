@@ -146,7 +146,7 @@ def one_tensor(value: Any, name: Callable[[], str], rows: int | None = None, *, 
     """
     verb = "takes" if at_input else "returns"
     if isinstance(value, tuple):
-        fitting = [tensor for tensor in value if tensor.dim() and tensor.shape[0] == rows]
+        fitting: list[Tensor] = [tensor for tensor in value if tensor.dim() and tensor.shape[0] == rows]
         states = [tensor for tensor in value if tensor.dim() == 3 and tensor.shape[1] == rows]
         if len(fitting) == 1 and all(tensor is fitting[0] for tensor in states):
             return fitting[0]

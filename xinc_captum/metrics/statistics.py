@@ -303,6 +303,7 @@ Probability = Literal["auto", "softmax", "sigmoid", "identity", "none"]
 Scores = Callable[[Tensor], Tensor] | Probability
 PROBABILITIES: tuple[Probability, ...] = get_args(Probability)
 SLACK = 1e-4  # by which probabilities of a row may miss a sum of 1: float32 sums of 20,000 classes miss it by 1e-6
+SATURATED = 16.0  # logits beyond it have a float32 probability of 0 or 1, within rounding
 WHERE = "(probability= of compare, counterfactual and zoo.Classifier, scores= of the functions in xinc_captum.metrics)"
 
 
@@ -319,8 +320,9 @@ def probabilities(outputs: Tensor, kind: Probability = "auto") -> Tensor:
             - ``"identity"``: probabilities already, as of a model that ends in a softmax or a sigmoid.
             - ``"none"``: no probabilities, as of a regression. The outputs are returned unchanged.
             - ``"auto"``: ``"identity"`` where no output is negative and each row sums to 1 (within 1e-4, or 4 eps of
-              a narrower dtype); else ``"sigmoid"`` for one column and ``"softmax"`` for several. A warning names the
-              cases that the values alone do not decide.
+              a narrower dtype); else ``"sigmoid"`` for one column and ``"softmax"`` for several. One column is
+              ``"none"`` if every sigmoid would round to 0 or 1. A warning names the cases that the values alone do not
+              decide.
 
     Raises:
         ValueError: another shape, an unknown kind, or ``"identity"`` for outputs outside [0, 1].
@@ -365,7 +367,13 @@ def probability_kind(outputs: Tensor, kind: Probability = "auto", model: Forward
     if inside and ((miss <= slack and not single) or _ends_in_sigmoid(outputs if model is None else model())):
         return "identity"
     text = ""
-    if single:
+    if single and not inside and float(rows.abs().amin()) > SATURATED:
+        logits = "none"
+        text = (
+            "The model has one output column, and the sigmoid of each of its outputs rounds to 0 or 1, so it is read "
+            "as a regression ('none'). Give 'none' to confirm this, or 'sigmoid' where it is the logit of one class"
+        )
+    elif single:
         text = (
             "The model has one output column, which is read as the logit of one class: its probability is the sigmoid. "
             "Give 'sigmoid' to confirm this, 'identity' where it is a probability already, or 'none' for a regression"
@@ -429,10 +437,11 @@ AROUND = "a function around the model: lambda images: model(images)"
 
 
 def class_scores(output: object, rows: int, way: str = AROUND) -> Tensor:
-    """Return a classifier's output as one floating-point tensor (rows, classes), by :func:`~xinc_captum.batch.output_tensor`.
+    """Return a classifier's output as one floating-point tensor (rows, classes).
 
-    Raises TypeError if the tensor cannot be chosen, ValueError for another dtype or shape. The message suggests
-    ``way``, the start of the code that selects class scores.
+    A dict, dataclass or tuple is read by :func:`~xinc_captum.batch.output_tensor`. Raises TypeError if no tensor can be
+    chosen, ValueError for another dtype or shape. The message suggests ``way``, the start of the code that selects
+    class scores.
     """
     code, scores = output_entry(output, rows, cure=f"Give {way}{{}}.")
     if scores.dim() == 2 and len(scores) == rows and scores.shape[1] and scores.is_floating_point():
