@@ -346,7 +346,7 @@ def output_entry(output: Any, rows: int, *, source: str = "the model", cure: str
     """Return the code that selects the tensor of :func:`output_tensor`, such as ``['out']``, and the tensor."""
     if isinstance(output, Tensor):
         return "", output
-    leaves = _leaves(output)
+    leaves = [leaf for leaf in output_leaves(output) if leaf[0]]
     fitting = [(path, leaf) for path, leaf in leaves if isinstance(leaf, Tensor) and _fits(leaf, rows)]
     named = [entry for entry in fitting if entry[0][-1][0] in SCORES]
     for choice in ([entry for entry in named if len(entry[0]) == 1], named, fitting):
@@ -376,12 +376,12 @@ def _parts(output: Any) -> list[tuple[Any, str, Any]]:
     return [(name, f".{name}", getattr(output, name, None)) for name in fields]
 
 
-def _leaves(output: Any, path: _Path = ()) -> list[tuple[_Path, Any]]:
-    """Return the path and the value of each entry of nested containers that is no container."""
+def output_leaves(output: Any, path: _Path = ()) -> list[tuple[_Path, Any]]:
+    """Return the path and the value of each entry of nested containers that is no container, or the output itself."""
     parts = _parts(output) if len(path) < _DEPTH else []
     if not parts:
-        return [(path, output)] if path else []
-    return [leaf for key, code, value in parts for leaf in _leaves(value, (*path, (key, code)))]
+        return [(path, output)]
+    return [leaf for key, code, value in parts for leaf in output_leaves(value, (*path, (key, code)))]
 
 
 def _fits(value: Tensor, rows: int) -> bool:

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..attributions.accentuation.activations import ImageModel
 from ..attributions.base import attribution_context
-from ..batch import OutputFn
+from ..batch import OutputFn, output_leaves
 from ..hooks import ForwardFunc, check_preprocess, crop_of, gradient_errors, modules_behind, of_this_thread, protect
 from ..metrics import PROBABILITIES, Probability, energy_in_mask
 from ..metrics.faithfulness import Target, score_outputs
@@ -61,7 +61,7 @@ def count_calls(model: ForwardFunc) -> Iterator[Counts]:
         module_counts.forwards += 1
         samples = (len(leaf) for leaf in tree_leaves(args) if isinstance(leaf, Tensor) and leaf.dim())
         module_counts.rows += next(samples, 0)
-        leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+        leaves = [leaf for _, leaf in output_leaves(output) if isinstance(leaf, Tensor)]
         leaves = [leaf for leaf in leaves if leaf.requires_grad and not wrapped(leaf)]
         if leaves:  # of several outputs, a backward pass may reach only one
             register_multi_grad_hook(leaves, partial(count_backward, module_counts), mode="any")

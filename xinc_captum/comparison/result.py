@@ -275,7 +275,7 @@ class Comparison:
         if failed := [row.method for row in self.table if row.error]:
             foot = f"{foot}\nNot shown, because they failed: {', '.join(failed)}.".lstrip()
         if outputs := OUTPUTS.get(self.note.get("probability", "")):
-            detected = " (detected from its values)" if self.note.get("probability_detected") else ""
+            detected = " (detected)" if self.note.get("probability_detected") else ""
             foot = f"{foot}\n{outputs}{detected}.".lstrip()
         texts = captions(self.note["target"], self.confidence.tolist(), labels, raw=self._raw)
         texts = [texts[i] for i in rows]

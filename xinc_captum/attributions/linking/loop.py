@@ -101,7 +101,7 @@ class Encoder:
         device_ids: devices of a DataParallel model when ``forward_func`` is not the DataParallel object itself.
         preprocess: the model's own normalisation, a differentiable function of images in [0, 1].
         pool: how maps and tokens become one vector, see :func:`pool_units`.
-        output_fn: selects the scores from a dict or tuple output.
+        output_fn: reads the scores from the model's output; None uses :func:`~xinc_captum.batch.output_tensor`.
         unit_axis: the axis of units of a layer with maps or tokens; None determines it from the layer's class, the
             height and width of the images, and the modules in and around the layer.
 
