@@ -366,14 +366,26 @@ def test_a_regression_is_measured_on_its_output():
 
 
 def test_a_saturated_single_column_is_a_regression():
-    prices = torch.tensor([[120.0], [87.5]])
-    with pytest.warns(
-        UserWarning, match=r"each of its outputs rounds to 0 or 1, so it is read as a regression \('none'\)"
-    ):
-        assert probabilities(prices) is prices
-    for logits in (prices - 80, -prices / 10):  # one output, or all of them, have a sigmoid that is no 0 or 1
+    prices = nn.Sequential(head(1), Shift(120.0))
+    with pytest.warns(UserWarning, match=r"outputs rounds to 0 or 1, so it is read as a regression \('none'\)"):
+        found = measured(prices, 0)
+    torch.testing.assert_close(found[0], prices(PHOTOS)[:, 0].detach())
+    same(found, measured(prices, 0, scores="none"))
+    columns = torch.tensor([[120.0], [87.5]])
+    with pytest.warns(UserWarning, match="read as the logit of one class"):
+        assert probability_kind(columns) == "sigmoid"
+    for logits in (columns - 80, -columns / 10):  # at least one has a sigmoid that is no 0 or 1
         with pytest.warns(UserWarning, match="read as the logit of one class"):
-            torch.testing.assert_close(probabilities(logits), logits.sigmoid())
+            assert probability_kind(logits, saturated="none") == "sigmoid"
+
+
+class Shift(nn.Module):
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+
+    def forward(self, x):
+        return x + self.by
 
 
 def test_an_unknown_kind_is_refused():

@@ -320,9 +320,8 @@ def probabilities(outputs: Tensor, kind: Probability = "auto") -> Tensor:
             - ``"identity"``: probabilities already, as of a model that ends in a softmax or a sigmoid.
             - ``"none"``: no probabilities, as of a regression. The outputs are returned unchanged.
             - ``"auto"``: ``"identity"`` where no output is negative and each row sums to 1 (within 1e-4, or 4 eps of
-              a narrower dtype); else ``"sigmoid"`` for one column and ``"softmax"`` for several. One column is
-              ``"none"`` if every sigmoid would round to 0 or 1. A warning names the cases that the values alone do not
-              decide.
+              a narrower dtype); else ``"sigmoid"`` for one column and ``"softmax"`` for several. A warning names the
+              cases that the values alone do not decide.
 
     Raises:
         ValueError: another shape, an unknown kind, or ``"identity"`` for outputs outside [0, 1].
@@ -337,7 +336,13 @@ def probabilities(outputs: Tensor, kind: Probability = "auto") -> Tensor:
     return in_range(as_probabilities(outputs, decided), decided)
 
 
-def probability_kind(outputs: Tensor, kind: Probability = "auto", model: ForwardFunc | None = None) -> Probability:
+def probability_kind(
+    outputs: Tensor,
+    kind: Probability = "auto",
+    model: ForwardFunc | None = None,
+    *,
+    saturated: Probability = "sigmoid",
+) -> Probability:
     """Return the kind of a classifier's outputs, as defined by :func:`probabilities`; "auto" is never returned.
 
     Args:
@@ -345,6 +350,8 @@ def probability_kind(outputs: Tensor, kind: Probability = "auto", model: Forward
         kind: returned unchanged if it is not "auto"; an unknown one raises ValueError.
         model: a function without arguments that computes outputs with gradients. It is called only if the values do not
             decide whether they are probabilities; they are if their last operation is a sigmoid.
+        saturated: kind of one column of which every sigmoid rounds to 0 or 1. Measures of maps use "none", because
+            such probabilities would not change with the image.
 
     Example:
         >>> probability_kind(torch.tensor([[0.2, 0.8]])), probability_kind(torch.tensor([[2.0, -1.0]]))
@@ -367,8 +374,8 @@ def probability_kind(outputs: Tensor, kind: Probability = "auto", model: Forward
     if inside and ((miss <= slack and not single) or _ends_in_sigmoid(outputs if model is None else model())):
         return "identity"
     text = ""
-    if single and not inside and float(rows.abs().amin()) > SATURATED:
-        logits = "none"
+    if single and saturated == "none" and float(rows.abs().amin()) > SATURATED:
+        logits = saturated
         text = (
             "The model has one output column, and the sigmoid of each of its outputs rounds to 0 or 1, so it is read "
             "as a regression ('none'). Give 'none' to confirm this, or 'sigmoid' where it is the logit of one class"
