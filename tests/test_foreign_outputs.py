@@ -128,6 +128,26 @@ def test_methods_that_read_the_output_themselves_get_all_of_it():
     torch.testing.assert_close(found.maps["own"], 3 * found.maps["saliency"])
 
 
+def test_captum_objects_of_a_function_around_the_model():
+    net = conv()
+    model = lambda x: Wrapped(PACKS["dict"], net)(x)
+
+    def own(model, images, target):
+        return Saliency(model).attribute(images, target)
+
+    methods = {"saliency": Saliency(model), "smooth": NoiseTunnel(Saliency(model)), "own": own}
+    methods |= {"cam": LayerGradCam(model, net[0])}
+    found = quick(methods, model, PHOTOS, 1)
+    assert [row.error for row in found.table] == [""] * 4
+    assert all(method.forward_func is model for name, method in methods.items() if name != "own")
+    assert methods["smooth"].attribution_method.forward_func is model
+    alone = quick({"saliency": Saliency(net), "cam": LayerGradCam(net, net[0])}, net, PHOTOS, 1)
+    torch.testing.assert_close(found.maps["saliency"], alone.maps["saliency"])
+    torch.testing.assert_close(found.maps["own"], alone.maps["saliency"])
+    torch.testing.assert_close(found.maps["cam"], alone.maps["cam"])
+    assert alone.maps["saliency"].abs().sum() > 0 and found.maps["smooth"].abs().sum() > 0
+
+
 def test_cams_of_peers_get_one_tensor():
     cams = pytest.importorskip("pytorch_grad_cam", reason="needs grad-cam, whose object is compared")
     pytest.importorskip("torchcam", reason="needs torchcam, whose method is compared")

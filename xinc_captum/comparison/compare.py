@@ -156,13 +156,12 @@ def bind_method(
     same_model = getattr(method, "forward_func", None) is model and not normalises
     transform = preprocess if takes_model or same_model else None
     made_with_model = same_cam or (getattr(method, "forward_func", None) is model and not reads_output(method))
-    hook = scores is not None and isinstance(model, nn.Module) and (takes_model or made_with_model)
-    given = model if scores is None or hook else scores
+    given = model if scores is None or isinstance(model, nn.Module) else scores
 
     def explain(photos: Tensor, target: Any) -> Tensor:
         modules = modules_behind(getattr(method, "forward_func", method))
-        hooked = scores.hooked() if hook and scores is not None else nullcontext()
-        with gradient_errors(model, *modules), protect(model, *modules), torch.enable_grad(), hooked:
+        reading = scores.read_in(method) if scores is not None and (takes_model or made_with_model) else nullcontext()
+        with gradient_errors(model, *modules), protect(model, *modules), torch.enable_grad(), reading:
             torch.manual_seed(seed)
             np.random.seed(seed % (1 << 32))  # noqa: NPY002  # methods may use it; protect restores the state
             random.seed(seed)

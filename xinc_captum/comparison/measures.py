@@ -2,7 +2,7 @@
 
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -107,10 +107,8 @@ class TensorOutput:
         return output_tensor(output if self.output_fn is None else self.output_fn(output), rows)
 
     @contextmanager
-    def hooked(self) -> Iterator[None]:
-        """Make the model, a module, return this tensor in the block, for methods that call the model themselves."""
-        if not isinstance(self.model, nn.Module):
-            raise TypeError(f"the model is a {type(self.model).__name__}; expected a torch.nn.Module.")
+    def read_in(self, method: Any) -> Iterator[None]:
+        """Let a method that calls the model get this tensor in the block: by a hook, or in place of its function."""
         ours = of_this_thread()
 
         def reduce(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
@@ -119,11 +117,16 @@ class TensorOutput:
             tensors = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.dim())
             return self.read(output, next((len(leaf) for leaf in tensors), 1))
 
-        handle = self.model.register_forward_hook(reduce, with_kwargs=True)
-        try:
+        with ExitStack() as stack:
+            if isinstance(self.model, nn.Module):
+                stack.callback(self.model.register_forward_hook(reduce, with_kwargs=True).remove)
+            else:
+                parts: list[Any] = [method, getattr(method, "attribution_method", None)]
+                for part in parts:
+                    if getattr(part, "forward_func", None) is self.model:
+                        stack.callback(setattr, part, "forward_func", self.model)
+                        part.forward_func = self
             yield
-        finally:
-            handle.remove()
 
 
 def reads_output(method: Any) -> bool:
@@ -164,7 +167,7 @@ def quantus_explain_func(method: Any, **arguments: Any) -> Callable[..., NDArray
         attribution = method(model) if isinstance(method, type) or not hasattr(method, "attribute") else method
         if attribution is method:
             _check_model(method, model)
-        with nullcontext() if reads_output(attribution) else TensorOutput(model).hooked():
+        with nullcontext() if reads_output(attribution) else TensorOutput(model).read_in(attribution):
             values = attribution.attribute(batch, **keywords).detach()
         if values.shape == batch.shape and not isinstance(attribution, LayerAttribution):
             values = values.sum(1, keepdim=True)
