@@ -203,6 +203,10 @@ def test_compare_of_a_segmentation_needs_output_fn():
         ValueError, match=rf"shape \(1, 4, 64, 64\) for 1 image; expected floats, \(1, classes\). .*{cure}"
     ):
         quick("Grad-CAM", model, images, 2)
+    with pytest.raises(
+        ValueError, match=r"give output_fn=lambda output: output_fn\(output\).mean\(\(2, 3\)\), the mean"
+    ):
+        quick("Grad-CAM", model, images, 2, output_fn=lambda output: output["out"])
     found = quick(
         {"Saliency": Saliency(model), "Grad-CAM": "Grad-CAM"}, model, images, 2, layer="backbone.16",
         output_fn=lambda output: output["out"].mean((2, 3)),

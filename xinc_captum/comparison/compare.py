@@ -418,7 +418,8 @@ def _check_outputs(
     with protect(model), torch.no_grad():
         output = after(preprocess, model)(photo)
         read = output if output_fn is None else output_fn(output)
-    class_scores(read, len(photo), "output_fn=lambda output: output")
+    given = "output" if output_fn is None else "output_fn(output)"
+    class_scores(read, len(photo), f"output_fn=lambda output: {given}")
     return None if read is output and isinstance(output, Tensor) else TensorOutput(model, output_fn)
 
 
