@@ -350,9 +350,11 @@ def test_a_canvas_of_an_image_in_a_dict():
     hidden, weight = model.net[:2](points), model.net[2].weight
     agree(method.attribute(points), (hidden[:, :, None] * weight.T).detach())
     assert method.canvas(points, (3, 4)).units == 8
-    both = lambda coords: {"model_in": coords, **model(coords)}
-    with pytest.raises(TypeError, match=r"this dict has 2. .*output_fn=lambda output: output\['model_out'\]\."):
-        NeuronCanvas(both, model.net[1]).attribute(points)
+    both = lambda coords: {"model_in": coords, **model(coords)}  # as SIREN's own code returns
+    agree(NeuronCanvas(both, model.net[1]).attribute(points), method.attribute(points))
+    unnamed = lambda coords: {"points": coords, "colours": model(coords)["model_out"]}
+    with pytest.raises(TypeError, match=r"this dict has 2. .*output_fn=lambda output: output\['points'\]\."):
+        NeuronCanvas(unnamed, model.net[1]).attribute(points)
 
 
 class Packed(nn.Module):

@@ -308,9 +308,10 @@ def select_output(output: Any, batch: Batch, output_fn: OutputFn | None) -> Tens
         ) from error
 
 
-SCORES = ("logits", "out", "prediction_logits", "logits_per_image")  # names of the scores in outputs of known libraries
+# Names of the scores in outputs of known libraries.
+SCORES = ("logits", "out", "prediction_logits", "logits_per_image", "model_out")
 CURE = "Choose the tensor to explain with output_fn=, for example output_fn=lambda output: output{}."
-_USUAL = (*SCORES, "scores", "output", "model_out", "rgb")  # names that an error message suggests first
+_USUAL = (*SCORES, "scores", "output", "rgb")  # names that an error message suggests first
 _DEPTH = 4  # of nested containers
 _LISTED = 8  # number of entries that an error message lists
 
@@ -321,8 +322,8 @@ def output_tensor(output: Any, rows: int, *, source: str = "the model", cure: st
     A tensor is returned unchanged. In a dict, dataclass, tuple, list or a container of these, such as the outputs of
     transformers and of torchvision's segmentation models, a tensor can be chosen if it is floating-point and its first
     axis has ``rows`` entries. If there is one such tensor, it is returned. If there are several, the one that is named
-    ``logits``, ``out``, ``prediction_logits`` or ``logits_per_image`` is returned, if exactly one has such a name;
-    names in the outermost container come first.
+    ``logits``, ``out``, ``prediction_logits``, ``logits_per_image`` or ``model_out`` is returned, if exactly one has
+    such a name; names in the outermost container come first.
 
     Args:
         output: what the model returned.
