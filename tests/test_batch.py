@@ -52,8 +52,13 @@ def batch(target=None, rows=2):
 @pytest.mark.parametrize(
     ("output", "target", "error", "text"),
     [
-        ({"rgb": torch.zeros(2), "a": 1}, None, TypeError, r"returned a dict with keys \['a', 'rgb'\].*output_fn="),
-        ((torch.zeros(2),), None, TypeError, r"returned a tuple of \(Tensor\), expected a tensor; choose the tensor"),
+        (
+            {"rgb": torch.zeros(3), "a": 1},
+            None,
+            TypeError,
+            r"returned a dict with \['rgb'\] \(3,\), \['a'\] int; expected",
+        ),
+        ((torch.zeros(2), torch.zeros(2)), None, TypeError, r"this tuple has 2. Choose .*=lambda output: output\[0\]."),
         (torch.zeros(3, 2), None, ValueError, r"returned shape \(3, 2\) for 2 input rows"),
         (torch.tensor(0.0), None, ValueError, r"returned shape \(\)"),
         (torch.zeros(2, 3), 3, ValueError, r"target 3 does not fit the output's shape \(2, 3\)"),

@@ -268,70 +268,161 @@ OutputFn = Callable[[Any], Tensor]
 
 
 def call_model(forward_func: Callable[..., Any], output_fn: OutputFn | None, batch: Batch) -> Any:
-    """Return the model's output for a batch, after ``output_fn``."""
-    output = batch.through(forward_func)
-    return output if output_fn is None else output_fn(output)
+    """Return the model's output for a batch, after ``output_fn`` or :func:`output_tensor`."""
+    return read_output(batch.through(forward_func), batch.rows, output_fn)
+
+
+def read_output(output: Any, rows: int, output_fn: OutputFn | None) -> Any:
+    """Return the tensor to explain, or the whole output if ``output_fn`` is None and the choice is not clear."""
+    if output_fn is not None:
+        return output_fn(output)
+    try:
+        return output_tensor(output, rows)
+    except TypeError:  # raised by select_output()
+        return output
 
 
 def select_output(output: Any, batch: Batch, output_fn: OutputFn | None) -> Tensor:
-    """Return the entries of a model's output that the target selects, after ``output_fn``; both are checked."""
-    if output_fn is not None:
-        output = output_fn(output)
-    if not isinstance(output, Tensor):
-        what, access = tensor_named(output)
-        raise TypeError(
-            f"the model returned a {what}, expected a tensor; choose the tensor to explain with output_fn=, for "
-            f"example output_fn=lambda output: output{access}."
-        )
-    if output.dim() == 0 or output.shape[0] != batch.rows:
+    """Return the entries of a model's output that the target selects; the output and the target are checked.
+
+    The output is read by ``output_fn``, or by :func:`output_tensor` if it is None.
+    """
+    if output_fn is None:
+        tensor = output_tensor(output, batch.rows)
+    else:
+        cure = "Let output_fn return the tensor to explain."
+        tensor = output_tensor(output_fn(output), batch.rows, source="output_fn", cure=cure)
+    if tensor.dim() == 0 or tensor.shape[0] != batch.rows:
         raise ValueError(
-            f"the model returned shape {tuple(output.shape)} for {batch.rows} input rows; expected one output row per "
+            f"the model returned shape {tuple(tensor.shape)} for {batch.rows} input rows; expected one output row per "
             "input row, rows first."
         )
     if batch.target is None:
-        return output
+        return tensor
     try:
-        picked: Tensor = select_targets(output, batch.target)
+        picked: Tensor = select_targets(tensor, batch.target)
         return picked
     except (AssertionError, IndexError, RuntimeError, TypeError) as error:
         raise ValueError(
-            f"target {_short(batch.target)} does not fit the output's shape {tuple(output.shape)}: {error} Valid "
+            f"target {_short(batch.target)} does not fit the output's shape {tuple(tensor.shape)}: {error} Valid "
             "targets index the dims after the rows: an int, a tuple, or a list or 1-D tensor with one entry a row."
         ) from error
 
 
-def tensor_named(output: Any) -> tuple[str, str]:
-    """Return a description of an output that is no tensor, and the code that selects its most likely scores.
+# Names of the scores in outputs of known libraries.
+SCORES = ("logits", "out", "prediction_logits", "logits_per_image", "model_out")
+CURE = "Choose the tensor to explain with output_fn=, for example output_fn=lambda output: output{}."
+_USUAL = (*SCORES, "scores", "output", "rgb")  # names that an error message suggests first
+_DEPTH = 4  # of nested containers
+_LISTED = 8  # number of entries that an error message lists
+
+
+def output_tensor(output: Any, rows: int, *, source: str = "the model", cure: str = CURE) -> Tensor:
+    """Return the one tensor in a model's output that holds its scores.
+
+    A tensor is returned unchanged. In a dict, dataclass, tuple, list or a container of these, such as the outputs of
+    transformers and of torchvision's segmentation models, a tensor can be chosen if it is floating-point and its first
+    axis has ``rows`` entries. If there is one such tensor, it is returned. If there are several, the one that is named
+    ``logits``, ``out``, ``prediction_logits``, ``logits_per_image`` or ``model_out`` is returned, if exactly one has
+    such a name; names in the outermost container come first.
+
+    Args:
+        output: what the model returned.
+        rows: number of samples.
+        source: what returned the output, for the message.
+        cure: what to do, for the message; ``{}`` stands for the code that selects the likeliest tensor.
+
+    Raises:
+        TypeError: no tensor can be chosen, or several and the choice is not clear. The message lists keys and shapes.
 
     Example:
-        >>> from torch import zeros
-        >>> tensor_named({"aux": zeros(2, 3), "logits": zeros(2, 3)})
-        ("dict with keys ['aux', 'logits']", "['logits']")
-        >>> tensor_named((zeros(2, 3), None))
-        ('tuple of (Tensor, NoneType)', '[0]')
+        >>> output_tensor({"out": torch.zeros(2, 5, 8, 8), "aux": torch.zeros(2, 5, 8, 8)}, rows=2).shape
+        torch.Size([2, 5, 8, 8])
+        >>> output_tensor((torch.ones(2, 3), None), rows=2).shape
+        torch.Size([2, 3])
     """
-    name = type(output).__name__
-    if isinstance(output, Mapping):
-        return f"{name} with keys {sorted(map(str, output))}", f"[{_likeliest(dict(output), 'logits')!r}]"
-    fields = getattr(output, "_fields", None)
-    if dataclasses.is_dataclass(output):
-        fields = [field.name for field in dataclasses.fields(output)]
-    if fields is None and isinstance(output, tuple | list):
-        inside = ", ".join(type(part).__name__ for part in output[:8])
-        return f"{name} of ({inside})", f"[{_likeliest(dict(enumerate(output)), 0)}]"
-    if fields is None:
-        fields = [key for key, value in getattr(output, "__dict__", {}).items() if isinstance(value, Tensor)]
-    if not fields:
-        return name, "[...]"
-    likeliest = _likeliest({key: getattr(output, key, None) for key in fields}, "logits")
-    return f"{name} with fields {[*map(str, fields)]}", f".{likeliest}"
+    return output_entry(output, rows, source=source, cure=cure)[1]
 
 
-def _likeliest(parts: Mapping[Any, Any], otherwise: Any) -> Any:
-    """Return the key of the scores in an output: a usual name, else that of the first floating-point tensor."""
-    floats = [key for key, part in parts.items() if isinstance(part, Tensor) and part.is_floating_point()]
-    usual = [key for key in ("logits", "scores", "out", "output") if key in floats]
-    return [*usual, *floats, otherwise][0]
+def output_entry(output: Any, rows: int, *, source: str = "the model", cure: str = CURE) -> tuple[str, Tensor]:
+    """Return the code that selects the tensor of :func:`output_tensor`, such as ``['out']``, and the tensor."""
+    if isinstance(output, Tensor):
+        return "", output
+    leaves = [leaf for leaf in output_leaves(output) if leaf[0]]
+    fitting = [(path, leaf) for path, leaf in leaves if isinstance(leaf, Tensor) and _fits(leaf, rows)]
+    named = [entry for entry in fitting if entry[0][-1][0] in SCORES]
+    for choice in ([entry for entry in named if len(entry[0]) == 1], named, fitting):
+        if len({id(tensor) for _, tensor in choice}) == 1:
+            path, tensor = choice[0]
+            return _code(path), tensor
+    found = f"; this {type(output).__name__} has {len(fitting) or 'none'}" if leaves else ""
+    leaves = leaves or _attributes(output)
+    raise TypeError(
+        f"{source} returned {_describe(output, leaves)}; expected a tensor, or a container with exactly one "
+        f"floating-point tensor of {rows} samples{found}. {cure.format(_likeliest(fitting, leaves))}"
+    )
+
+
+_Path = tuple[tuple[Any, str], ...]  # keys from the outermost container to a leaf, and the code for each
+
+
+def _parts(output: Any) -> list[tuple[Any, str, Any]]:
+    """Return key, code and value of each entry of a container; nothing for another object."""
+    fields: Iterable[Any] = getattr(output, "_fields", ()) if isinstance(output, tuple) else ()
+    if dataclasses.is_dataclass(output) and not isinstance(output, type):
+        fields = output if isinstance(output, Mapping) else [field.name for field in dataclasses.fields(output)]
+    elif isinstance(output, Mapping):
+        return [(key, f"[{key!r}]", output[key]) for key in output]
+    elif isinstance(output, tuple | list) and not fields:
+        return [(at, f"[{at}]", value) for at, value in enumerate(output)]
+    return [(name, f".{name}", getattr(output, name, None)) for name in fields]
+
+
+def output_leaves(output: Any, path: _Path = ()) -> list[tuple[_Path, Any]]:
+    """Return the path and the value of each entry of nested containers that is no container, or the output itself."""
+    parts = _parts(output) if len(path) < _DEPTH else []
+    if not parts:
+        return [(path, output)]
+    return [leaf for key, code, value in parts for leaf in output_leaves(value, (*path, (key, code)))]
+
+
+def _fits(value: Tensor, rows: int) -> bool:
+    return value.is_floating_point() and value.dim() > 0 and value.shape[0] == rows
+
+
+def _code(path: _Path) -> str:
+    return "".join(code for _, code in path)
+
+
+def _attributes(output: Any) -> list[tuple[_Path, Any]]:
+    """Return the tensors among the attributes of an object, for a message."""
+    named = getattr(output, "__dict__", {}).items()
+    return [(((name, f".{name}"),), value) for name, value in named if isinstance(value, Tensor)]
+
+
+def _likeliest(fitting: list[tuple[_Path, Tensor]], leaves: list[tuple[_Path, Any]]) -> str:
+    """Return the code of the tensor that a message suggests: one with a usual name, else with two axes, else any."""
+    entries = fitting or [leaf for leaf in leaves if isinstance(leaf[1], Tensor) and leaf[1].is_floating_point()]
+    if not entries:
+        return "[...]"
+    usual = [entry for name in _USUAL for entry in entries if entry[0][-1][0] == name]
+    flat = [entry for entry in entries if entry[1].dim() == 2]
+    return _code([*usual, *flat, *entries][0][0])
+
+
+def _describe(output: Any, leaves: list[tuple[_Path, Any]]) -> str:
+    """Return the type of an output, and the keys and shapes of its entries."""
+    kind = type(output).__name__
+    article = "an" if kind[0] in "AEIOUaeiou" else "a"
+    listed = [f"{_code(path).removeprefix('.')} {_kind(value)}" for path, value in leaves[:_LISTED]]
+    more = [f"{len(leaves) - _LISTED} more"] * (len(leaves) > _LISTED)
+    return f"{article} {kind} with {', '.join([*listed, *more])}" if leaves else f"{article} {kind}"
+
+
+def _kind(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{'' if value.is_floating_point() else f'{value.dtype} '}{tuple(value.shape)}".removeprefix("torch.")
 
 
 def _short(target: Any) -> str:

@@ -63,6 +63,28 @@ def test_independent_classes_are_measured_by_their_sigmoids():
     same(found, run(Classifier("many", net(3), lambda x: x, 8, ("a", "b", "c"), probability="sigmoid"), 1))
 
 
+def figure_text(found):
+    return " ".join(" ".join(t.get_text() for t in found.figure().findobj() if hasattr(t, "get_text")).split())
+
+
+def test_the_figure_names_outputs_that_are_no_logits_of_a_softmax():
+    softmax = run(net(4), 1)
+    assert softmax.note["probability_detected"] and "outputs are" not in figure_text(softmax)
+    own = run(net(4, nn.Softmax(1)), 1)
+    assert "The model's outputs are probabilities (detected)." in figure_text(own)
+    given = run(net(1), 0, probability="sigmoid")
+    assert not given.note["probability_detected"]
+    assert "The probability is the sigmoid of the model's output." in figure_text(given)
+
+
+def test_a_saturated_column_is_measured_as_a_regression():
+    with pytest.warns(UserWarning, match="so it is read as a regression"):
+        found = quick({"mine": mean_map}, lambda x: 100 + net(1)(x), PHOTOS, 0, metrics=EVERY)
+    same(found, run(lambda x: 100 + net(1)(x), 0, probability="none"))
+    assert not any("probability" in column.meaning for column in found.columns)
+    assert "The measures use the model's output, which is no probability (detected)." in figure_text(found)
+
+
 def test_a_regression_is_measured_by_its_output(tmp_path):
     found = run(lambda x: 100 + net(1)(x), 0, probability="none")
     torch.testing.assert_close(found.confidence, 100 + net(1)(PHOTOS)[:, 0].detach())
@@ -80,13 +102,17 @@ def test_a_regression_is_measured_by_its_output(tmp_path):
     ("wrapped", "error", "text"),
     [
         (
-            lambda y: {"hidden": (), "logits": y},
+            lambda y: {"hidden": y, "y": 2 * y},
             TypeError,
-            r"a dict with keys.*lambda images: model\(images\)\['logits'\]",
+            r"a dict with \['hidden'\] \(1, 3\).*Give output_fn=lambda output: output\['hidden'\]",
         ),
-        (lambda y: (y, None), TypeError, r"a tuple of \(Tensor, NoneType\).*model\(images\)\[0\]"),
+        (
+            lambda y: {"out": y[:, :, None, None]},
+            ValueError,
+            r"maps of a segmentation, give output_fn=lambda output: output\['out'\].mean\(\(2, 3\)\), the mean over",
+        ),
         (lambda y: y[:, :, None, None], ValueError, "maps of a segmentation"),
-        (lambda y: y[:, 0], ValueError, r"keep its column"),
+        (lambda y: y[:, 0], ValueError, r"keep its column: give output_fn=lambda output: output.reshape\(-1, 1\)"),
     ],
 )
 @pytest.mark.parametrize("method", ["Grad-CAM", "Integrated Gradients", "Feature Accentuation"])

@@ -55,9 +55,12 @@ def test_line_20_function_around_the_model_and_output_fn(method, net, x):
     for pack, pick in ((lambda y: {"y": y}, lambda o: o["y"]), (lambda y: (y, 1), lambda o: o[0])):
         picked = method.make(lambda x, p=pack: p(net(x)), method.layer, output_fn=pick)
         torch.testing.assert_close(picked.attribute(x, **method.of(1)), plain)
-        if "unscaled" not in method.promises:
-            with pytest.raises(TypeError, match=r"expected a tensor; choose the tensor to explain with\s+output_fn="):
-                method.make(lambda x, p=pack: p(net(x)), method.layer).attribute(x, **method.of(1))
+        default = method.make(lambda x, p=pack: p(net(x)), method.layer)
+        torch.testing.assert_close(default.attribute(x, **method.of(1)), plain)
+    if "unscaled" not in method.promises:
+        two = method.make(lambda x: (lambda y: {"y": y, "z": 2 * y})(net(x)), method.layer)
+        with pytest.raises(TypeError, match=r"this dict has 2. Choose the tensor to explain with output_fn=, for"):
+            two.attribute(x, **method.of(1))
 
 
 class Reused(nn.Module):

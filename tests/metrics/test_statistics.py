@@ -365,6 +365,29 @@ def test_a_regression_is_measured_on_its_output():
             measure()
 
 
+def test_a_saturated_single_column_is_a_regression():
+    prices = nn.Sequential(head(1), Shift(120.0))
+    with pytest.warns(UserWarning, match=r"outputs rounds to 0 or 1, so it is read as a regression \('none'\)"):
+        found = measured(prices, 0)
+    torch.testing.assert_close(found[0], prices(PHOTOS)[:, 0].detach())
+    same(found, measured(prices, 0, scores="none"))
+    columns = torch.tensor([[120.0], [87.5]])
+    with pytest.warns(UserWarning, match="read as the logit of one class"):
+        assert probability_kind(columns) == "sigmoid"
+    for logits in (columns - 80, -columns / 10):  # at least one has a sigmoid that is no 0 or 1
+        with pytest.warns(UserWarning, match="read as the logit of one class"):
+            assert probability_kind(logits, saturated="none") == "sigmoid"
+
+
+class Shift(nn.Module):
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+
+    def forward(self, x):
+        return x + self.by
+
+
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="'logit' is no kind of outputs; expected one of 'auto', 'softmax'"):
         probabilities(torch.zeros(1, 2), "logit")
@@ -389,16 +412,18 @@ class Plain:
 @pytest.mark.parametrize(
     ("wrapped", "what", "access"),
     [
-        (lambda y: {"aux": y, "out": y}, r"a dict with keys \['aux', 'out'\]", r"model\(images\)\['out'\]"),
-        (lambda y: Answer((), y), r"a Answer with fields \['hidden', 'logits'\]", r"model\(images\).logits"),
-        (lambda y: Pair(y, y), r"a Pair with fields \['features', 'scores'\]", r"model\(images\).scores"),
-        (lambda y: (None, y), r"a tuple of \(NoneType, Tensor\)", r"model\(images\)\[1\]"),
-        (lambda y: [y], r"a list of \(Tensor\)", r"model\(images\)\[0\]"),
-        (Plain, r"a Plain with fields \['out'\]", r"model\(images\).out"),
+        (
+            lambda y: {"aux": y, "y": 2 * y},
+            r"a dict with \['aux'\] \(3, 3\), \['y'\] \(3, 3\)",
+            r"model\(images\)\['aux'\]",
+        ),
+        (lambda y: Pair(y, 2 * y), r"a Pair with features \(3, 3\), scores \(3, 3\)", r"model\(images\).scores"),
+        (lambda y: [y, 2 * y], r"a list with \[0\] \(3, 3\), \[1\] \(3, 3\)", r"model\(images\)\[0\]"),
+        (Plain, r"a Plain with out \(3, 3\)", r"model\(images\).out"),
         (lambda y: None, "a NoneType; ", r"model\(images\)\[...\]"),
     ],
 )
-def test_an_output_that_is_not_a_tensor_raises_an_error(wrapped, what, access):
+def test_an_output_without_one_tensor_raises_an_error(wrapped, what, access):
     model = head(3)
     for measure in (
         target_score,
@@ -407,6 +432,21 @@ def test_an_output_that_is_not_a_tensor_raises_an_error(wrapped, what, access):
     ):
         with pytest.raises(TypeError, match=f"the model returned {what}.*lambda images: {access}"):
             measure(lambda x: wrapped(model(x)), PHOTOS, 0)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda y: {"aux": 2 * y, "out": y},
+        lambda y: Answer((y[0], 2 * y), y),
+        lambda y: Pair(None, y),
+        lambda y: (None, y),
+        lambda y: [y],
+    ],
+)
+def test_scores_in_a_container_are_measured_as_alone(wrapped):
+    model = head(3)
+    same(measured(lambda x: wrapped(model(x)), 1, scores="softmax"), measured(model, 1, scores="softmax"))
 
 
 @pytest.mark.parametrize(

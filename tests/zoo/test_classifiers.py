@@ -210,7 +210,7 @@ def test_top_needs_one_label_for_each_output_and_probabilities():
             channel_means(labels).top(torch.rand(1, 3, 8, 8))
     with pytest.raises(ValueError, match="has probability='none', so its outputs rank no labels"):
         replace(channel_means(), probability="none").top(torch.rand(1, 3, 8, 8))
-    with pytest.raises(TypeError, match=r"returned a dict with keys \['y'\]"):
+    with pytest.raises(ValueError, match=r"of shape \(1,\) for 1 image; .*model\(images\)\['y'\].reshape\(-1, 1\)"):
         Classifier("dict", Wrapped(), lambda x: x, 8, ("a",)).top(torch.rand(1, 3, 8, 8))
 
 

@@ -30,7 +30,8 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
         layer: a module, a dotted name, or a list of these (then the result is a list).
         device_ids: unused, part of Captum's signature.
         multiply_by_inputs: False returns the gradient ∂y_t/∂a_u alone.
-        output_fn: picks the tensor to explain out of a dict or tuple output.
+        output_fn: reads the tensor to explain from the model's output; None uses
+            :func:`~xinc_captum.batch.output_tensor`, which reads scores of transformers and torchvision models too.
 
     Raises:
         LayerError: a layer is not in the model, never runs, runs twice, or does not lead to the output.

@@ -7,7 +7,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import median
@@ -16,19 +16,20 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import register_multi_grad_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ..attributions.accentuation.activations import ImageModel
 from ..attributions.base import attribution_context
-from ..batch import python_index
+from ..batch import OutputFn, output_leaves, python_index
 from ..hooks import ForwardFunc, check_preprocess, crop_of, gradient_errors, modules_behind, of_this_thread, protect
 from ..metrics import PROBABILITIES, Probability, energy_in_mask
 from ..metrics.faithfulness import Target, score_outputs
-from ..metrics.statistics import class_outputs
+from ..metrics.statistics import class_scores
 from ..progress import progress
 from ..zoo import Classifier
-from .measures import DEFAULT, Case, Column, faults, maps_of, select_columns
+from .measures import DEFAULT, Case, Column, TensorOutput, faults, maps_of, reads_output, select_columns
 from .methods import Layer, Preprocess, after, cam_object, is_cam
 from .registry import BASELINES, Methods, by_name, model_independent
 from .result import Comparison, Counts, Row
@@ -60,10 +61,10 @@ def count_calls(model: ForwardFunc) -> Iterator[Counts]:
         module_counts.forwards += 1
         samples = (len(leaf) for leaf in tree_leaves(args) if isinstance(leaf, Tensor) and leaf.dim())
         module_counts.rows += next(samples, 0)
-        for leaf in tree_leaves(output):
-            if isinstance(leaf, Tensor) and leaf.requires_grad and not wrapped(leaf):
-                leaf.register_hook(partial(count_backward, module_counts))
-                break  # a backward pass reaches all outputs of a model
+        leaves = [leaf for _, leaf in output_leaves(output) if isinstance(leaf, Tensor)]
+        leaves = [leaf for leaf in leaves if leaf.requires_grad and not wrapped(leaf)]
+        if leaves:  # of several outputs, a backward pass may reach only one
+            register_multi_grad_hook(leaves, partial(count_backward, module_counts), mode="any")
 
     def count_backward(module_counts: Counts, _: Tensor) -> None:
         module_counts.backwards += 1
@@ -131,14 +132,21 @@ class Runs:
 
 
 def bind_method(
-    method: Any, model: ForwardFunc, preprocess: Preprocess | None, size: tuple[int, int], seed: int
+    method: Any,
+    model: ForwardFunc,
+    preprocess: Preprocess | None,
+    size: tuple[int, int],
+    seed: int,
+    scores: TensorOutput | None = None,
 ) -> MapFunction:
     """Return a method as a function from photos in [0, 1] and targets to maps of the photos' size (H, W).
 
     A Captum object that was made with ``model`` gets preprocessed inputs; any other, or one that preprocesses itself,
     gets photos. A function with three required arguments, or of three or more whose first is named model or net,
-    also gets the model, and preprocessed inputs.
+    also gets the model, and preprocessed inputs. If ``scores`` is given, it reads the model's outputs in these methods,
+    except in those that were made with their own ``output_fn``.
     """
+    same_cam = is_cam(method) and method.model is model
     if is_cam(method):
         method = cam_object(method, model, preprocess)
     image_model = getattr(method, "model", None)
@@ -147,10 +155,13 @@ def bind_method(
     takes_model = run is method and _takes_model(method)
     same_model = getattr(method, "forward_func", None) is model and not normalises
     transform = preprocess if takes_model or same_model else None
+    made_with_model = same_cam or (getattr(method, "forward_func", None) is model and not reads_output(method))
+    given = model if scores is None or isinstance(model, nn.Module) else scores
 
     def explain(photos: Tensor, target: Any) -> Tensor:
         modules = modules_behind(getattr(method, "forward_func", method))
-        with gradient_errors(model, *modules), protect(model, *modules), torch.enable_grad():
+        reading = scores.read_in(method) if scores is not None and (takes_model or made_with_model) else nullcontext()
+        with gradient_errors(model, *modules), protect(model, *modules), torch.enable_grad(), reading:
             torch.manual_seed(seed)
             np.random.seed(seed % (1 << 32))  # noqa: NPY002  # methods may use it; protect restores the state
             random.seed(seed)
@@ -160,7 +171,7 @@ def bind_method(
             if run is not method:
                 attribution = run(inputs.clone(), target=target)
             else:
-                attribution = run(model, inputs.clone(), target) if takes_model else run(inputs.clone(), target)
+                attribution = run(given, inputs.clone(), target) if takes_model else run(inputs.clone(), target)
             return maps_of(method, attribution, inputs, size).contiguous()
 
     return explain
@@ -283,6 +294,7 @@ def compare(
     probability: Probability = "auto",
     show_progress: bool = False,
     unit_axis: int | None = None,
+    output_fn: OutputFn | None = None,
 ) -> Comparison:
     """Compare several attribution methods on the same images and targets, in one figure and one table.
 
@@ -299,8 +311,8 @@ def compare(
             or as a mapping from your own names. Methods that were made with ``model``, or that take it as an argument,
             get ``preprocess(inputs)``; all others, and those that preprocess themselves, get ``inputs``. See
             :func:`~xinc_captum.comparison.as_maps` for the maps they may return.
-        model: function from preprocessed images to outputs (N, classes). For other outputs pass a function around the
-            model, such as ``lambda images: model(images)["logits"]``.
+        model: function from preprocessed images to outputs (N, classes), a tensor or a container from which
+            :func:`~xinc_captum.batch.output_tensor` reads it. For other outputs give ``output_fn``.
         inputs: photos in [0, 1], (N, C, H, W).
         target: a class, or one per image; methods get a number, or a tensor (N,).
         layer: layer of the layer methods; None uses :func:`~xinc_captum.comparison.last_map`.
@@ -320,10 +332,13 @@ def compare(
             the setting of a ``zoo.Classifier``, else determines it from the outputs of all photos.
         show_progress: whether to show progress bars.
         unit_axis: axis of the channels in ``layer``, for example -1 for (N, h, w, channels); None determines it.
+        output_fn: function from the model's output to class scores (N, classes), such as
+            ``lambda output: output["out"].mean((2, 3))`` for the maps of a segmentation. Named methods, and those that
+            were made with ``model`` or take it as an argument, get the model with these outputs.
 
     Raises:
-        TypeError: a method of another type, preprocessing that does not accept tensors, or a model that does not return
-            a tensor.
+        TypeError: a method of another type, preprocessing that does not accept tensors, or an output in which no tensor
+            can be chosen.
         ValueError: shapes or values that do not match, an unknown name or reference, no methods or rounds,
             preprocessing that crops or is applied twice, or outputs outside [0, 1] that are declared probabilities.
         IndexError: a target that is not a class.
@@ -342,8 +357,6 @@ def compare(
     columns = select_columns(metrics)
     if probability not in PROBABILITIES:
         raise ValueError(f"probability is {probability!r}; expected one of {', '.join(map(repr, PROBABILITIES))}.")
-    if probability == "none":
-        columns = tuple(replace(column, meaning=column.meaning.replace("probability", "output")) for column in columns)
     check_photos(inputs)
     masks = check_masks(segmentation, inputs)
     check_preprocess_of_photos(model, preprocess, inputs)
@@ -352,13 +365,15 @@ def compare(
         raise TypeError(f"rounds, steps and seed are {rounds}, {steps} and {seed}; expected whole numbers.")
     if min(rounds, steps) < 1:
         raise ValueError(f"rounds or steps is {min(rounds, steps)}; expected at least 1 of each.")
-    classify, size = after(preprocess, model), (inputs.shape[-2], inputs.shape[-1])
+    size = (inputs.shape[-2], inputs.shape[-1])
     if probability == "auto" and isinstance(model, Classifier):
         probability = model.probability
     with attribution_context(model):
         photos = inputs.detach().clone()
-        class_outputs(classify, photos[:1])  # raises an error for outputs that are not a tensor of class scores
-        resolved = by_name(methods, model, photos, preprocess, layer, seed, unit_axis)
+        scores_of = _check_outputs(model, preprocess, photos[:1], output_fn)
+        scorer = model if scores_of is None else scores_of
+        classify = after(preprocess, scorer)
+        resolved = by_name(methods, scorer, photos, preprocess, layer, seed, unit_axis)
         reference = next(iter(resolved)) if reference is None else reference
         if reference not in resolved:
             raise ValueError(
@@ -366,12 +381,17 @@ def compare(
                 "their names, or None for the first."
             )
         if added := {name: name for name in baselines if name not in resolved}:
-            resolved |= by_name(added, model, photos, preprocess, layer, seed)
+            resolved |= by_name(added, scorer, photos, preprocess, layer, seed)
         confidence, decided = score_outputs(classify, photos, target, probability)  # also checks the target
         kind = cast("Probability", decided)
+        if kind == "none":
+            columns = tuple(replace(one, meaning=one.meaning.replace("probability", "output")) for one in columns)
         targets = torch.as_tensor(target, device=photos.device).long().flatten().expand(len(photos)).contiguous()
         method_target = targets if torch.as_tensor(target).numel() > 1 else int(targets[0])
-        runs = {name: Runs(bind_method(method, model, preprocess, size, seed)) for name, method in resolved.items()}
+        runs = {
+            name: Runs(bind_method(method, model, preprocess, size, seed, scores_of))
+            for name, method in resolved.items()
+        }
         for method_runs in progress(list(runs.values()) * (rounds + 1), "runs", show=show_progress):
             run_once(method_runs, model, photos, method_target)
         maps = {name: method_runs.maps for name, method_runs in runs.items() if method_runs.maps is not None}
@@ -391,8 +411,21 @@ def compare(
     note = {
         "seed": seed, "rounds": rounds, "steps": steps, "target": torch.as_tensor(target).tolist(),
         "baselines": [*model_independent(methods), *added], "network": _name(model), "probability": kind,
+        "probability_detected": probability == "auto",
     }  # fmt: skip
     return Comparison(photos.float().cpu(), maps, rows, scores, confidence.float().cpu(), reference, note, measured)
+
+
+def _check_outputs(
+    model: ForwardFunc, preprocess: Preprocess | None, photo: Tensor, output_fn: OutputFn | None
+) -> TensorOutput | None:
+    """Return a function to class scores, or None if the model is one; raise an error for other outputs."""
+    with protect(model), torch.no_grad():
+        output = after(preprocess, model)(photo)
+        read = output if output_fn is None else output_fn(output)
+    given = "output" if output_fn is None else "output_fn(output)"
+    class_scores(read, len(photo), f"output_fn=lambda output: {given}")
+    return None if read is output and isinstance(output, Tensor) else TensorOutput(model, output_fn)
 
 
 def _bind_target(explain: MapFunction, target: int | Tensor) -> Callable[[Tensor], Tensor]:

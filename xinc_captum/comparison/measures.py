@@ -1,7 +1,8 @@
 """Maps of attribution methods, and the measures of these maps, one column of compare() each."""
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -11,10 +12,11 @@ import torch
 from captum.metrics import infidelity, sensitivity_max
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from .._compat import LayerAttribution
-from ..batch import random_generator
-from ..hooks import ForwardFunc, modules_behind, unwrap
+from ..batch import OutputFn, output_tensor, random_generator
+from ..hooks import ForwardFunc, modules_behind, of_this_thread, unwrap
 from ..metrics import (
     DeletionInsertion,
     Probability,
@@ -90,11 +92,55 @@ def faults(maps: Tensor) -> list[str]:
     return ["not finite" if not ok else "constant" if equal else "" for ok, equal in zip(finite, constant, strict=True)]
 
 
+class TensorOutput:
+    """A model as a function to the one tensor that ``output_fn``, or the default, reads from its output."""
+
+    def __init__(self, model: ForwardFunc, output_fn: OutputFn | None = None) -> None:
+        self.model, self.output_fn = model, output_fn
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Return the tensor for inputs (N, ...)."""
+        return self.read(self.model(inputs), len(inputs))
+
+    def read(self, output: Any, rows: int) -> Tensor:
+        """Return the tensor in an output for ``rows`` samples."""
+        return output_tensor(output if self.output_fn is None else self.output_fn(output), rows)
+
+    @contextmanager
+    def read_in(self, method: Any) -> Iterator[None]:
+        """Let a method that calls the model get this tensor in the block: by a hook, or in place of its function."""
+        ours = of_this_thread()
+
+        def reduce(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+            if (isinstance(output, Tensor) and self.output_fn is None) or not ours(module):
+                return None
+            tensors = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.dim())
+            return self.read(output, next((len(leaf) for leaf in tensors), 1))
+
+        with ExitStack() as stack:
+            if isinstance(self.model, nn.Module):
+                stack.callback(self.model.register_forward_hook(reduce, with_kwargs=True).remove)
+            else:
+                parts: list[Any] = [method, getattr(method, "attribution_method", None)]
+                for part in parts:
+                    if getattr(part, "forward_func", None) is self.model:
+                        stack.callback(setattr, part, "forward_func", self.model)
+                        part.forward_func = self
+            yield
+
+
+def reads_output(method: Any) -> bool:
+    """Return whether a method, or the one that it wraps, was made with ``output_fn=`` and needs the whole output."""
+    parts = (method, getattr(method, "model", None), getattr(method, "attribution_method", None))
+    return any(getattr(part, "output_fn", None) is not None for part in parts)
+
+
 def quantus_explain_func(method: Any, **arguments: Any) -> Callable[..., NDArray[Any]]:
     """Return a method as the ``explain_func`` of Quantus: (model, inputs, targets) -> maps (N, 1, H, W), all arrays.
 
     Input-shaped attributions are summed over channels with their signs, as Quantus does for Captum; layer-shaped ones
-    (N, 1, h, w) are resized to the inputs.
+    (N, 1, h, w) are resized to the inputs. A model that returns a dict, dataclass or tuple returns the tensor of
+    :func:`~xinc_captum.batch.output_tensor` while the method runs.
 
     Args:
         method: a function from a model to an attribution, such as ``lambda model: LayerGradCam(model, model.layer4)``;
@@ -121,7 +167,8 @@ def quantus_explain_func(method: Any, **arguments: Any) -> Callable[..., NDArray
         attribution = method(model) if isinstance(method, type) or not hasattr(method, "attribute") else method
         if attribution is method:
             _check_model(method, model)
-        values = attribution.attribute(batch, **keywords).detach()
+        with nullcontext() if reads_output(attribution) else TensorOutput(model).read_in(attribution):
+            values = attribution.attribute(batch, **keywords).detach()
         if values.shape == batch.shape and not isinstance(attribution, LayerAttribution):
             values = values.sum(1, keepdim=True)
         else:

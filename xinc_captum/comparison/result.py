@@ -17,6 +17,11 @@ from .measures import Column
 
 Labels = Sequence[str] | Mapping[int, str]
 SMALL_SCORE = 0.1  # below, scores need three decimals
+OUTPUTS = {
+    "sigmoid": "The probability is the sigmoid of the model's output",
+    "identity": "The model's outputs are probabilities",
+    "none": "The measures use the model's output, which is no probability",
+}
 ARROWS = {"↓": "less is better", "↑": "more is better"}
 
 
@@ -175,7 +180,8 @@ class Comparison:
         confidence: (N,), probability of the target for the unchanged photo; its output where ``note["probability"]``
             is "none".
         reference: name of the reference method.
-        note: settings: seed, rounds, steps, target, baselines, network, and type of the outputs.
+        note: settings: seed, rounds, steps, target, baselines, network, type of the outputs (``"probability"``), and
+            whether it was detected (``"probability_detected"``).
         columns: the measures.
     """
 
@@ -268,6 +274,9 @@ class Comparison:
         notes, foot = score_notes([row for row in self.table if row.method in maps], self.columns, len(self.photos))
         if failed := [row.method for row in self.table if row.error]:
             foot = f"{foot}\nNot shown, because they failed: {', '.join(failed)}.".lstrip()
+        if outputs := OUTPUTS.get(self.note.get("probability", "")):
+            detected = " (detected)" if self.note.get("probability_detected") else ""
+            foot = f"{foot}\n{outputs}{detected}.".lstrip()
         texts = captions(self.note["target"], self.confidence.tolist(), labels, raw=self._raw)
         texts = [texts[i] for i in rows]
         return comparison_grid(

@@ -140,18 +140,26 @@ def float_arguments(
 def one_tensor(value: Any, name: Callable[[], str], rows: int | None = None, *, at_input: bool = False) -> Tensor:
     """Return a layer's output (or input, ``at_input``) as one tensor with one entry for each of ``rows`` samples.
 
-    ``value`` is the layer's tensor, or a tuple of its float tensors; several tensors, or a first axis that is not the
-    samples, raise LayerError. ``name`` returns the layer's name, for messages.
+    ``value`` is the layer's tensor, or a tuple of its float tensors, of which the only one with ``rows`` samples on its
+    first axis is returned. LayerError is raised if none or several have, or if another may have them on its second axis
+    (the states of a GRU repeat its output). ``name`` returns the layer's name, for messages.
     """
+    verb = "takes" if at_input else "returns"
     if isinstance(value, tuple):
+        fitting: list[Tensor] = [tensor for tensor in value if tensor.dim() and tensor.shape[0] == rows]
+        states = [tensor for tensor in value if tensor.dim() == 3 and tensor.shape[1] == rows]
+        if len(fitting) == 1 and all(tensor is fitting[0] for tensor in states):
+            return fitting[0]
+        shapes = ", ".join(f"{at}: {tuple(tensor.shape)}" for at, tensor in enumerate(value))
         raise LayerError(
-            f"layer {name()} {'takes' if at_input else 'returns'} {len(value)} floating-point tensors; expected one "
-            "(rows, units, ...). Choose a module inside it, or one around it, with a single tensor."
+            f"layer {name()} {verb} {len(value)} floating-point tensors; expected one (rows, units, ...), and the "
+            f"choice between them is not clear ({shapes}{f', for {rows} rows' if rows else ''}). Choose the module "
+            "inside it that computes the one to explain, or a module around it, with a single tensor."
         )
     tensor: Tensor = value
     if rows is not None and (tensor.dim() == 0 or tensor.shape[0] != rows):
         raise LayerError(
-            f"layer {name()} {'takes' if at_input else 'returns'} shape {tuple(tensor.shape)} for {rows} input rows; "
+            f"layer {name()} {verb} shape {tuple(tensor.shape)} for {rows} input rows; "
             "expected rows first, one per input row. Choose a layer at which the first axis holds the rows."
         )
     return tensor

@@ -122,6 +122,10 @@ def _waits_for_this_thread(owner: int) -> bool:
 
 Restore = Callable[[], None]
 
+# transformers registers hooks in a model's first forward pass and marks the model. The hooks are not removed, so the
+# mark stays too: without it, the next pass would register them again and return each hidden state twice.
+LASTING = frozenset({"_output_capturing_hooks_installed"})
+
 
 @dataclass(eq=False)
 class _Window:
@@ -240,7 +244,7 @@ def _restore_entries(now: dict[str, Any], before: dict[str, Any]) -> None:
     """Make a dict hold its earlier objects again."""
     if len(now) == len(before) and all(map(operator.is_, now.values(), before.values())):
         return
-    for name in [name for name in now if name not in before]:
+    for name in [name for name in now if name not in before and name not in LASTING]:
         del now[name]
     now.update(before)
 

@@ -162,7 +162,8 @@ def _outputs(
     if callable(scores) and scores is not probabilities:
         return outputs, scores
     kind: Probability = "auto" if callable(scores) else scores
-    return outputs, probability_kind(outputs, kind, partial(output_with_graph, forward_func, images))
+    graph = partial(output_with_graph, forward_func, images)
+    return outputs, probability_kind(outputs, kind, graph, saturated="none")
 
 
 def blur_images(images: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from ..batch import python_index, random_generator, tensor_named
+from ..batch import output_entry, python_index, random_generator, read_output
 from ..hooks import ForwardFunc, protect
 
 
@@ -303,6 +303,7 @@ Probability = Literal["auto", "softmax", "sigmoid", "identity", "none"]
 Scores = Callable[[Tensor], Tensor] | Probability
 PROBABILITIES: tuple[Probability, ...] = get_args(Probability)
 SLACK = 1e-4  # by which probabilities of a row may miss a sum of 1: float32 sums of 20,000 classes miss it by 1e-6
+SATURATED = 16.0  # logits beyond it have a float32 probability of 0 or 1, within rounding
 WHERE = "(probability= of compare, counterfactual and zoo.Classifier, scores= of the functions in xinc_captum.metrics)"
 
 
@@ -335,7 +336,13 @@ def probabilities(outputs: Tensor, kind: Probability = "auto") -> Tensor:
     return in_range(as_probabilities(outputs, decided), decided)
 
 
-def probability_kind(outputs: Tensor, kind: Probability = "auto", model: ForwardFunc | None = None) -> Probability:
+def probability_kind(
+    outputs: Tensor,
+    kind: Probability = "auto",
+    model: ForwardFunc | None = None,
+    *,
+    saturated: Probability = "sigmoid",
+) -> Probability:
     """Return the kind of a classifier's outputs, as defined by :func:`probabilities`; "auto" is never returned.
 
     Args:
@@ -343,6 +350,8 @@ def probability_kind(outputs: Tensor, kind: Probability = "auto", model: Forward
         kind: returned unchanged if it is not "auto"; an unknown one raises ValueError.
         model: a function without arguments that computes outputs with gradients. It is called only if the values do not
             decide whether they are probabilities; they are if their last operation is a sigmoid.
+        saturated: kind of one column of which every sigmoid rounds to 0 or 1. Measures of maps use "none", because
+            such probabilities would not change with the image.
 
     Example:
         >>> probability_kind(torch.tensor([[0.2, 0.8]])), probability_kind(torch.tensor([[2.0, -1.0]]))
@@ -365,7 +374,13 @@ def probability_kind(outputs: Tensor, kind: Probability = "auto", model: Forward
     if inside and ((miss <= slack and not single) or _ends_in_sigmoid(outputs if model is None else model())):
         return "identity"
     text = ""
-    if single:
+    if single and saturated == "none" and float(rows.abs().amin()) > SATURATED:
+        logits = saturated
+        text = (
+            "The model has one output column, and the sigmoid of each of its outputs rounds to 0 or 1, so it is read "
+            "as a regression ('none'). Give 'none' to confirm this, or 'sigmoid' where it is the logit of one class"
+        )
+    elif single:
         text = (
             "The model has one output column, which is read as the logit of one class: its probability is the sigmoid. "
             "Give 'sigmoid' to confirm this, 'identity' where it is a probability already, or 'none' for a regression"
@@ -426,30 +441,29 @@ def class_outputs(forward_func: ForwardFunc, images: Tensor, batch_size: int = 3
         return torch.cat([class_scores(forward_func(some.clone()), len(some)) for some in parts])
 
 
-def class_scores(output: object, rows: int) -> Tensor:
-    """Return a classifier's output, checked to be one floating-point tensor (rows, classes).
+AROUND = "a function around the model: lambda images: model(images)"
 
-    Raises TypeError for no tensor, ValueError for another dtype or shape; the message suggests a function around the
-    model that returns class scores.
+
+def class_scores(output: object, rows: int, way: str = AROUND) -> Tensor:
+    """Return a classifier's output as one floating-point tensor (rows, classes).
+
+    A dict, dataclass or tuple is read by :func:`~xinc_captum.batch.output_tensor`. Raises TypeError if no tensor can be
+    chosen, ValueError for another dtype or shape. The message suggests ``way``, the start of the code that selects
+    class scores.
     """
-    if not isinstance(output, Tensor):
-        what, access = tensor_named(output)
-        raise TypeError(
-            f"the model returned a {what}; expected a tensor of class scores, ({rows}, classes). Give a function "
-            f"around the model: lambda images: model(images){access}."
-        )
-    if output.dim() == 2 and len(output) == rows and output.shape[1] and output.is_floating_point():
-        return output
-    hint = "For another output, give a function around the model: lambda images: model(images)[...]."
-    if output.dim() == 4:
+    code, scores = output_entry(output, rows, cure=f"Give {way}{{}}.")
+    if scores.dim() == 2 and len(scores) == rows and scores.shape[1] and scores.is_floating_point():
+        return scores
+    hint = f"For another output, give {way}[...]."
+    if scores.dim() == 4:
         hint = (
-            "For the maps of a segmentation, give a function around the model that returns one score per class: their "
-            "mean, lambda images: model(images).mean((2, 3)), or those of one pixel, model(images)[:, :, row, column]."
+            f"For the maps of a segmentation, give {way}{code}.mean((2, 3)), the mean over the pixels for each class, "
+            "or [:, :, row, column] in place of the mean, the scores of one pixel."
         )
-    elif output.numel() == rows:
-        hint = "For one score an image, keep its column: lambda images: model(images).reshape(-1, 1)."
+    elif scores.numel() == rows:
+        hint = f"For one score an image, keep its column: give {way}{code}.reshape(-1, 1)."
     raise ValueError(
-        f"the model returned {output.dtype} of shape {tuple(output.shape)} for {rows} image{'s' * (rows > 1)}; "
+        f"the model returned {scores.dtype} of shape {tuple(scores.shape)} for {rows} image{'s' * (rows > 1)}; "
         f"expected floats, ({rows}, classes). {hint}"
     )
 
@@ -461,7 +475,8 @@ def output_with_graph(forward_func: ForwardFunc, images: Tensor) -> Tensor | Non
             output = forward_func(images[:1].clone().detach().requires_grad_())
         except RuntimeError:  # weights made in inference mode, custom functions without a derivative
             return None
-        return output if isinstance(output, Tensor) else None
+        scores = read_output(output, 1, None)
+        return scores if isinstance(scores, Tensor) else None
 
 
 _SAME_VALUES = ("View", "Reshape", "Squeeze", "Unsqueeze", "Alias", "Clone", "ToCopy", "Transpose", "Permute", "Slice")

@@ -36,7 +36,8 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         device_ids: unused, part of Captum's signature; of a DataParallel model the wrapped module is explained.
         rule: "tangent", "secant", "ablation", "xinc", or a rule object, which has options.
         unit: "neuron" (one unit axis) or "pair" (an input unit and an output unit of a Linear: two axes).
-        output_fn: selects the tensor to explain from a dict or tuple output.
+        output_fn: reads the tensor to explain from the model's output; None uses
+            :func:`~xinc_captum.batch.output_tensor`, which reads scores of transformers and torchvision models too.
         render: for a radiance field: ``render(outputs, *inputs)`` maps the model's outputs at samples, (rays,
             samples, ...), to pixels, (rays, ...). Inputs are (rays, samples, ...), the model gets (rays · samples,
             ...), rows of the result are rays, and contributions are summed over a ray's samples.

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...batch import Batch, OutputFn, chunks, python_index, select_output, settle_arguments
+from ...batch import Batch, OutputFn, chunks, python_index, read_output, select_output, settle_arguments
 from ...generators.protocol import Generator, images_in_unit_range, modules_of
 from ...hooks import (
     ForwardFunc,
@@ -101,7 +101,7 @@ class Encoder:
         device_ids: unused, part of Captum's signature.
         preprocess: the model's own normalisation, a differentiable function of images in [0, 1].
         pool: how maps and tokens become one vector, see :func:`pool_units`.
-        output_fn: selects the scores from a dict or tuple output.
+        output_fn: reads the scores from the model's output; None uses :func:`~xinc_captum.batch.output_tensor`.
         unit_axis: the axis of units of a layer with maps or tokens; None determines it from the layer's class, the
             height and width of the images, and the modules in and around the layer.
 
@@ -416,7 +416,7 @@ def settle_batch(encoder: Encoder, call: ForwardFunc, batch: Batch) -> Batch:
     def run(samples: Batch) -> Any:
         (images,) = samples.inputs
         output = call(encoder.preprocess(images) if encoder.preprocess is not None else images, *samples.args)
-        return output if encoder.output_fn is None else encoder.output_fn(output)
+        return read_output(output, samples.rows, encoder.output_fn)
 
     return settle_arguments(batch, run)
 

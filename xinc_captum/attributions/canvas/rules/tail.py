@@ -55,8 +55,11 @@ class Tail:
 
     def per_row(self, value: Tensor | tuple[Tensor, ...], batch: Batch) -> Tensor:
         """Return the layer's activation as one tensor (rows, units, ...), or raise a LayerError."""
-        activation = one_tensor(value, lambda: self.name, batch.rows, at_input=self.at_input)
-        return self._units_second(activation, tuple(batch.inputs[0].shape))
+        return self._units_second(self.explained(value, batch), tuple(batch.inputs[0].shape))
+
+    def explained(self, value: Tensor | tuple[Tensor, ...], batch: Batch) -> Tensor:
+        """Return the tensor to explain of what the layer returned, or raise a LayerError."""
+        return one_tensor(value, lambda: self.name, batch.rows, at_input=self.at_input)
 
     def to_layer_axes(self, activation: Tensor) -> Tensor:
         """Return an activation of :meth:`per_row` with the axes of the layer's own activation."""
@@ -103,8 +106,12 @@ class Tail:
     def patch_layer(self, batch: Batch, edit: Callable[[Tensor], Tensor]) -> AbstractContextManager[None]:
         """Make the layer return ``edit(activation)`` while the block runs the model once."""
 
-        def edit_value(value: Any) -> Tensor:
-            return self.to_layer_axes(edit(self.per_row(value, batch)))
+        def edit_value(value: Any) -> Any:
+            new = self.to_layer_axes(edit(self.per_row(value, batch)))
+            if not isinstance(value, tuple):
+                return new
+            explained = self.explained(value, batch)
+            return tuple(new if tensor is explained else tensor for tensor in value)
 
         return patch(self.forward_func, self.layer, edit_value, at_input=self.at_input)
 
@@ -275,8 +282,7 @@ class RayTail(Tail):
 
     def per_row(self, value: Tensor | tuple[Tensor, ...], batch: Batch) -> Tensor:
         """Return the activation with its units on axis 1 and the samples last, or raise a LayerError."""
-        activation = one_tensor(value, lambda: self.name, at_input=self.at_input)
-        samples = batch.inputs[0].shape[1]
+        activation, samples = self.explained(value, batch), batch.inputs[0].shape[1]
         if activation.dim() < 2 or activation.shape[0] != batch.rows * samples:
             raise LayerError(
                 f"layer {self.name} returns shape {tuple(activation.shape)} for {batch.rows} rays of {samples} "
@@ -286,6 +292,11 @@ class RayTail(Tail):
         second = self._units_second(activation, ())
         by_ray: Tensor = second.unflatten(0, (batch.rows, samples)).movedim(1, -1)
         return by_ray
+
+    def explained(self, value: Tensor | tuple[Tensor, ...], batch: Batch) -> Tensor:
+        """Return the tensor of the field's layer, whose first axis holds the samples of all rays."""
+        rows = batch.rows * batch.inputs[0].shape[1] if isinstance(value, tuple) else None
+        return one_tensor(value, lambda: self.name, rows, at_input=self.at_input)
 
     def to_layer_axes(self, activation: Tensor) -> Tensor:
         """Return samples as rows, in new memory because the model may write into it."""
