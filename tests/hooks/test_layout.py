@@ -126,7 +126,8 @@ def test_no_possible_unit_axis_raises_unless_the_modules_decide():
     assert axis((2, 16, 49, 96), Mixing(96), entered=(2, 3, 224, 224)) == 3, "blocks x tokens x channels"
     assert axis((2, 16, 1, 26), Convolving(16), entered=(2, 3, 32, 100)) == 1, "a network that pools its height away"
     with pytest.raises(LayerError, match="which fits unit_axis=-1, but the modules inside the layer do not"):
-        axis((2, 8, 8, 96), Convolving(96), entered=(2, 3, 64, 64))
+        axis((2, 8, 8, 96), Convolving(8), entered=(2, 3, 64, 64))
+    assert axis((2, 8, 8, 96), Convolving(96), entered=(2, 3, 64, 64)) == 3, "its convolutions have as many channels"
 
 
 def test_without_an_image_the_modules_decide():
