@@ -92,7 +92,7 @@ def token_layout(
     The patch embedding in the nearest module around the layer, and the input's size, determine (h, w). The number of
     tokens in front of the patches is ``num_prefix_tokens`` of timm's models, or that of class, distillation and
     register tokens among the parameters. Stages of pyramids, as in Swin, halve (h, w). Where the model does not tell,
-    the layout is used if it is the only one that fits.
+    the layout is used if it is the only one that fits, or the only one of square patches that fill the input.
     """
     image = image_size(input_shape)
     if len(shape) != 3 or shape[1] == 1 or len(input_shape) != 4 or image is None:
@@ -111,8 +111,12 @@ def token_layout(
     skips, sizes = _known(around, model, input_shape)
 
     def readings(count: int) -> list[TokenLayout]:
-        found = [TokenLayout(skip, size) for skip in skips for size in sizes(count - skip) if math.prod(size) > 1]
-        return sorted({one for one in found if one.skip + math.prod(one.size) == count})
+        fitting = [TokenLayout(skip, size) for skip in skips for size in sizes(count - skip) if math.prod(size) > 1]
+        found = sorted({one for one in fitting if one.skip + math.prod(one.size) == count})
+        exact = [
+            one for one in found if image[0] * one.size[1] == image[1] * one.size[0] and not image[0] % one.size[0]
+        ]
+        return found if model is not None else exact or found
 
     found = readings(shape[1])
     if class_axis(layer, shape) == 1:
@@ -166,7 +170,7 @@ def _embedding(module: nn.Module, channels: int) -> nn.Conv2d | None:
 
 
 def _first_sizes(model: nn.Module, conv: nn.Conv2d, image: tuple[int, int]) -> list[tuple[int, int]]:
-    """Return (h, w) of the patches, first without, then with incomplete patches at the edges."""
+    """Return (h, w) of the patches, without and with incomplete patches at the edges, and for the model's own size."""
     sizes: list[tuple[int, int]] = []
     patches: list[Any] = [conv.stride]
     if conv.kernel_size != conv.stride:  # an overlapping convolution, or the first of several
@@ -180,7 +184,16 @@ def _first_sizes(model: nn.Module, conv: nn.Conv2d, image: tuple[int, int]) -> l
     for down, across in patches:
         whole, padded = (image[0] // down, image[1] // across), (-(-image[0] // down), -(-image[1] // across))
         sizes = [*dict.fromkeys([whole, padded]), *sizes]
-    return sizes
+    own = (_own_size(module) for module in model.modules())
+    return list(dict.fromkeys([*sizes, *(size for size in own if size)]))
+
+
+def _own_size(module: nn.Module) -> tuple[int, int] | None:
+    """Return the (h, w) for which a patch embedding was made: a model may resize its input."""
+    image, patch = (_pair(getattr(module, name, None)) for name in ("image_size", "patch_size"))
+    if image and patch:
+        return image[0] // patch[0], image[1] // patch[1]
+    return _pair(getattr(module, "grid_size", None)) if patch else None
 
 
 def _pair(value: Any) -> tuple[int, int] | None:
@@ -221,6 +234,9 @@ def _channels_last(around: Sequence[nn.Module], shape: Sequence[int]) -> bool:
     """Return whether the layer's class, or the widths of linear modules and norms in and around it, decide for that."""
     if (kind := class_axis(around[0], shape)) is not None:
         return kind == -1
+    if shape[1] == shape[2]:  # a layer with a norm inside; an MLP inside a block may run along the tokens
+        norms = [module for module in around[0].modules() if isinstance(module, nn.LayerNorm)]
+        return any(norm.normalized_shape[-1] == shape[2] for norm in norms)
     for module in around:
         inner = list(module.modules())
         norms = {m.normalized_shape[-1] for m in inner if isinstance(m, nn.LayerNorm)}
@@ -288,7 +304,7 @@ def through_grid(
     """
     shape = tuple(value.shape)
     if len(shape) == 3:
-        layout = token_layout(shape, layer, forward_func, input_shape)
+        layout = "" if axis == 1 else token_layout(shape, layer, forward_func, input_shape)
         if isinstance(layout, TokenLayout):
             return layout.replace(value, grid(layout.grid(value)))
         raise LayerError(

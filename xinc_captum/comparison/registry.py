@@ -13,6 +13,7 @@ from ..attributions.accentuation.activations import LayerOutput, ModelInputs, im
 from ..attributions.token_grid import tensor_of
 from ..batch import Batch, select_output
 from ..hooks import ForwardFunc, capture, untouched
+from ..hooks.layers import search_once
 from ..hooks.layout import parents_of, parents_once
 from .methods import (
     Explain,
@@ -51,7 +52,7 @@ def last_map(model: ForwardFunc, images: Tensor, preprocess: Preprocess | None =
         >>> last_map(model, torch.rand(1, 3, 8, 8))
         ReLU()
     """
-    with untouched(model), parents_once():
+    with untouched(model), parents_once(), search_once():
         layers = image_layers(ModelInputs(model, preprocess), images, ())
         maps = [i for i, layer in enumerate(layers) if layer.map_size and layer.map_size[0] * layer.map_size[1] > 1]
         tokens = [i for i, layer in enumerate(layers) if len(layer.shape) == 3 and layer.shape[1] > 1]

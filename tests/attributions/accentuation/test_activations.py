@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models import VisionTransformer, resnet18
+from vision_models import SWIN, hf_vit, hugging_face, mvit, segformer, timm_swin, timm_vit, torchvision_swin
 
 from xinc_captum import FeatureAccentuation, LayerError, layer_to_grid
 from xinc_captum.attributions.accentuation.activations import (
@@ -141,8 +142,43 @@ def test_early_layer_of_a_transformer_ends_after_two_fifths(vit):
     model = ModelInputs(vit)
     ended = image_layers(model, torch.rand(1, 3, 32, 32), ())
     early = early_layer(model, torch.rand(1, 3, 32, 32), ())
-    place = [one.module for one in ended].index(early)
-    assert early is vit.conv_proj or place == 2 * len(ended) // 5
+    assert [one.module for one in ended].index(early) == 2 * len(ended) // 5, "not its patches, which are 1/8 of it"
+
+
+def hf_swin():
+    return hugging_face(
+        "SwinForImageClassification", "SwinConfig", **SWIN | {"depths": [1, 1, 1], "num_heads": [1, 2, 2]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("build", "early"),
+    [
+        (lambda: timm_swin(depths=(1, 1, 1)), "layers.1"),
+        (lambda: torchvision_swin((1, 1, 1)), "features.3"),
+        (hf_swin, "hf.swin.encoder.layers.0.downsample"),
+        (segformer, "hf.segformer.stages.1"),
+        (mvit, "stages.1"),
+    ],
+    ids=["timm swin", "torchvision swin", "hf swin", "segformer", "mvit"],
+)
+def test_early_layer_of_a_pyramid_is_its_map_of_an_eighth(build, early):
+    model, photo = build().eval(), torch.rand(1, 3, 64, 64)
+    inputs = ModelInputs(model)
+    found = early_layer(inputs, photo, ())
+    assert inputs.name_of(found) == early
+    (output,) = (one for one in image_layers(inputs, photo, ()) if one.module is found)
+    assert (output.tokens.size if output.tokens else output.map_size) == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("build", "side"),
+    [(timm_vit, 32), (lambda: hf_vit("ViT"), 32), (timm_swin, 64), (hf_swin, 64), (segformer, 64), (mvit, 64)],
+    ids=["timm vit", "hf vit", "timm swin", "hf swin", "segformer", "mvit"],
+)
+def test_accentuation_of_transformers_needs_no_option(build, side):
+    result = FeatureAccentuation(build().eval()).accentuate(torch.rand(1, 3, side, side), 1, n_steps=2, seed=0)
+    assert result.distances.isfinite().all() and (result.images != result.seeds).any()
 
 
 def test_without_earlier_modules_there_is_no_early_layer():

@@ -178,9 +178,11 @@ class Activations:
         try:
             return unit_axis(shape, module, forward_func, entered=self.input_shape, loose=True, advice=ADVICE)
         except LayerError:
-            if model.unit_axis is None:
-                raise
-            return unit_axis(shape, module, forward_func, requested=model.unit_axis)
+            if model.unit_axis is not None:
+                return unit_axis(shape, module, forward_func, requested=model.unit_axis)
+            if isinstance(token_layout(shape, module, forward_func, self.input_shape), TokenLayout):
+                return 2
+            raise
 
     def _is_output(self, layer: Layer) -> bool:
         return layer == OUTPUT and not any(
