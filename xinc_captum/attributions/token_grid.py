@@ -235,8 +235,7 @@ def _channels_last(around: Sequence[nn.Module], shape: Sequence[int]) -> bool:
     if (kind := class_axis(around[0], shape)) is not None:
         return kind == -1
     if shape[1] == shape[2]:  # a layer with a norm inside; an MLP inside a block may run along the tokens
-        norms = [module for module in around[0].modules() if isinstance(module, nn.LayerNorm)]
-        return any(norm.normalized_shape[-1] == shape[2] for norm in norms)
+        return any(m.normalized_shape[-1] == shape[2] for m in around[0].modules() if isinstance(m, nn.LayerNorm))
     for module in around:
         inner = list(module.modules())
         norms = {m.normalized_shape[-1] for m in inner if isinstance(m, nn.LayerNorm)}

@@ -42,7 +42,7 @@ class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[mi
         preprocess: the model's own normalisation of images in [0, 1]; None where ``forward_func`` includes it.
         size: height and width of the model's input, where images have another size; None takes the images' own.
         output_fn: picks the tensor to explain out of a dict or tuple output.
-        layer_to_grid: rearranges activations to (rows, channels, h, w), for objectives on transformer layers.
+        layer_to_grid: as of :class:`NeuronFeatureAccentuation`, for objectives that read layers.
         unit_axis: axis of the units in the layers that an objective reads, see :class:`NeuronFeatureAccentuation`.
 
     Raises:
@@ -120,8 +120,9 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
     Args:
         layer: a module or dotted name.
         device_ids: devices of a DataParallel model when ``forward_func`` is not the DataParallel object itself.
-        layer_to_grid: rearranges the activation to (rows, channels, h, w); vision transformers need
-            :func:`xinc_captum.layer_to_grid`.
+        layer_to_grid: rearranges the activation to (rows, channels, h, w), such as :func:`xinc_captum.layer_to_grid`.
+            None lays out the tokens of a vision transformer without its class and register tokens;
+            ``unit_axis=-1`` keeps (rows, tokens, channels) with all of them.
         unit_axis: axis of the activation's units, to which an int, a direction or a position refers, for example -1 for
             (rows, h, w, channels) or (rows, tokens, channels). None determines it from the layer's class; for four
             axes also from the input's height and width and the modules inside the layer. Tuples and functions refer
