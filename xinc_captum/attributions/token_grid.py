@@ -321,7 +321,7 @@ def through_grid(
             f"{' x '.join(str(side) for i, side in enumerate(shape) if i not in (0, at))} are not a map of the input. "
             "Choose another layer, or give unit_axis=1 or unit_axis=-1 where they are a map."
         )
-    return grid(value.movedim(at, 1)).movedim(1, at)
+    return grid(value.movedim(at, 1)).movedim(1, at).clone()  # the model may change it in place
 
 
 def layer_to_grid(

@@ -58,8 +58,8 @@ def last_map(model: ForwardFunc, images: Tensor, preprocess: Preprocess | None =
         tokens = [i for i, layer in enumerate(layers) if len(layer.shape) == 3 and layer.shape[1] > 1]
         after_maps = [layers[i] for i in tokens if not maps or i > maps[-1]]
         blocks = [one for one in after_maps if one.tokens and not _inside_block(one.module, model)]
-        if blocks and (last := _last_with_gradient(blocks, model, images, preprocess)):
-            return last
+        if blocks:
+            return _last_with_gradient(blocks, model, images, preprocess)
     if not maps or (len(maps) <= len(tokens) and tokens[-1] > maps[-1]):
         return None
     return layers[maps[-1]].module
@@ -73,8 +73,8 @@ def _inside_block(module: nn.Module, model: ForwardFunc) -> bool:
 
 def _last_with_gradient(
     blocks: Sequence[LayerOutput], model: ForwardFunc, images: Tensor, preprocess: Preprocess | None
-) -> nn.Module | None:
-    """Return the last module whose patch tokens have a gradient to the output; the last one if nothing has one."""
+) -> nn.Module:
+    """Return the last module whose patch tokens have a gradient to the output; the last one if none has one."""
     blocks = blocks[-MAX_BLOCKS:]
     with torch.inference_mode(False), torch.enable_grad():
         with capture(model, [one.module for one in blocks]) as captured:
@@ -89,7 +89,7 @@ def _last_with_gradient(
     for one, slope in zip(reversed(blocks), reversed(slopes), strict=True):
         if slope is not None and one.tokens and bool(one.tokens.grid(slope).ne(0).any()):
             return one.module
-    return None
+    return blocks[-1].module
 
 
 MAX_BLOCKS = 24  # number of last modules with tokens among which that with a gradient is searched
