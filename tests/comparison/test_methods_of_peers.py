@@ -104,6 +104,17 @@ def test_channels_last_layers_are_correct():
     torch.testing.assert_close(coarse, (maps - low) / (high - low), atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("package", PEERS)
+def test_in_place_changes_after_the_layer_are_not_seen(conv, package):
+    """The fixture's batch norm is followed by an in-place ReLU."""
+    pytest.importorskip(package, reason=f"{package} is not installed (pip install '.[peers]')")
+    maps = as_maps(grad_cam(conv, "norm")(PHOTOS, 1), PHOTOS, (8, 8)).flatten(1)
+    theirs = as_maps(PEERS[package](conv, "norm")(PHOTOS.clone(), 1), PHOTOS, (8, 8)).flatten(1)
+    low, high = torch.aminmax(maps, dim=1, keepdim=True)
+    assert (high > low).all()
+    torch.testing.assert_close(theirs, (maps - low) / (high - low), atol=1e-4, rtol=1e-3)
+
+
 def test_compare_accepts_channels_last_layers():
     net, images = Last().eval(), torch.rand(2, 3, 6, 8)
     once = {"rounds": 1, "steps": 4, "baselines": (), "metrics": ["sparseness"]}

@@ -193,3 +193,21 @@ def test_grad_cam_at_the_default_layer(name):
     for peer in names:
         theirs = result.maps[peer].flatten(1)
         assert all(torch.corrcoef(torch.stack(pair))[0, 1] > 0.99 for pair in zip(ours, theirs, strict=True))
+
+
+def test_tokens_without_a_gradient():
+    """torchvision's head begins at zero: the last tokens are returned."""
+    net = torchvision_vit().eval()
+    assert not net.heads.head.weight.any()
+    assert last_map(net, torch.rand(1, 3, 32, 32)) is net.encoder
+
+
+def test_last_map_of_an_image_tower():
+    open_clip = pytest.importorskip("open_clip.model", reason="open_clip is not installed")
+    vision = {"layers": 2, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 32}
+    text = {"context_length": 17, "vocab_size": 50, "width": 32, "heads": 2, "layers": 1}
+    clip = open_clip.CLIP(32, vision_cfg=vision, text_cfg=text).eval()
+    photos = torch.rand(2, 3, 32, 32)
+    layer = last_map(clip.encode_image, photos[:1])
+    assert layer is clip.visual.transformer.resblocks[1].ln_1
+    assert grad_cam(clip.encode_image, layer)(photos, 1).shape == (2, 1, 4, 4)

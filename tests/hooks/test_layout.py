@@ -9,7 +9,17 @@ from torchvision.models.convnext import LayerNorm2d
 
 from xinc_captum import FeatureAccentuation, LayerError, NeuronFeatureAccentuation
 from xinc_captum.attributions.linking import Encoder
-from xinc_captum.hooks import check_preprocess, crop_of, fits, image_size, preprocesses, unit_axis
+from xinc_captum.hooks import (
+    check_preprocess,
+    crop_of,
+    fits,
+    image_size,
+    layout,
+    modules_behind,
+    preprocesses,
+    unit_axis,
+)
+from xinc_captum.hooks.layers import search_once
 from xinc_captum.zoo import Classifier, Normalise
 
 
@@ -217,3 +227,26 @@ def test_a_cropping_preprocess_warns_and_its_mask_is_correct():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         FeatureAccentuation(net, preprocess=lambda y: y * 2, size=12).accentuate(x, 1, **options)
+
+
+def test_parents_are_searched_once_in_a_block(monkeypatch):
+    inner = nn.Linear(3, 3)
+    net = nn.Sequential(nn.Sequential(inner), nn.ReLU())
+    searches = []
+    monkeypatch.setattr(layout, "modules_behind", lambda function: searches.append(function) or [net])
+    with layout.parents_once():
+        assert layout.parents_of(inner, net) == [net[0], net]
+        assert layout.parents_of(net[1], net) == [net] and layout.parents_of(net, net) == []
+    assert len(searches) == 1
+    assert layout.parents_of(inner, net) == [net[0], net] and len(searches) == 2
+
+
+def test_searches_are_kept_in_a_block_only():
+    first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    holder = {"net": first}
+    function = lambda x: holder["net"](x)
+    with search_once():
+        assert modules_behind(function) == [first]
+        holder["net"] = second
+        assert modules_behind(function) == [first]
+    assert modules_behind(function) == [second]
