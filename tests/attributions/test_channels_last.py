@@ -227,8 +227,16 @@ class Tokens(nn.Module):
         return self.head(self.norm(self.mixing(self.patches(x).flatten(2).mT)).mean(1))
 
 
+class Sequence(Tokens):
+    """The same without a patch embedding, so that nothing shows that the tokens are patches."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 6, 1))
+
+
 def test_tokens_need_unit_axis_or_a_known_class():
-    net = Tokens().eval()
+    net = Sequence().eval()
     with capture(net, ["mixing", "norm"]) as calls:
         y = net(X)
     tokens, normed = calls[net.mixing], calls[net.norm]
@@ -252,6 +260,19 @@ def test_tokens_need_unit_axis_or_a_known_class():
         FeatureAccentuation(net, unit_axis=-1).accentuate(X, objectives.neuron("mixing", 5), **FEW)
     third = FeatureAccentuation(net, unit_axis=-1).accentuate(X, objectives.neuron("mixing", 5, (3,)), **FEW)
     torch.testing.assert_close(third.before, tokens[:, 3, 5].detach())
+
+
+def test_tokens_behind_a_patch_embedding_are_a_map():
+    net = Tokens().eval()
+    with capture(net, "mixing") as calls:
+        net(X)
+    tokens = calls[net.mixing].detach()
+    result = NeuronFeatureAccentuation(net, "mixing").accentuate(X, 5, **FEW)
+    torch.testing.assert_close(result.before, tokens[..., 5].mean(1))
+    place = FeatureAccentuation(net).accentuate(X, objectives.neuron("mixing", 5, (1, 2)), **FEW)
+    torch.testing.assert_close(place.before, tokens[:, 6 + 2, 5])
+    with pytest.raises(LayerError, match=r"layer 'mixing' returns shape \(2, 24, 6\), and which axis .*unit_axis=-1"):
+        NeuronCanvas(net, "mixing").attribute(X, target=1)
 
 
 @pytest.mark.parametrize("wrap", [lambda: layer_to_grid, lambda: lambda tokens: layer_to_grid(tokens) * 1.0])

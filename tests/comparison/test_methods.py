@@ -4,6 +4,7 @@ import pytest
 import torch
 from captum.attr import GuidedBackprop, GuidedGradCam, IntegratedGradients, LayerGradCam
 from torch import nn
+from vision_models import torchvision_vit
 
 from xinc_captum import LayerError, capture
 from xinc_captum.comparison import centre_blob, edge_map, grad_cam, guided_grad_cam, integrated_gradients, random_map
@@ -192,3 +193,57 @@ def test_edge_map_of_a_known_image():
     (turned,) = edge_map()(photo.mT, 0)
     assert torch.equal(turned, edges.T)
     assert edge_map()(PHOTOS.double(), 0).dtype == torch.float64
+
+
+def test_grad_cam_of_tokens():
+    net, images, target = torchvision_vit().eval(), torch.rand(2, 3, 32, 32), torch.tensor([2, 0])
+    nn.init.normal_(net.heads.head.weight)
+    layer = "encoder.layers.encoder_layer_1.ln_1"
+    with capture(net, layer) as seen:
+        y = net(images)
+    a = seen[net.get_submodule(layer)]
+    (slope,) = torch.autograd.grad(y.gather(1, target[:, None]).sum(), a)
+    weights = slope[:, 1:].mean(1, keepdim=True)  # without the class token
+    by_hand = (a.detach()[:, 1:] * weights).sum(2).relu().reshape(2, 1, 4, 4)
+    assert by_hand.any()
+    for axis in (None, -1):
+        torch.testing.assert_close(grad_cam(net, layer, unit_axis=axis)(images, target), by_hand)
+    with pytest.raises(
+        LayerError, match=r"returns shape \(2, 17, 32\); expected maps .* or tokens of a vision trans.*er l"
+    ):
+        grad_cam(net, layer, unit_axis=1)(images, target)
+
+
+def test_layers_without_a_map_are_rejected():
+    images = torch.rand(2, 3, 8, 8)
+    sequence = nn.Sequential(nn.Flatten(2), nn.Linear(64, 6), nn.Flatten(), nn.Linear(18, 3)).eval()
+    with pytest.raises(LayerError, match=r"layer '1' returns shape \(2, 3, 6\); .*No patches of an image are known"):
+        grad_cam(sequence, "1")(images, 1)
+    heads = nn.Sequential(nn.Flatten(2), nn.Linear(64, 64), nn.Unflatten(2, (8, 8)), nn.Linear(8, 8), nn.Flatten())
+    net = nn.Sequential(*heads, nn.Linear(192, 3)).eval()
+    with pytest.raises(
+        LayerError, match=r"layer '3' returns shape \(2, 3, 8, 8\), and its positions 3 x 8 are not a map"
+    ):
+        grad_cam(net, "3")(images, 1)
+    assert grad_cam(net, "3", unit_axis=1)(images, 1).shape == (2, 1, 8, 8)
+
+
+def test_a_layer_that_returns_a_tuple():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 5, 3)
+
+        def forward(self, x):
+            return self.conv(x), None
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pair, self.fc = Pair(), nn.Linear(180, 3)
+
+        def forward(self, x):
+            return self.fc(self.pair(x)[0].flatten(1))
+
+    net = Net().eval()
+    torch.testing.assert_close(grad_cam(net, "pair")(PHOTOS, 1), grad_cam(net, "pair.conv")(PHOTOS, 1))

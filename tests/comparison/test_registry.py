@@ -1,12 +1,26 @@
+import importlib.util
+
 import pytest
 import torch
 from captum.attr import Saliency
 from torch import nn
+from vision_models import (
+    SWIN,
+    hf_vit,
+    hugging_face,
+    timm_model,
+    timm_swin,
+    timm_vit,
+    torchvision_maxvit,
+    torchvision_swin,
+    torchvision_vit,
+)
 
-from xinc_captum.comparison import as_maps, grad_cam, last_map
+from xinc_captum.comparison import as_maps, compare, grad_cam, last_map
 from xinc_captum.comparison.registry import BASELINES, by_name, method_names, model_independent
 
 PHOTOS = torch.rand(2, 3, 8, 8)
+PEERS = {"grad-cam": "pytorch_grad_cam", "torchcam": "torchcam"}
 
 
 def test_names_are_resolved(conv):
@@ -136,3 +150,64 @@ def test_last_map_restores_batch_norm_statistics(found):
     images, before = torch.rand(2, 3, 8, 8), found(net)
     assert last_map(net, images) is net[2]
     assert before.differences(net) == []
+
+
+LAST = {  # model, side of its input, and the default layer of Grad-CAM
+    "class token": (timm_vit, 32, "blocks.1.norm1"),
+    "mean of patches": (lambda: timm_vit(class_token=False, global_pool="avg"), 32, "norm"),
+    "registers": (lambda: timm_vit("vit_base_patch14_reg4_dinov2", global_pool="token"), 32, "blocks.1.norm1"),
+    "torchvision vit": (torchvision_vit, 32, "encoder.layers.encoder_layer_1.ln_1"),
+    "hf vit": (lambda: hf_vit("ViT"), 32, "hf.vit.layers.1.layernorm_before"),
+    "hf clip": (lambda: hf_vit("CLIPVisionModel"), 32, "hf.encoder.layers.1.layer_norm1"),
+    "hf siglip": (lambda: hf_vit("SiglipVisionModel"), 32, "hf.post_layernorm"),
+    "hf dinov2": (lambda: hf_vit("Dinov2"), 32, "hf.dinov2.layernorm"),
+    "hf swin": (lambda: hugging_face("SwinForImageClassification", "SwinConfig", **SWIN), 64, "hf.swin.layernorm"),
+    "timm swin": (timm_swin, 64, "norm"),
+    "torchvision swin": (torchvision_swin, 64, "permute"),
+    "torchvision maxvit": (torchvision_maxvit, 64, "blocks.1"),
+    "timm convnext": (lambda: timm_model("convnext_atto", dims=(8, 12, 20, 24), depths=(1, 1, 1, 1)), 64, "norm_pre"),
+}
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_grad_cam_at_the_default_layer(name):
+    """The maps of the three implementations agree and are not constant."""
+    build, side, layer = LAST[name]
+    model, photos = build().eval(), torch.rand(2, 3, side, side)
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
+    place = last_map(model, photos[:1])
+    assert place is model.get_submodule(layer)
+    assert last_map(lambda x: model(x), photos[:1]) is place
+    coarse = torch.stack([grad_cam(model, place)(photos, target) for target in range(model(photos).shape[1])])
+    spread = coarse.amax((3, 4)) - coarse.amin((3, 4))
+    target = int(spread.amin((1, 2)).argmax())  # ReLU leaves nothing of a class whose evidence is negative everywhere
+    assert spread[target].min() > 0
+    names = [name for name, package in PEERS.items() if importlib.util.find_spec(package)]
+    result = compare(
+        ["Grad-CAM", *names], model, photos, target, rounds=1, steps=2, baselines=(), metrics=("sparseness",)
+    )
+    assert all(row.error == "" for row in result.table)
+    ours = result.maps["Grad-CAM"].flatten(1)
+    for peer in names:
+        theirs = result.maps[peer].flatten(1)
+        assert all(torch.corrcoef(torch.stack(pair))[0, 1] > 0.99 for pair in zip(ours, theirs, strict=True))
+
+
+def test_tokens_without_a_gradient():
+    """torchvision's head begins at zero: the last tokens are returned."""
+    net = torchvision_vit().eval()
+    assert not net.heads.head.weight.any()
+    assert last_map(net, torch.rand(1, 3, 32, 32)) is net.encoder
+
+
+def test_last_map_of_an_image_tower():
+    open_clip = pytest.importorskip("open_clip.model", reason="open_clip is not installed")
+    vision = {"layers": 2, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 32}
+    text = {"context_length": 17, "vocab_size": 50, "width": 32, "heads": 2, "layers": 1}
+    clip = open_clip.CLIP(32, vision_cfg=vision, text_cfg=text).eval()
+    photos = torch.rand(2, 3, 32, 32)
+    layer = last_map(clip.encode_image, photos[:1])
+    assert layer is clip.visual.transformer.resblocks[1].ln_1
+    assert grad_cam(clip.encode_image, layer)(photos, 1).shape == (2, 1, 4, 4)

@@ -10,7 +10,17 @@ from torchvision.models.convnext import LayerNorm2d
 
 from xinc_captum import FeatureAccentuation, LayerError, NeuronFeatureAccentuation
 from xinc_captum.attributions.linking import Encoder
-from xinc_captum.hooks import check_preprocess, crop_of, fits, image_size, preprocesses, unit_axis
+from xinc_captum.hooks import (
+    check_preprocess,
+    crop_of,
+    fits,
+    image_size,
+    layout,
+    modules_behind,
+    preprocesses,
+    unit_axis,
+)
+from xinc_captum.hooks.layers import search_once
 from xinc_captum.zoo import Classifier, Normalise
 
 
@@ -127,7 +137,8 @@ def test_no_possible_unit_axis_raises_unless_the_modules_decide():
     assert axis((2, 16, 49, 96), Mixing(96), entered=(2, 3, 224, 224)) == 3, "blocks x tokens x channels"
     assert axis((2, 16, 1, 26), Convolving(16), entered=(2, 3, 32, 100)) == 1, "a network that pools its height away"
     with pytest.raises(LayerError, match="which fits unit_axis=-1, but the modules inside the layer do not"):
-        axis((2, 8, 8, 96), Convolving(96), entered=(2, 3, 64, 64))
+        axis((2, 8, 8, 96), Convolving(8), entered=(2, 3, 64, 64))
+    assert axis((2, 8, 8, 96), Convolving(96), entered=(2, 3, 64, 64)) == 3, "its convolutions have as many channels"
 
 
 def test_without_an_image_the_modules_decide():
@@ -222,3 +233,26 @@ def test_a_cropping_preprocess_warns_and_its_mask_is_correct():
 def test_numpy_integers_are_axes():
     assert axis((2, 7, 7, 96), nn.Identity(), requested=np.int64(-1)) == 3
     assert axis((2, 96, 7), nn.Identity(), requested=np.int64(1)) == 1
+
+
+def test_parents_are_searched_once_in_a_block(monkeypatch):
+    inner = nn.Linear(3, 3)
+    net = nn.Sequential(nn.Sequential(inner), nn.ReLU())
+    searches = []
+    monkeypatch.setattr(layout, "modules_behind", lambda function: searches.append(function) or [net])
+    with layout.parents_once():
+        assert layout.parents_of(inner, net) == [net[0], net]
+        assert layout.parents_of(net[1], net) == [net] and layout.parents_of(net, net) == []
+    assert len(searches) == 1
+    assert layout.parents_of(inner, net) == [net[0], net] and len(searches) == 2
+
+
+def test_searches_are_kept_in_a_block_only():
+    first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    holder = {"net": first}
+    function = lambda x: holder["net"](x)
+    with search_once():
+        assert modules_behind(function) == [first]
+        holder["net"] = second
+        assert modules_behind(function) == [first]
+    assert modules_behind(function) == [second]

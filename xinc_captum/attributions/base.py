@@ -10,6 +10,7 @@ from captum.log import log_usage
 from torch import Tensor, nn
 
 from ..hooks import ForwardFunc, LayerError, eager, exclusive, gradient_errors, modules_behind, protect, snapshot
+from ..hooks.layout import parents_once
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,7 +47,8 @@ def attribution_context(forward_func: ForwardFunc, *other_modules: nn.Module) ->
         )
         break
     errors = gradient_errors(forward_func, *other_modules)
-    with errors, torch.inference_mode(False), protect(forward_func, *other_modules), torch.enable_grad(), eager():
+    modes = torch.inference_mode(False), torch.enable_grad()
+    with errors, modes[0], protect(forward_func, *other_modules), modes[1], eager(), parents_once():
         yield
 
 

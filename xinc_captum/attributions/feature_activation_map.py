@@ -10,9 +10,9 @@ from torch.nn.functional import normalize
 
 from .._compat import LayerAttribution
 from ..batch import Batch, chunks, settle_arguments
-from ..hooks import ForwardFunc, LayerError, capture, find_layer, fits, image_size, layer_name, one_tensor
+from ..hooks import ForwardFunc, LayerError, capture, find_layer, fits, image_size, layer_name
 from .base import attribution_context, captum_method, differentiable, plain
-from .token_grid import units_second
+from .token_grid import TokenLayout, tensor_of, token_layout, units_second
 
 
 class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
@@ -30,8 +30,8 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
         layer: a module or dotted name whose output is a map.
         references: images, as ``forward_func`` takes them, or vectors (M, channels), such as prototypes of classes.
         device_ids: unused, part of Captum's signature.
-        layer_to_grid: rearranges the activation to (rows, channels, h, w); vision transformers need
-            :func:`xinc_captum.layer_to_grid`.
+        layer_to_grid: rearranges the activation to (rows, channels, h, w), such as :func:`xinc_captum.layer_to_grid`.
+            None lays out the tokens of a vision transformer without its class and register tokens.
         unit_axis: axis of the channels in a map, 1 or -1. None determines it from the layer's class, the input's height
             and width, and the modules inside.
 
@@ -135,7 +135,7 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
                 batch = settle_arguments(batch, partial(self._forward, call))
             for piece in pieces:
                 part = batch.cut(*piece)
-                activation = one_tensor(self._forward(call, part)[0], self._name, part.rows).detach()
+                activation = tensor_of(self._forward(call, part)[0], self.layer, self.forward_func, part.rows).detach()
                 maps.append(self._map(activation, tuple(part.inputs[0].shape)))
         return torch.cat(maps)
 
@@ -147,16 +147,20 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
 
     def _map(self, activation: Tensor, input_shape: tuple[int, ...]) -> Tensor:
         """Return an activation as (rows, channels, h, w)."""
-        shape = tuple(activation.shape)
-        if self.layer_to_grid is None and (len(shape) == 3 or len(shape) > 4):
+        shape, chosen = tuple(activation.shape), self.layer_to_grid is not None or self.unit_axis is not None
+        layout: Any = None
+        if len(shape) == 3 and not chosen:
+            layout = token_layout(shape, self.layer, self.forward_func, input_shape)
+        if self.layer_to_grid is None and len(shape) != 4 and len(shape) > 2 and not isinstance(layout, TokenLayout):
             advice = (
                 "=xinc_captum.layer_to_grid for the tokens of a vision transformer, or a function of your own."
                 if len(shape) == 3
                 else "= a function to that shape, for example lambda a: a.mean(2) for the mean over the first axis of "
                 "positions."
             )
+            why = f" {layout}." if layout else ""
             raise ValueError(
-                f"layer {self._name()} returns shape {shape}; expected maps (rows, channels, h, w). Give "
+                f"layer {self._name()} returns shape {shape}; expected maps (rows, channels, h, w).{why} Give "
                 f"layer_to_grid{advice}"
             )
         maps = units_second(activation, self.layer, self.forward_func, input_shape, self.layer_to_grid, self.unit_axis)
@@ -166,8 +170,8 @@ class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]
                 f"layer {self._name()} returns shape {shape}{grid}; expected maps (rows, channels, h, w) of "
                 f"{len(activation)} rows. Choose a layer whose output is a map, or give layer_to_grid=."
             )
-        image, chosen = image_size(input_shape), self.layer_to_grid is not None or self.unit_axis is not None
-        moved = not chosen and maps.stride() != activation.stride()
+        image = image_size(input_shape)
+        moved = not chosen and len(shape) == 4 and maps.stride() != activation.stride()
         if moved and image is not None and not fits(maps.shape[2:], image):
             raise LayerError(
                 f"layer {self._name()} returns shape {shape} with its channels on the last axis, and its positions "

@@ -4,16 +4,25 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from ..hooks import ForwardFunc, image_size, unit_axis
+from ..hooks import ForwardFunc, LayerError, has_places, image_size, layer_name, one_tensor, unit_axis
+from ..hooks.layout import class_axis, parents_of
 
 _IMAGE: ContextVar[tuple[int, int] | None] = ContextVar("image", default=None)
 ADVICE = (
     "unit_axis=1 for (rows, units, ...), unit_axis=-1 for (rows, ..., units), or layer_to_grid=, for example "
     "xinc_captum.layer_to_grid for (rows, tokens, channels)"
 )
+# Parameters that become tokens in front of the patches, in torchvision, timm, transformers, open_clip and DINOv2.
+PREFIX = {
+    *("cls_token", "class_token", "class_embedding", "dist_token", "distillation_token"),
+    *("reg_token", "register_tokens", "storage_tokens"),
+}
+SKIPS = (0, 1, 2, 4, 5, 8, 9)  # tokens before the patches: usual numbers of class, distillation and registers
 
 
 @contextmanager
@@ -37,14 +46,282 @@ def units_second(
     """Return a layer's activation (rows, ...) as (rows, units), or as (rows, units, *positions).
 
     ``rearrange`` is the caller's ``layer_to_grid=``; ``axis`` is its ``unit_axis=``, unused if ``rearrange`` is given.
+    Without both, the tokens of a vision transformer become a map by :func:`token_layout`.
     """
     if activation.dim() <= 2:
         return activation
     if rearrange is not None:
         with lay_out_for(image_size(input_shape)):
             return rearrange(activation)
-    axis = unit_axis(activation.shape, layer, forward_func, entered=input_shape, requested=axis, advice=ADVICE)
+    if axis is None:
+        _refuse_windows(activation, layer, forward_func, len(activation))
+    advice = ADVICE
+    if axis is None and activation.dim() == 3:
+        layout = token_layout(activation.shape, layer, forward_func, input_shape)
+        if isinstance(layout, TokenLayout):
+            return layout.grid(activation)
+        advice += f". {layout}" if layout else ""
+    axis = unit_axis(activation.shape, layer, forward_func, entered=input_shape, requested=axis, advice=advice)
     return activation if axis == 1 else activation.movedim(axis, 1)
+
+
+class TokenLayout(NamedTuple):
+    """How tokens (rows, tokens, channels) make a map: ``skip`` tokens, then ``size`` (h, w) patches row by row."""
+
+    skip: int
+    size: tuple[int, int]
+
+    def grid(self, tokens: Tensor) -> Tensor:
+        """Return the map, (rows, channels, h, w)."""
+        return layer_to_grid(tokens, skip=self.skip, size=self.size)
+
+    def replace(self, tokens: Tensor, grid: Tensor) -> Tensor:
+        """Return the tokens with the patches of a map."""
+        return torch.cat([tokens[:, : self.skip], grid.flatten(2).mT], 1)
+
+    def __str__(self) -> str:
+        size = f", size={self.size}" if self.size[0] != self.size[1] else ""
+        return f"layer_to_grid=functools.partial(layer_to_grid, skip={self.skip}{size})"
+
+
+def token_layout(
+    shape: Sequence[int], layer: nn.Module, forward_func: ForwardFunc, input_shape: Sequence[int]
+) -> TokenLayout | str:
+    """Return how a layer's tokens, of shape (rows, tokens, channels), make a map, or one sentence why this is unknown.
+
+    The patch embedding in the nearest module around the layer, and the input's size, determine (h, w). The number of
+    tokens in front of the patches is ``num_prefix_tokens`` of timm's models, or that of class, distillation and
+    register tokens among the parameters. Stages of pyramids, as in Swin, halve (h, w). Where the model does not tell,
+    the layout is used if it is the only one that fits, or the only one of square patches that fill the input.
+    """
+    image = image_size(input_shape)
+    if len(shape) != 3 or shape[1] == 1 or len(input_shape) != 4 or image is None:
+        return ""
+    around = [layer, *parents_of(layer, forward_func)]
+    names = [type(module).__name__ for module in around]
+    if any("decoder" in name.lower() for name in names):
+        return "The layer is in a decoder, whose tokens need not be patches"
+    if ordered := [name for name in names if name.lower().startswith("hiera")]:
+        return f"{ordered[-1]} orders its tokens by mask units, not row by row"
+    if _is_text(around):
+        return "The layer reads text"
+    model = next((module for module in around if _embedding(module, input_shape[1]) is not None), None)
+    if model is None and not _attends(around[-1]):
+        return ""
+    skips, sizes = _known(around, model, input_shape)
+
+    def readings(count: int) -> list[TokenLayout]:
+        fitting = [TokenLayout(skip, size) for skip in skips for size in sizes(count - skip) if math.prod(size) > 1]
+        found = sorted({one for one in fitting if one.skip + math.prod(one.size) == count})
+        exact = [
+            one for one in found if image[0] * one.size[1] == image[1] * one.size[0] and not image[0] % one.size[0]
+        ]
+        return found if model is not None else exact or found
+
+    found = readings(shape[1])
+    if class_axis(layer, shape) == 1:
+        return "Its class has the channels on axis 1"
+    if readings(shape[2]) and not _channels_last(around, shape):
+        both = "axis 1 and axis 2 have" if found else "axis 2 has"
+        return f"It may be (rows, channels, tokens): {both} as many entries as a map of the input has positions"
+    if len(found) == 1:
+        return found[0]
+    if found:
+        return f"{shape[1]} tokens fit several maps: {' or '.join(map(str, found))}"
+    if model is None:
+        return f"{shape[1]} tokens, without 0 to {max(skips)} of them, make no map of the {image[0]} x {image[1]} input"
+    (height, width), *_ = sizes(0)
+    return (
+        f"{type(model).__name__} has {height} x {width} = {height * width} patches of the {image[0]} x {image[1]} "
+        f"input and {' or '.join(map(str, skips))} tokens before them, and the layer has {shape[1]} tokens"
+    )
+
+
+Sizes = Callable[[int], list[tuple[int, int]]]
+
+
+def _known(
+    around: Sequence[nn.Module], model: nn.Module | None, input_shape: Sequence[int]
+) -> tuple[tuple[int, ...], Sizes]:
+    """Return the possible numbers of tokens before the patches, and a function from a number of patches to (h, w)."""
+    image = (input_shape[2], input_shape[3])
+    numbers: list[Any] = [getattr(module, "num_prefix_tokens", None) for module in around]
+    told = next((number for number in numbers if isinstance(number, int)), None)
+    prefix = _prefix(around[-1] if model is None else model) if told is None else told
+    known = () if prefix is None else tuple(sorted({0, prefix}))
+    embedding = None if model is None else _embedding(model, input_shape[1])
+    if model is None or embedding is None:
+
+        def by_ratio(count: int) -> list[tuple[int, int]]:
+            size = _sides(count, None, image)
+            return [] if size is None else [size]
+
+        return known or SKIPS, by_ratio
+    pyramid = _is_pyramid(model)
+    sizes = _pyramid(_first_sizes(model, embedding, image), 6 if pyramid else 0)
+    return known or ((0,) if pyramid else SKIPS), lambda _: sizes
+
+
+def _embedding(module: nn.Module, channels: int) -> nn.Conv2d | None:
+    """Return the first strided convolution over the image's channels, inside a module."""
+    convolutions = (m for m in module.modules() if isinstance(m, nn.Conv2d))
+    found = (m for m in convolutions if m.in_channels == channels and m.groups == 1 and max(m.stride) > 1)
+    return next(found, None)
+
+
+def _first_sizes(model: nn.Module, conv: nn.Conv2d, image: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return (h, w) of the patches, without and with incomplete patches at the edges, and for the model's own size."""
+    sizes: list[tuple[int, int]] = []
+    patches: list[Any] = [conv.stride]
+    if conv.kernel_size != conv.stride:  # an overlapping convolution, or the first of several
+        pads: Any = conv.padding if isinstance(conv.padding, tuple) else (0, 0)
+        height, width = (
+            max(1, (side + 2 * pad - kernel) // stride + 1)
+            for side, pad, kernel, stride in zip(image, pads, conv.kernel_size, conv.stride, strict=True)
+        )
+        sizes = [(height, width)]
+        patches = [pair for m in model.modules() if (pair := _pair(getattr(m, "patch_size", None)))][:1]
+    for down, across in patches:
+        whole, padded = (image[0] // down, image[1] // across), (-(-image[0] // down), -(-image[1] // across))
+        sizes = [*dict.fromkeys([whole, padded]), *sizes]
+    own = (_own_size(module) for module in model.modules())
+    return list(dict.fromkeys([*sizes, *(size for size in own if size)]))
+
+
+def _own_size(module: nn.Module) -> tuple[int, int] | None:
+    """Return the (h, w) for which a patch embedding was made: a model may resize its input."""
+    image, patch = (_pair(getattr(module, name, None)) for name in ("image_size", "patch_size"))
+    if image and patch:
+        return image[0] // patch[0], image[1] // patch[1]
+    return _pair(getattr(module, "grid_size", None)) if patch else None
+
+
+def _pair(value: Any) -> tuple[int, int] | None:
+    pair = (value, value) if isinstance(value, int) else value
+    two = isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(one, int) and one > 0 for one in pair)
+    return (pair[0], pair[1]) if two else None
+
+
+def _pyramid(sizes: list[tuple[int, int]], levels: int) -> list[tuple[int, int]]:
+    """Return the sizes, and those after up to ``levels`` halvings that drop or pad odd positions."""
+    found = dict.fromkeys(sizes)
+    for _ in range(levels):
+        halves = [(h // 2, w // 2) for h, w in found] + [(-(-h // 2), -(-w // 2)) for h, w in found]
+        found |= dict.fromkeys(half for half in halves if min(half) >= 1)
+    return list(found)
+
+
+def _prefix(model: nn.Module) -> int | None:
+    """Return the number of class, distillation and register tokens among the parameters, None if there are none."""
+    counts: dict[str, int] = {}
+    for path, parameter in model.named_parameters():
+        name = path.rpartition(".")[2]
+        if name in PREFIX:
+            counts.setdefault(name, parameter.shape[-2] if parameter.dim() > 1 else 1)
+    return sum(counts.values()) if counts else None
+
+
+def _is_pyramid(model: nn.Module) -> bool:
+    """Return whether a model has maps of several sizes: several strided convolutions, or norms of several widths."""
+    named = [(name.lower(), module) for name, module in model.named_modules()]
+    strided = [m for _, m in named if isinstance(m, nn.Conv2d) and max(m.stride) > 1]
+    inner = ("attn", "attention", "mlp")  # norms of queries, keys and hidden units
+    norms = [m for name, m in named if isinstance(m, nn.LayerNorm) and not any(part in name for part in inner)]
+    return len(strided) > 1 or len({m.normalized_shape for m in norms}) > 1
+
+
+def _channels_last(around: Sequence[nn.Module], shape: Sequence[int]) -> bool:
+    """Return whether the layer's class, or the widths of linear modules and norms in and around it, decide for that."""
+    if (kind := class_axis(around[0], shape)) is not None:
+        return kind == -1
+    if shape[1] == shape[2]:  # a layer with a norm inside; an MLP inside a block may run along the tokens
+        return any(m.normalized_shape[-1] == shape[2] for m in around[0].modules() if isinstance(m, nn.LayerNorm))
+    for module in around:
+        inner = list(module.modules())
+        norms = {m.normalized_shape[-1] for m in inner if isinstance(m, nn.LayerNorm)}
+        for widths in (norms, {m.out_features for m in inner if isinstance(m, nn.Linear)}):
+            if (shape[1] in widths) != (shape[2] in widths):
+                return shape[2] in widths
+    return False
+
+
+def _is_text(around: Sequence[nn.Module]) -> bool:
+    """Return whether the nearest configuration of transformers is that of a text model."""
+    configs: list[Any] = [getattr(module, "config", None) for module in around]
+    return "text" in next((str(config.model_type) for config in configs if hasattr(config, "model_type")), "")
+
+
+def _attends(module: nn.Module) -> bool:
+    return any("attention" in type(inner).__name__.lower() for inner in module.modules())
+
+
+def tensor_of(value: Any, layer: nn.Module, forward_func: ForwardFunc, rows: int) -> Tensor:
+    """Return a captured activation as one tensor with one entry for each of ``rows`` samples, or raise LayerError."""
+    if isinstance(value, Tensor):
+        _refuse_windows(value, layer, forward_func, rows)
+    return one_tensor(value, lambda: layer_name(forward_func, layer), rows)
+
+
+def _refuse_windows(activation: Tensor, layer: nn.Module, forward_func: ForwardFunc, rows: int) -> None:
+    """Raise LayerError if the positions of a layer's activation are windows and places in a window, not a map."""
+    many = activation.dim() > 2 and len(activation) > rows and len(activation) % rows == 0
+    many = many and _attends([layer, *parents_of(layer, forward_func)][-1])
+    if not many and not (activation.dim() == 4 and in_windows(layer, forward_func)):
+        return
+    axis = "first axis is not the samples" if many else "positions are windows, and places in a window"
+    raise LayerError(
+        f"layer {layer_name(forward_func, layer)} returns shape {tuple(activation.shape)} for {rows} samples: it runs "
+        f"on windows: {axis}. Choose the block around it."
+    )
+
+
+def in_windows(layer: nn.Module, forward_func: ForwardFunc) -> bool:
+    """Return whether a layer of NesT or of torchvision's MaxViT is inside the part that runs on windows."""
+    for module in parents_of(layer, forward_func):
+        kind = f"{type(module).__module__}.{type(module).__name__}"
+        if kind.endswith("maxvit.PartitionAttentionLayer"):
+            return True
+        if kind.endswith("nest.NestLevel"):
+            return any(inner is layer for inner in module.get_submodule("transformer_encoder").modules())
+    return False
+
+
+def through_grid(
+    value: Tensor,
+    grid: Callable[[Tensor], Tensor],
+    layer: nn.Module,
+    forward_func: ForwardFunc,
+    input_shape: Sequence[int],
+    axis: int | None,
+) -> Tensor:
+    """Return an activation whose map (rows, channels, h, w) is replaced by ``grid`` of it; others pass as they are.
+
+    ``axis`` is the caller's ``unit_axis=``. The tokens of a vision transformer are laid out by :func:`token_layout`.
+
+    Raises:
+        LayerError: the layout of tokens is unknown, the positions are no map, or the axis cannot be determined.
+    """
+    shape = tuple(value.shape)
+    if len(shape) == 3:
+        layout = "" if axis == 1 else token_layout(shape, layer, forward_func, input_shape)
+        if isinstance(layout, TokenLayout):
+            return layout.replace(value, grid(layout.grid(value)))
+        raise LayerError(
+            f"layer {layer_name(forward_func, layer)} returns shape {shape}; expected maps (rows, channels, h, w), or "
+            f"tokens of a vision transformer. {layout or 'No patches of an image are known'}. Choose another layer."
+        )
+    if len(shape) != 4:
+        return grid(value)
+    if axis is None:
+        _refuse_windows(value, layer, forward_func, len(value))
+    at = unit_axis(shape, layer, forward_func, entered=input_shape, requested=axis)
+    if axis is None and not has_places(shape, at, layer, forward_func, input_shape):
+        raise LayerError(
+            f"layer {layer_name(forward_func, layer)} returns shape {shape}, and its positions "
+            f"{' x '.join(str(side) for i, side in enumerate(shape) if i not in (0, at))} are not a map of the input. "
+            "Choose another layer, or give unit_axis=1 or unit_axis=-1 where they are a map."
+        )
+    return grid(value.movedim(at, 1)).movedim(1, at).clone()  # the model may change it in place
 
 
 def layer_to_grid(

@@ -4,81 +4,46 @@ The methods get images in [0, 1] and differentiate through ``preprocess``, so th
 """
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from captum.attr import GuidedBackprop, GuidedGradCam, IntegratedGradients, LayerAttribution, LayerGradCam
+from captum.attr import GuidedGradCam, IntegratedGradients, LayerGradCam
 from torch import Tensor, nn
 
 from .._optional import require
-from ..attributions.token_grid import lay_out_for
-from ..batch import Batch, one_score_a_row, random_generator, select_output
-from ..hooks import (
-    ForwardFunc,
-    LayerError,
-    capture,
-    find_layer,
-    image_size,
-    layer_name,
-    modules_behind,
-    one_tensor,
-    unit_axis,
-)
+from ..attributions.token_grid import lay_out_for, tensor_of, through_grid
+from ..batch import random_generator
+from ..hooks import ForwardFunc, find_layer, image_size, modules_behind, patch
 
 Explain = Callable[[Tensor, Any], Any]  # images and targets to an attribution
 Preprocess = Callable[[Tensor], Tensor]
 Layer = nn.Module | str
 
 
-class LayerAxis:
-    """A layer of a classifier of images in [0, 1], and the axis of its channels; ``axis=None`` determines it."""
+class LayerGrid:
+    """A layer of a classifier of images in [0, 1], whose maps (N, channels, h, w) pass through the module ``grid``.
+
+    Libraries of attribution methods hook ``grid`` instead of the layer, while ``classify`` runs the model. Maps with
+    their channels on the last axis, and tokens, enter it as maps, and return to the model in their own layout.
+    """
 
     def __init__(self, model: ForwardFunc, layer: Layer, preprocess: Preprocess | None, axis: int | None) -> None:
         self.model, self.layer, self.axis = model, find_layer(model, layer), axis
-        self._shape: tuple[int, ...] = ()
-        self._input_shape: tuple[int, ...] = ()
+        self.grid = nn.Identity()
+        self.classify = after(preprocess, self._run)
 
-        def model_and_shape(inputs: Tensor) -> Any:
-            self._input_shape = tuple(inputs.shape)
-            return model(inputs)
+    def _run(self, inputs: Tensor) -> Any:
+        with patch(self.model, self.layer, partial(self._replace, tuple(inputs.shape))):
+            return self.model(inputs)
 
-        self.classify = after(preprocess, model_and_shape)
-
-    @contextmanager
-    def observe(self) -> Iterator[None]:
-        """Record the shape of the layer's activation inside the block."""
-
-        def note(_m: nn.Module, _a: Any, output: Any) -> None:
-            self._shape = tuple(output.shape) if isinstance(output, Tensor) else ()
-
-        handle = self.layer.register_forward_hook(note)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    def of(self, shape: tuple[int, ...]) -> int:
-        """Return the axis of an activation of this shape; LayerError if it cannot be determined."""
-        if len(shape) != 4:  # as_maps raises an error for tokens and vectors
-            return 1
-        return unit_axis(shape, self.layer, self.model, entered=self._input_shape, requested=self.axis)
-
-    @property
-    def last_axis(self) -> int:
-        """The axis in the activation that was recorded last."""
-        return self.of(self._shape)
-
-    def grad_cam(self, images: Tensor, target: Any) -> Tensor:
-        """Return Grad-CAM along the axis that was recorded last: (N, 1, h, w)."""
-        with capture(self.classify, self.layer) as captured:
-            output = self.classify(images)
-        activation = one_tensor(captured[self.layer], lambda: layer_name(self.classify, self.layer), len(images))
-        score = one_score_a_row(select_output(output, Batch.of(images, None, target), None))
-        (gradient,) = torch.autograd.grad(score.sum(), activation)
-        maps, gradients = activation.detach().movedim(self.last_axis, 1), gradient.movedim(self.last_axis, 1)
-        return (maps * gradients.mean((2, 3), keepdim=True)).sum(1, keepdim=True).relu()
+    def _replace(self, input_shape: tuple[int, ...], value: Any) -> Any:
+        parts = value if isinstance(value, tuple) else (value,)
+        rows = len(parts[0]) if isinstance(self.model, nn.DataParallel) else input_shape[0]
+        tensor = tensor_of(value, self.layer, self.model, rows)
+        new = through_grid(tensor, self.grid, self.layer, self.model, input_shape, self.axis)
+        return tuple(new if part is tensor else part for part in parts)
 
 
 def grad_cam(
@@ -86,16 +51,18 @@ def grad_cam(
 ) -> Explain:
     """Return Captum's LayerGradCam with ReLU as a function: maps (N, 1, h, w) at the resolution of the layer.
 
-    For a layer with maps (N, h, w, channels) the same formula is used along its axes.
+    Layers with maps (N, h, w, channels), and tokens of vision transformers, are laid out as maps; class and register
+    tokens are left out. The tokens after the last attention of a model that classifies by its class token have no
+    gradient: choose the last block's first norm, as :func:`~xinc_captum.comparison.last_map` does.
 
     Args:
         model: the classifier, or any function around it.
-        layer: a convolutional module or its dotted name, usually the last one.
+        layer: a module whose output is a map or tokens, or its dotted name, usually the last one.
         preprocess: function from images in [0, 1] to the model's inputs.
         unit_axis: axis of the channels in the layer's activation; None determines it.
 
     Raises:
-        LayerError: the layer is not in the model; when called, the axis of the channels cannot be determined.
+        LayerError: the layer is not in the model; when called, the layout of its activation cannot be determined.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 2))
@@ -104,12 +71,10 @@ def grad_cam(
 
     Source: Selvaraju et al., "Grad-CAM" (ICCV 2017).
     """
-    axis = LayerAxis(model, layer, preprocess, unit_axis)
+    at = LayerGrid(model, layer, preprocess, unit_axis)
 
     def explain(images: Tensor, target: Any) -> Any:
-        with axis.observe():
-            cam = LayerGradCam(axis.classify, axis.layer).attribute(images, target=target, relu_attributions=True)
-        return cam if axis.last_axis == 1 else axis.grad_cam(images, target)
+        return LayerGradCam(at.classify, at.grid).attribute(images, target=target, relu_attributions=True)
 
     return explain
 
@@ -133,8 +98,8 @@ def guided_grad_cam(
 
     Source: Springenberg et al., "Striving for Simplicity" (2015); Selvaraju et al., "Grad-CAM" (ICCV 2017).
     """
-    axis = LayerAxis(model, layer, preprocess, unit_axis)
-    classify = FunctionModule(axis.classify)
+    at = LayerGrid(model, layer, preprocess, unit_axis)
+    classify = FunctionModule(at.classify, at)
     if not len(classify.roots):
         raise TypeError(
             f"model is {model!r}, in which no torch.nn.Module can be found; guided Grad-CAM needs its ReLU modules. "
@@ -145,13 +110,7 @@ def guided_grad_cam(
     def explain(images: Tensor, target: Any) -> Any:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Setting backward hooks on ReLU|Input Tensor 0 did not already")
-            with axis.observe():
-                maps = GuidedGradCam(classify, axis.layer).attribute(images, target=target, interpolate_mode="bilinear")
-            if axis.last_axis == 1:
-                return maps
-            gradient = GuidedBackprop(classify).attribute(images, target=target)
-            cam = axis.grad_cam(images, target)
-            return gradient * LayerAttribution.interpolate(cam, images.shape[2:], interpolate_mode="bilinear")
+            return GuidedGradCam(classify, at.grid).attribute(images, target=target, interpolate_mode="bilinear")
 
     return explain
 
@@ -206,9 +165,9 @@ def integrated_gradients(
 class FunctionModule(nn.Module):
     """A function as one module with those behind it as submodules, for libraries that require a module."""
 
-    def __init__(self, function: ForwardFunc) -> None:
+    def __init__(self, function: ForwardFunc, at: LayerGrid) -> None:
         super().__init__()
-        self.roots = nn.ModuleList(modules_behind(function))
+        self.roots, self.grid = nn.ModuleList(modules_behind(at.model)), at.grid
         object.__setattr__(self, "function", function)  # not a submodule, because the roots are submodules already
 
     def forward(self, images: Tensor) -> Any:
@@ -241,8 +200,8 @@ def pytorch_grad_cam(
 
     Source: github.com/jacobgil/pytorch-grad-cam.
     """
-    axis = LayerAxis(model, layer, preprocess, unit_axis)
-    classify = FunctionModule(axis.classify)
+    at = LayerGrid(model, layer, preprocess, unit_axis)
+    classify = FunctionModule(at.classify, at)
     cams = require("pytorch_grad_cam", purpose="the method 'grad-cam'", extra="peers")
 
     def explain(images: Tensor, target: Any) -> Tensor:
@@ -250,11 +209,7 @@ def pytorch_grad_cam(
         try:
             for parameter in frozen:
                 parameter.requires_grad_(True)
-
-            def channels_second(value: Tensor) -> Tensor:
-                return value.movedim(axis.of(tuple(value.shape)), 1)
-
-            with cams.GradCAM(model=classify, target_layers=[axis.layer], reshape_transform=channels_second) as cam:
+            with cams.GradCAM(model=classify, target_layers=[at.grid]) as cam:
                 return torch.from_numpy(cam(input_tensor=images, targets=_class_outputs(target, images)))
         finally:
             for parameter in frozen:
@@ -271,23 +226,18 @@ def torchcam_grad_cam(
     For the arguments see :func:`grad_cam`.
 
     Raises:
-        LayerError: the layer is not in the model; when called, its channels are not on axis 1.
+        LayerError: as :func:`grad_cam`.
         ModuleNotFoundError: the package is not installed.
 
     Source: github.com/frgfm/torch-cam.
     """
-    axis = LayerAxis(model, layer, preprocess, unit_axis)
-    classify = FunctionModule(axis.classify)
+    at = LayerGrid(model, layer, preprocess, unit_axis)
+    classify = FunctionModule(at.classify, at)
     cams = require("torchcam.methods", purpose="the method 'torchcam'", extra="peers")
 
     def explain(images: Tensor, target: Any) -> Tensor:
-        with axis.observe(), cams.GradCAM(classify, target_layer=axis.layer) as cam:
+        with cams.GradCAM(classify, target_layer=at.grid) as cam:
             output = classify(images.requires_grad_(True))
-            if axis.last_axis != 1:
-                raise LayerError(
-                    "the method 'torchcam' expects channels on axis 1, and the layer has them on axis "
-                    f"{axis.last_axis}. Use 'Grad-CAM', or give a layer with maps (N, channels, h, w)."
-                )
             (maps,) = cam(_class_indices(target, images), output)
         coarse: Tensor = maps.detach()[:, None]
         return coarse

@@ -9,7 +9,8 @@ import itertools
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -177,8 +178,33 @@ def modules_behind(forward_func: ForwardFunc, *, wrapped: bool = False) -> list[
     return [module for module, _ in modules_with_distance(forward_func, wrapped)]
 
 
+_SEARCHES: ContextVar[dict[tuple[int, bool], tuple[ForwardFunc, list[tuple[nn.Module, int]]]] | None] = ContextVar(
+    "searches", default=None
+)
+
+
+@contextlib.contextmanager
+def search_once() -> Iterator[None]:
+    """Inside the block, search the modules behind a function once; the block must not change what it refers to."""
+    token = _SEARCHES.set({})
+    try:
+        yield
+    finally:
+        _SEARCHES.reset(token)
+
+
 def modules_with_distance(forward_func: ForwardFunc, wrapped: bool = False) -> list[tuple[nn.Module, int]]:
     """Return the roots, each with the number of containers and objects on the way to it."""
+    known = _SEARCHES.get()
+    if known is None:
+        return _modules_with_distance(forward_func, wrapped)
+    key = (id(forward_func), wrapped)  # the function is kept, so that no other one gets its id
+    if key not in known:
+        known[key] = forward_func, _modules_with_distance(forward_func, wrapped)
+    return list(known[key][1])
+
+
+def _modules_with_distance(forward_func: ForwardFunc, wrapped: bool) -> list[tuple[nn.Module, int]]:
     search = _Search(wrapped)
     search.start(forward_func)
     nearest: dict[int, tuple[nn.Module, int]] = {}

@@ -2,6 +2,8 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -84,7 +86,7 @@ def unit_axis(
         return _check_axis(requested, shape)
     if last <= 1:
         return 1
-    axis = _by_class(layer, shape, at_input) or _by_neighbour(layer, shape, forward_func, at_input)
+    axis = class_axis(layer, shape, at_input) or _by_neighbour(layer, shape, forward_func, at_input)
     if axis is not None:
         return last if axis < 0 else 1
     if last > 2:
@@ -109,12 +111,12 @@ def _check_axis(chosen: int, shape: Sequence[int]) -> int:
     return axis
 
 
-def _by_class(module: nn.Module, shape: Sequence[int], at_input: bool) -> int | None:
-    """Return 1 or -1 if the module's class determines the axis, else None."""
+def class_axis(module: nn.Module, shape: Sequence[int], at_input: bool = False) -> int | None:
+    """Return 1 or -1 if the module's class determines the axis of the units, else None."""
     if type(module).forward is nn.Sequential.forward:
         children = list(module.children())
         for child in children if at_input else reversed(children):
-            axis = _by_class(child, shape, at_input)
+            axis = class_axis(child, shape, at_input)
             if axis is not None or not _keeps(child):
                 return axis
         return None
@@ -151,28 +153,50 @@ def _by_neighbour(module: nn.Module, shape: Sequence[int], forward_func: Forward
     if not at_input and not _keeps(module):
         return None
     inner = module
-    for parent in _parents(module, forward_func):
+    for parent in parents_of(module, forward_func):
         if type(parent).forward is not nn.Sequential.forward:
             return None
         children = list(parent.children())
         before = children[: next(i for i, child in enumerate(children) if child is inner)]
         for child in reversed(before):
-            axis = _by_class(child, shape, at_input=False)
+            axis = class_axis(child, shape, at_input=False)
             if axis is not None or not _keeps(child):
                 return axis
         inner = parent
     return None
 
 
-def _parents(module: nn.Module, forward_func: ForwardFunc) -> Iterator[nn.Module]:
-    """Yield the modules around a module, from the inside out."""
+Parents = dict[nn.Module, list[nn.Module]]
+_FOUND: ContextVar[dict[int, tuple[ForwardFunc, Parents]] | None] = ContextVar("found", default=None)
+
+
+@contextmanager
+def parents_once() -> Iterator[None]:
+    """Inside the block, :func:`parents_of` searches the modules behind a function once, not once for each layer."""
+    token = _FOUND.set(_FOUND.get() or {})
+    try:
+        yield
+    finally:
+        _FOUND.reset(token)
+
+
+def parents_of(module: nn.Module, forward_func: ForwardFunc) -> list[nn.Module]:
+    """Return the modules around a module, from the inside out."""
+    cache = _FOUND.get()
+    found = {} if cache is None else cache
+    if id(forward_func) not in found:
+        found[id(forward_func)] = forward_func, _parents(forward_func)
+    return found[id(forward_func)][1].get(module, [])
+
+
+def _parents(forward_func: ForwardFunc) -> Parents:
+    found: Parents = {}
     for root in modules_behind(forward_func):
-        for name, candidate in root.named_modules():
-            while candidate is module and name:
-                name = name.rpartition(".")[0]
-                yield root.get_submodule(name)
-            if candidate is module:
-                return
+        named = dict(root.named_modules())
+        for name, module in named.items():
+            parts = name.split(".") if name else []
+            found.setdefault(module, [named[".".join(parts[:n])] for n in reversed(range(len(parts)))])
+    return found
 
 
 def _by_places(
@@ -187,7 +211,8 @@ def _by_places(
     text = f"the input is {image[0]} pixels high and {image[1]} wide"
     if (first <= NEAR) != (last <= NEAR):
         fitting = 1 if first <= NEAR else -1
-        if inside == 1 and fitting == -1:
+        widths = {_width(module) for module in layer.modules() if isinstance(module, SECOND)}
+        if inside == 1 and fitting == -1 and (shape[-1] not in widths or shape[1] in widths):
             return None, f"{text}, which fits unit_axis=-1, but the modules inside the layer do not"
         return fitting, ""
     both = first <= NEAR
@@ -228,7 +253,7 @@ def _by_parts(layer: nn.Module, forward_func: ForwardFunc) -> int | None:
     if inside is not None:
         return inside
     undecided = None
-    for module in _parents(layer, forward_func):
+    for module in parents_of(layer, forward_func):
         kind = _kind(module, linear=False)
         if kind is not None:
             return kind

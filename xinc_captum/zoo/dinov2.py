@@ -66,8 +66,8 @@ def dinov2_vits14(size: int = 224) -> Backbone:
     .. math:: f = \frac{1}{n^2} \Sigma_{p=1}^{n^2} a_p, \qquad n = size / 14
 
     Symbols: a_p the output of the layer ``norm`` at patch p.
-    ``FeatureActivationMap(net, "norm", references, layer_to_grid=layer_to_grid)`` decomposes these features. The class
-    token is ``net.model.forward_features(net.preprocess(images))[:, 0]``.
+    ``FeatureActivationMap(net, "norm", references)`` decomposes these features. The class token is
+    ``net.model.forward_features(net.preprocess(images))[:, 0]``.
 
     The weights come from a saliency detector, an ONNX file of 97 MB. Its documentation does not say so, but they
     seem to be fine-tuned: the last three layers separate foreground from background and encode little of the category.

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torchvision.models import VisionTransformer
 
-from xinc_captum import FeatureAccentuation, LayerError, NeuronFeatureAccentuation, layer_to_grid
+from xinc_captum import FeatureAccentuation, LayerError, NeuronFeatureAccentuation, capture, layer_to_grid
 from xinc_captum.attributions.accentuation import (
     Ball,
     Crops,
@@ -221,10 +221,14 @@ def test_a_transformers_channels(vit):
     method = NeuronFeatureAccentuation(vit, layer, layer_to_grid=layer_to_grid)
     result = method.accentuate(x, 3, **CALM)
     assert (result.after > result.before).all() and result.distances.isfinite().all()
-    with pytest.raises(
-        LayerError, match=r"returns shape \(2, 17, 8\), and which axis holds the units cannot be determined"
-    ):
-        NeuronFeatureAccentuation(vit, layer).attribute(x, 3)
+    default = NeuronFeatureAccentuation(vit, layer).accentuate(x, 3, **CALM)
+    torch.testing.assert_close(default.before, result.before)
+    with capture(vit, layer) as calls:
+        vit(x)
+    tokens = calls[vit.get_submodule(layer)].detach()
+    torch.testing.assert_close(default.before, tokens[:, 1:, 3].mean(1), msg="the class token is left out")
+    every = NeuronFeatureAccentuation(vit, layer, unit_axis=-1).accentuate(x, 3, **CALM)
+    torch.testing.assert_close(every.before, tokens[..., 3].mean(1))
     one = NeuronFeatureAccentuation(vit, layer).accentuate(x, (5, 3), **CALM)
     assert (one.after > one.before).all(), "a token's channel needs no grid"
 

@@ -24,12 +24,12 @@ from ...hooks import (
     layer_name,
     modules_behind,
     of_this_thread,
-    one_tensor,
     preprocesses,
     reach,
     unit_axis,
 )
-from ..token_grid import ADVICE, units_second
+from ...hooks.layout import parents_once
+from ..token_grid import ADVICE, TokenLayout, in_windows, tensor_of, token_layout, units_second
 from .transforms import Size, resample
 
 Layer = nn.Module | str
@@ -39,7 +39,7 @@ MAX_TRIED = 8  # number of layers that are tried until one responds to the image
 
 
 @dataclass(frozen=True)
-class ImageModel:
+class ModelInputs:
     """A model and the arguments of :class:`.FeatureAccentuation` that determine how it processes images in [0, 1].
 
     Attributes:
@@ -100,7 +100,7 @@ class ImageModel:
         """Return the layer's dotted name."""
         return layer_name(self.forward_func, layer).strip("'")
 
-    def with_forward_func(self, forward_func: ForwardFunc, call: ForwardFunc | None = None) -> "ImageModel":
+    def with_forward_func(self, forward_func: ForwardFunc, call: ForwardFunc | None = None) -> "ModelInputs":
         """Return the same for a second model, without ``preprocess`` where that model has its own."""
         preprocess = None if preprocesses(forward_func) else self.preprocess
         return replace(self, forward_func=forward_func, call=call, preprocess=preprocess)
@@ -121,7 +121,7 @@ class Activations:
     """
 
     def __init__(
-        self, model: ImageModel, images: Tensor, captured: Captured | None, output: Any, input_shape: tuple[int, ...]
+        self, model: ModelInputs, images: Tensor, captured: Captured | None, output: Any, input_shape: tuple[int, ...]
     ) -> None:
         self.model, self.images, self.input_shape, self.output_read = model, images, input_shape, False
         self._captured, self._output = captured, output
@@ -151,7 +151,7 @@ class Activations:
         module = self.model.module(layer)
         if self._captured is None or module not in self._captured._names:
             raise MissingError(layer)
-        value = one_tensor(self._captured[module], lambda: self._captured.name(module), self.rows)  # type: ignore[union-attr]
+        value = tensor_of(self._captured[module], module, self.model.forward_func, self.rows)
         if value.dim() < 2:
             raise LayerError(
                 f"layer {self._captured.name(module)} returns shape {tuple(value.shape)}; expected (rows, units, ...). "
@@ -178,9 +178,11 @@ class Activations:
         try:
             return unit_axis(shape, module, forward_func, entered=self.input_shape, loose=True, advice=ADVICE)
         except LayerError:
-            if model.unit_axis is None:
-                raise
-            return unit_axis(shape, module, forward_func, requested=model.unit_axis)
+            if model.unit_axis is not None:
+                return unit_axis(shape, module, forward_func, requested=model.unit_axis)
+            if isinstance(token_layout(shape, module, forward_func, self.input_shape), TokenLayout):
+                return 2
+            raise
 
     def _is_output(self, layer: Layer) -> bool:
         return layer == OUTPUT and not any(
@@ -199,24 +201,28 @@ class Activations:
 
 
 def early_layer(
-    model: ImageModel, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = ()
+    model: ModelInputs, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = ()
 ) -> nn.Module | None:
     """Return the last outer module whose output is the coarsest map of at least 1/8 of the images' size, or None.
 
-    In a ResNet that is ``layer2``. In models without such maps (vision transformers) it is the module at two fifths of
-    the order in which modules end. It responds to the images, and ends before the modules in ``before``.
+    In a ResNet that is ``layer2``. Maps of tokens count in models that have several sizes of them. In models without
+    such maps, and in those whose tokens have one size (vision transformers), it is the module at two fifths of the
+    order in which modules end. It responds to the images, and ends before the modules in ``before``.
     """
     outputs = image_layers(model, images, args, before)
     if not outputs:
         return None
     order = [one.module for one in outputs]
     area = images.shape[-1] * images.shape[-2]
-    fine = [one for one in outputs if one.map_size and math.prod(one.map_size) * STRIDE**2 * 1.2 >= area]
-    if fine:
+    sizes = {one.tokens.size for one in outputs if one.tokens}
+    maps = [(one, one.map_size) for one in outputs if one.map_size]
+    maps += [(one, one.tokens.size) for one in outputs if one.tokens and len(sizes) > 1]
+    fine = [(one, size) for one, size in maps if math.prod(size) * STRIDE**2 * 1.2 >= area]
+    if fine and (len(sizes) != 1 or any(size not in sizes for _, size in fine)):
         roots = modules_behind(model.forward_func)
         depth = {module: name.count(".") for root in roots for name, module in root.named_modules()}
-        coarsest = min(math.prod(one.map_size) for one in fine)
-        same_size = [one.module for one in fine if math.prod(one.map_size) == coarsest]
+        coarsest = min(math.prod(size) for _, size in fine)
+        same_size = sorted((one.module for one, size in fine if math.prod(size) == coarsest), key=order.index)
         outer = min(depth[m] for m in same_size)
         chosen = [m for m in same_size if depth[m] == outer][-1]
     else:
@@ -226,7 +232,7 @@ def early_layer(
 
 
 def late_layers(
-    model: ImageModel, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = ()
+    model: ModelInputs, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = ()
 ) -> list[nn.Module]:
     """Return up to four modules with at least four units, evenly over the second half of the pass.
 
@@ -241,16 +247,22 @@ def late_layers(
 
 @dataclass(frozen=True)
 class LayerOutput:
-    """A module whose activation, of shape (rows, ...), depends on the images; ``map_size`` is empty if it is no map."""
+    """A module whose activation, of shape (rows, ...), depends on the images.
+
+    Attributes:
+        map_size: size of a map of four axes, else empty.
+        tokens: layout of (rows, tokens, channels), where it is known.
+    """
 
     module: nn.Module
     shape: tuple[int, ...]
     unit_axis: int
     map_size: tuple[int, ...]
+    tokens: TokenLayout | None = None
 
 
 def image_layers(
-    model: ImageModel, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = ()
+    model: ModelInputs, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = ()
 ) -> list[LayerOutput]:
     """Return the modules that run once and whose activation depends on the images, in the order in which they end.
 
@@ -265,19 +277,35 @@ def image_layers(
         calls, input_shape = _calls_by_change(model, images, args, modules)
     first = min((i for i, call in enumerate(calls) if call.module in before), default=len(calls))
     counts = Counter(call.module for call in calls)
+    with parents_once():
+        return _with_axes(model, calls[:first], counts, images.shape[0], before, input_shape)
+
+
+def _with_axes(
+    model: ModelInputs,
+    calls: Sequence["_Call"],
+    counts: Counter[nn.Module],
+    rows: int,
+    before: tuple[nn.Module, ...],
+    input_shape: tuple[int, ...],
+) -> list[LayerOutput]:
     outputs = []
-    for call in calls[:first]:
-        rows_first = len(call.shape) >= 2 and call.shape[0] == images.shape[0]
+    for call in calls:
+        rows_first = len(call.shape) >= 2 and call.shape[0] == rows
         around = not set(before).isdisjoint(call.module.modules())
         if counts[call.module] > 1 or not call.depends or not rows_first or around:
             continue
+        shape, module, forward_func = call.shape, call.module, model.forward_func
+        layout = token_layout(shape, module, forward_func, input_shape)
         try:
-            axis = unit_axis(call.shape, call.module, model.forward_func, entered=input_shape, loose=True)
+            axis = unit_axis(shape, module, forward_func, entered=input_shape, loose=True)
         except LayerError:
-            continue
-        is_map = has_places(call.shape, axis, call.module, model.forward_func, input_shape)
-        map_size = call.shape[1:axis] + call.shape[axis + 1 :] if is_map else ()
-        outputs.append(LayerOutput(call.module, call.shape, axis, map_size))
+            if isinstance(layout, str):
+                continue
+            axis = 2
+        is_map = has_places(shape, axis, module, forward_func, input_shape) and not in_windows(module, forward_func)
+        map_size = shape[1:axis] + shape[axis + 1 :] if is_map else ()
+        outputs.append(LayerOutput(module, shape, axis, map_size, None if isinstance(layout, str) else layout))
     # Attention weights, (tokens, tokens), are no map: the outputs of a softmax, a dropout, or a Linear over heads.
     tokens = {(one.shape[1], one.shape[1]) for one in outputs if len(one.shape) == 3}
     return [replace(one, map_size=()) if one.map_size in tokens and _mixes(one.module) else one for one in outputs]
@@ -297,7 +325,7 @@ class _Call:
 
 
 def _calls(
-    model: ImageModel, images: Tensor, args: tuple[Any, ...], modules: set[nn.Module], mark: Callable[[Tensor], Any]
+    model: ModelInputs, images: Tensor, args: tuple[Any, ...], modules: set[nn.Module], mark: Callable[[Tensor], Any]
 ) -> tuple[list[_Call], list[Any], tuple[int, ...]]:
     """Run a pass; return the calls, ``mark`` of each output that is one float tensor (else None), the input's shape."""
     ours = of_this_thread()
@@ -323,7 +351,7 @@ def _calls(
 
 
 def _calls_by_gradient(
-    model: ImageModel, images: Tensor, args: tuple[Any, ...], modules: set[nn.Module]
+    model: ModelInputs, images: Tensor, args: tuple[Any, ...], modules: set[nn.Module]
 ) -> tuple[list[_Call], tuple[int, ...]]:
     """Return the calls of one pass; an output depends on the images where its node of the graph leads to them."""
     with torch.inference_mode(False), torch.enable_grad():
@@ -359,7 +387,7 @@ def _leads(node: Any, known: dict[Any, bool]) -> bool:
 
 
 def _calls_by_change(
-    model: ImageModel, images: Tensor, args: tuple[Any, ...], modules: set[nn.Module]
+    model: ModelInputs, images: Tensor, args: tuple[Any, ...], modules: set[nn.Module]
 ) -> tuple[list[_Call], tuple[int, ...]]:
     """Return the calls of one pass; an output depends on the images where other images change it."""
     state = torch.get_rng_state()
@@ -379,7 +407,7 @@ def _moments(value: Tensor) -> Tensor:
     return torch.stack([value.double().sum(), value.double().square().sum()])
 
 
-def _responds(model: ImageModel, images: Tensor, args: tuple[Any, ...], module: nn.Module) -> bool:
+def _responds(model: ModelInputs, images: Tensor, args: tuple[Any, ...], module: nn.Module) -> bool:
     """Return whether the gradient of an activation along a random direction is not zero."""
     with torch.inference_mode(False), torch.enable_grad():
         leaf = images.detach().clone().requires_grad_()
