@@ -20,7 +20,7 @@ from typer import Argument, Option
 from .. import store, zoo
 from ..attributions import Accentuation, FeatureAccentuation, NeuronFeatureAccentuation
 from ..attributions.accentuation import Options
-from ..attributions.accentuation.activations import ImageModel
+from ..attributions.accentuation.activations import ModelInputs
 from ..attributions.accentuation.evidence import QUANTILE
 from ..attributions.accentuation.settings import Settings
 from ..attributions.accentuation.transforms import view
@@ -69,7 +69,7 @@ class FeatureTarget:
         return torch.cat(scores)
 
     def _activation(self, layer: str, views: Tensor) -> Tensor:
-        image_model, module = ImageModel(self.network.classifier), find_layer(self.network.classifier, layer)
+        image_model, module = ModelInputs(self.network.classifier), find_layer(self.network.classifier, layer)
         return image_model.run(views, (), [module], to_output=False)(module)
 
     def where(self, view: Tensor, size: tuple[int, int]) -> Tensor | None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..attributions.accentuation.activations import ImageModel
+from ..attributions.accentuation.activations import ModelInputs
 from ..attributions.base import attribution_context
 from ..hooks import ForwardFunc, check_preprocess, crop_of, gradient_errors, modules_behind, of_this_thread, protect
 from ..metrics import PROBABILITIES, Probability, energy_in_mask
@@ -141,7 +141,7 @@ def bind_method(
     if is_cam(method):
         method = cam_object(method, model, preprocess)
     image_model = getattr(method, "model", None)
-    normalises = isinstance(image_model, ImageModel) and image_model.preprocess is not None
+    normalises = isinstance(image_model, ModelInputs) and image_model.preprocess is not None
     run = method.attribute if hasattr(method, "attribute") else method
     takes_model = run is method and _takes_model(method)
     same_model = getattr(method, "forward_func", None) is model and not normalises

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..attributions.accentuation import FeatureAccentuation
-from ..attributions.accentuation.activations import ImageModel, image_layers
+from ..attributions.accentuation.activations import ModelInputs, image_layers
 from ..hooks import ForwardFunc, untouched
 from .methods import (
     Explain,
@@ -41,7 +41,7 @@ def last_map(model: ForwardFunc, images: Tensor, preprocess: Preprocess | None =
         ReLU()
     """
     with untouched(model):
-        layers = image_layers(ImageModel(model, preprocess), images, ())
+        layers = image_layers(ModelInputs(model, preprocess), images, ())
     maps = [i for i, layer in enumerate(layers) if layer.map_size and layer.map_size[0] * layer.map_size[1] > 1]
     tokens = [i for i, layer in enumerate(layers) if len(layer.shape) == 3 and layer.shape[1] > 1]
     if not maps or (len(maps) <= len(tokens) and tokens[-1] > maps[-1]):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
-from xinc_captum.attributions.accentuation.activations import ImageModel
+from xinc_captum.attributions.accentuation.activations import ModelInputs
 
 
 class Recorded(nn.Module):
@@ -37,7 +37,7 @@ def tiny(recorded):
     net = Recorded()
     net.load_state_dict({k[2:].replace("_", "."): v for k, v in recorded.items() if k.startswith("w_")})
     model_range = lambda x: interpolate(x, (64, 64), mode="bilinear", antialias=True, align_corners=True) * 4 - 2
-    return ImageModel(net.requires_grad_(False), model_range)
+    return ModelInputs(net.requires_grad_(False), model_range)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from xinc_captum.attributions.accentuation import (
     feature_accentuation,
     optimization,
 )
-from xinc_captum.attributions.accentuation.activations import ImageModel
+from xinc_captum.attributions.accentuation.activations import ModelInputs
 from xinc_captum.attributions.accentuation.objectives import Feature
 from xinc_captum.attributions.accentuation.optimization import Problem
 from xinc_captum.batch import Batch
@@ -349,7 +349,7 @@ def test_every_step_begins_inside_the_ball_also_where_pixels_are_saturated(smoot
 def distance_weight(net, **regularizer):
     distance = FeatureDistance(net[1], **regularizer)
     settings = Settings(regularizer=distance, optimizer=torch.optim.Adam)
-    problem = Problem(ImageModel(net, size=(12, 12)), Feature(1), settings, Batch.of(X))
+    problem = Problem(ModelInputs(net, size=(12, 12)), Feature(1), settings, Batch.of(X))
     return feature_accentuation._distance_weight(problem, distance, feature_accentuation._start(problem))
 
 

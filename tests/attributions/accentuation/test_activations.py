@@ -6,7 +6,7 @@ from torchvision.models import VisionTransformer, resnet18
 
 from xinc_captum import FeatureAccentuation, LayerError, layer_to_grid
 from xinc_captum.attributions.accentuation.activations import (
-    ImageModel,
+    ModelInputs,
     MissingError,
     early_layer,
     image_layers,
@@ -21,7 +21,7 @@ def read(model, *layers, to_output=True):
 
 
 def test_activations_of_a_pass(conv):
-    activations = read(ImageModel(conv), "norm", "fc")
+    activations = read(ModelInputs(conv), "norm", "fc")
     assert torch.equal(activations("fc"), conv(X))
     assert torch.equal(activations("labels"), activations.output) and torch.equal(activations("input"), X)
     assert torch.equal(activations(conv.norm), conv.norm(conv.conv(X))), "not what the in-place ReLU made of it"
@@ -33,14 +33,14 @@ def test_activations_of_a_pass(conv):
 
 def test_a_layer_that_lucent_would_call_labels():
     net = nn.ModuleDict({"labels": nn.Conv2d(3, 2, 1), "fc": nn.Conv2d(2, 1, 1)})
-    model = ImageModel(lambda x: net["fc"](net["labels"](x)))
+    model = ModelInputs(lambda x: net["fc"](net["labels"](x)))
     assert read(model, "labels")("labels").shape[1] == 2
 
 
 def test_preprocess_dtype_and_output_fn(conv):
-    model = ImageModel(lambda x: {"y": conv(x)}, lambda x: x * 2 - 1, lambda out: out["y"])
+    model = ModelInputs(lambda x: {"y": conv(x)}, lambda x: x * 2 - 1, lambda out: out["y"])
     torch.testing.assert_close(read(model).output, conv(X * 2 - 1))
-    half = ImageModel(conv.bfloat16(), dtype=torch.bfloat16)
+    half = ModelInputs(conv.bfloat16(), dtype=torch.bfloat16)
     assert read(half).output.dtype == torch.bfloat16
 
 
@@ -48,7 +48,7 @@ def test_names_with_dots_underscores_and_modules():
     net = nn.Sequential()
     net.add_module("layer1", nn.Sequential(nn.Conv2d(3, 2, 1)))
     net.add_module("a_b", nn.ReLU())
-    model = ImageModel(net)
+    model = ModelInputs(net)
     assert model.module("layer1.0") is model.module("layer1_0") is model.module(net.layer1[0]) is net.layer1[0]
     assert model.module("a_b") is net.a_b
     with pytest.raises(LayerError, match="layer1_1"):
@@ -56,7 +56,7 @@ def test_names_with_dots_underscores_and_modules():
 
 
 def test_layers_that_were_not_recorded_raise(conv):
-    model = ImageModel(conv)
+    model = ModelInputs(conv)
     with pytest.raises(MissingError, match="pool"):
         read(model, "norm")("pool")
     with pytest.raises(MissingError, match="labels"):
@@ -72,11 +72,11 @@ def test_layers_that_were_not_recorded_raise(conv):
             self.part(x)
             return x.flatten(1)
 
-    assert read(ImageModel(Odd(lambda x: (x,))), "part")("part").shape == X.shape
+    assert read(ModelInputs(Odd(lambda x: (x,))), "part")("part").shape == X.shape
     with pytest.raises(LayerError, match="layer 'part' returns 2 floating-point tensors; expected one"):
-        read(ImageModel(Odd(lambda x: (x, x))), "part")("part")
+        read(ModelInputs(Odd(lambda x: (x, x))), "part")("part")
     with pytest.raises(LayerError, match=r"returns shape \(6, 36\) for 2 input rows; expected rows first"):
-        read(ImageModel(Odd(lambda x: x.reshape(6, 36))), "part")("part")
+        read(ModelInputs(Odd(lambda x: x.reshape(6, 36))), "part")("part")
 
 
 def test_tokens_without_a_unit_axis_raise():
@@ -84,8 +84,8 @@ def test_tokens_without_a_unit_axis_raise():
     with pytest.raises(
         LayerError, match=r"'1' returns shape \(2, 3, 36\), and which axis holds the units .*_axis=.*_grid="
     ):
-        read(ImageModel(net), "1").grid("1")
-    laid = ImageModel(net, layer_to_grid=lambda a: layer_to_grid(a, token_axis=2, channel_axis=1))
+        read(ModelInputs(net), "1").grid("1")
+    laid = ModelInputs(net, layer_to_grid=lambda a: layer_to_grid(a, token_axis=2, channel_axis=1))
     assert torch.equal(read(laid, "1").grid("1"), X)
 
 
@@ -132,13 +132,13 @@ def vit():
 
 
 def test_early_layer_of_a_resnet_is_layer2(resnet):
-    model = ImageModel(resnet)
+    model = ModelInputs(resnet)
     assert model.name_of(early_layer(model, PHOTO, ())) == "layer2"
     assert model.name_of(early_layer(model, PHOTO, (), (resnet.layer2[0].conv1,))) == "layer1", "before what is raised"
 
 
 def test_early_layer_of_a_transformer_ends_after_two_fifths(vit):
-    model = ImageModel(vit)
+    model = ModelInputs(vit)
     ended = image_layers(model, torch.rand(1, 3, 32, 32), ())
     early = early_layer(model, torch.rand(1, 3, 32, 32), ())
     place = [one.module for one in ended].index(early)
@@ -147,12 +147,12 @@ def test_early_layer_of_a_transformer_ends_after_two_fifths(vit):
 
 def test_without_earlier_modules_there_is_no_early_layer():
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
-    model = ImageModel(net)
+    model = ModelInputs(net)
     assert early_layer(model, torch.rand(1, 3, 2, 2), (), (net[0],)) is None
 
 
 def test_late_layers_are_evenly_spaced(resnet):
-    model = ImageModel(resnet)
+    model = ModelInputs(resnet)
     order = [one.module for one in image_layers(model, PHOTO, ())]
     indices = [order.index(module) for module in late_layers(model, PHOTO, ())]
     assert len(indices) == 4 and indices == sorted(indices) and indices[-1] > 0.7 * len(order)
@@ -163,7 +163,7 @@ def test_late_layers_are_evenly_spaced(resnet):
 def test_only_modules_that_run_once_with_float_rows(conv):
     conv.again = nn.Sequential(conv.relu, nn.Flatten(0), nn.Identity())
     forward = lambda x: (conv.again(conv.conv(x)), conv(x))
-    order = [one.module for one in image_layers(ImageModel(forward), torch.rand(2, 3, 6, 6), ())]
+    order = [one.module for one in image_layers(ModelInputs(forward), torch.rand(2, 3, 6, 6), ())]
     assert conv.relu not in order and conv.conv not in order and conv.again not in order
     assert order == [conv.norm, conv.pool, conv.drop, conv.fc]
     assert not any(module._forward_hooks for module in conv.modules())
@@ -186,17 +186,17 @@ class Beside(nn.Module):
 
 def test_modules_independent_of_the_images_are_excluded():
     net, x, depth = Beside().eval(), torch.rand(1, 3, 64, 64), torch.rand(1, 1, 64, 64)
-    reached = [one.module for one in image_layers(ImageModel(net), x, (depth,))]
+    reached = [one.module for one in image_layers(ModelInputs(net), x, (depth,))]
     assert reached == [net.image[0], net.image[1], net.image, net.head]
-    assert early_layer(ImageModel(net), x, (depth,)) is net.image
-    assert all(layer in reached for layer in late_layers(ImageModel(net), x, (depth,)))
+    assert early_layer(ModelInputs(net), x, (depth,)) is net.image
+    assert all(layer in reached for layer in late_layers(ModelInputs(net), x, (depth,)))
     with torch.no_grad():
-        assert [one.module for one in image_layers(ImageModel(net), x, (depth,))] == reached, (
+        assert [one.module for one in image_layers(ModelInputs(net), x, (depth,))] == reached, (
             "whatever the caller switched off"
         )
     for p in net.parameters():
         p.requires_grad_(False)
-    assert [one.module for one in image_layers(ImageModel(net), x, (depth,))] == reached, (
+    assert [one.module for one in image_layers(ModelInputs(net), x, (depth,))] == reached, (
         "frozen weights change nothing"
     )
     assert not any(module._forward_hooks for module in net.modules())
@@ -204,7 +204,7 @@ def test_modules_independent_of_the_images_are_excluded():
 
 def test_without_gradients_other_images_decide():
     net, x, depth = Beside(detached=True).eval(), torch.rand(1, 3, 64, 64), torch.rand(1, 1, 64, 64)
-    model = ImageModel(lambda x, d: net(x, d))
+    model = ModelInputs(lambda x, d: net(x, d))
     assert [one.module for one in image_layers(model, x, (depth,))] == [net.image[0], net.image[1], net.image, net.head]
     assert early_layer(model, x, (depth,)) is None, "nothing there moves an image"
 
@@ -221,14 +221,14 @@ def test_a_layer_without_a_gradient_is_skipped():
             return self.head((a + self.silent(a)).mean((2, 3)))
 
     net = Silent().eval()
-    assert early_layer(ImageModel(net), torch.rand(1, 3, 64, 64), ()) is net.first
+    assert early_layer(ModelInputs(net), torch.rand(1, 3, 64, 64), ()) is net.first
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_scripted_modules_are_skipped():
     net = nn.Sequential(torch.jit.script(nn.Sequential(nn.Conv2d(3, 3, 1))), nn.Conv2d(3, 4, 3, 8), nn.Flatten())
-    assert [one.module for one in image_layers(ImageModel(net), PHOTO, ())] == [net[1], net[2]]
-    assert early_layer(ImageModel(net), PHOTO, ()) is net[1]
+    assert [one.module for one in image_layers(ModelInputs(net), PHOTO, ())] == [net[1], net[2]]
+    assert early_layer(ModelInputs(net), PHOTO, ()) is net[1]
 
 
 def test_inputs_that_the_model_writes_into_and_tuples_between_layers():
@@ -250,7 +250,7 @@ def test_inputs_that_the_model_writes_into_and_tuples_between_layers():
             return self.conv(x), None
 
     net = Writing()
-    assert [one.module for one in image_layers(ImageModel(lambda x: net(x.clone())), PHOTO, ())] == [
+    assert [one.module for one in image_layers(ModelInputs(lambda x: net(x.clone())), PHOTO, ())] == [
         net.part.conv,
         net.part,
         net.act,
@@ -266,7 +266,7 @@ def test_unit_axis_and_map_size():
         def forward(self, x):
             return self.norm(self.conv(F.interpolate(x, (32, 64))).permute(0, 2, 3, 1)).mean((1, 2))
 
-    first, last = image_layers(ImageModel(Last(), lambda x: F.interpolate(x, (32, 64))), PHOTO, ())
+    first, last = image_layers(ModelInputs(Last(), lambda x: F.interpolate(x, (32, 64))), PHOTO, ())
     assert (first.unit_axis, first.map_size) == (1, (4, 8)) and (last.unit_axis, last.map_size) == (3, (4, 8))
 
 
@@ -296,7 +296,7 @@ class Attention(nn.Module):
 
 def test_attention_weights_are_no_map_of_the_image():
     net = Attention().eval()
-    model = ImageModel(net)
+    model = ModelInputs(net)
     ended = {one.module: one for one in image_layers(model, PHOTO, ())}
     weights = [m for block in net.blocks for m in (block.soft, block.drop)]
     assert all(ended[m].shape == (1, 2, 16, 16) and ended[m].map_size == () for m in weights)
@@ -317,9 +317,9 @@ def test_mixed_heads_of_attention_weights_are_no_map_of_the_image():
 
     net = Attention()
     net.blocks = nn.Sequential(Talking(), Talking())
-    ended = {one.module: one for one in image_layers(ImageModel(net.eval()), PHOTO, ())}
+    ended = {one.module: one for one in image_layers(ModelInputs(net.eval()), PHOTO, ())}
     assert ended[net.blocks[0].mix].shape == (1, 16, 16, 2) and ended[net.blocks[0].mix].map_size == ()
-    assert early_layer(ImageModel(net), PHOTO, ()) not in [block.mix for block in net.blocks]
+    assert early_layer(ModelInputs(net), PHOTO, ()) not in [block.mix for block in net.blocks]
 
 
 def test_attention_weights_are_no_map_where_blocks_also_have_convolutions():
@@ -333,6 +333,6 @@ def test_attention_weights_are_no_map_where_blocks_also_have_convolutions():
 
     net = Attention()
     net.blocks = nn.Sequential(Mixed(), Mixed())
-    ended = {one.module: one for one in image_layers(ImageModel(net.eval()), PHOTO, ())}
+    ended = {one.module: one for one in image_layers(ModelInputs(net.eval()), PHOTO, ())}
     assert ended[net.blocks[0].soft].map_size == () and ended[net.blocks[1].drop].map_size == ()
     assert ended[net.patches].map_size == (4, 4)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from xinc_captum import FeatureAccentuation, NeuronFeatureAccentuation
-from xinc_captum.attributions.accentuation.activations import ImageModel, late_layers
+from xinc_captum.attributions.accentuation.activations import ModelInputs, late_layers
 from xinc_captum.attributions.accentuation.evidence import path_of
 from xinc_captum.attributions.accentuation.objectives import Feature, channel, is_model, logit
 from xinc_captum.batch import Batch
@@ -132,7 +132,7 @@ CALM = {"n_steps": 4, "lr": 0.05, "optimizer": torch.optim.Adam, "transforms": (
 def test_a_path_by_hand(hand_net):
     """x=(2,1) → a=(3,4) → y0 = 5·3 − 1·4 + 7: activation times gradient is (15, −4)."""
     net, x = hand_net
-    (first, second) = path_of(ImageModel(net), Feature(0), [net[0], net[1]], x, Batch.of(x[:1]))
+    (first, second) = path_of(ModelInputs(net), Feature(0), [net[0], net[1]], x, Batch.of(x[:1]))
     assert first.tolist() == second.tolist() == [[15.0, -4.0]]
 
 
@@ -214,7 +214,7 @@ def test_the_weights_are_shuffled_in_a_copy(smooth, found):
 
 
 def test_late_layers_end_before_the_unit(smooth):
-    model = ImageModel(smooth)
+    model = ModelInputs(smooth)
     layers = late_layers(model, X, (), (smooth[3],))
     assert layers and all(layer in (smooth[0], smooth[1], smooth[2]) for layer in layers)
 
@@ -306,7 +306,7 @@ def test_functions_of_layers_are_contrasts():
 
 
 def test_a_second_model_with_preprocess_does_not_use_the_firsts():
-    model = ImageModel(FIRST, NORMALISE)
+    model = ModelInputs(FIRST, NORMALISE)
     assert model.with_forward_func(OTHER).preprocess is NORMALISE
     assert model.with_forward_func(MODELS["classifier"]).preprocess is None
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from xinc_captum import FeatureAccentuation, LayerError
 from xinc_captum.attributions.accentuation import Crops, Fourier
-from xinc_captum.attributions.accentuation.activations import ImageModel
+from xinc_captum.attributions.accentuation.activations import ModelInputs
 from xinc_captum.attributions.accentuation.objectives import (
     Feature,
     Objective,
@@ -73,7 +73,7 @@ def hand():
     """Two images of 2 channels and 2x3 positions, through an identity layer."""
     x = torch.arange(24.0).reshape(2, 2, 2, 3)
     net = nn.Sequential(nn.Identity(), nn.Flatten(), nn.Identity())
-    return ImageModel(net).run(x, (), [net[0], net[2]], to_output=True), x
+    return ModelInputs(net).run(x, (), [net[0], net[2]], to_output=True), x
 
 
 def test_by_hand(hand):
@@ -94,7 +94,7 @@ def test_by_hand(hand):
 
 def test_targets_of_rows_repeat_in_every_view(hand):
     activations, x = hand
-    views = ImageModel(activations.model.forward_func).run(x.repeat(2, 1, 1, 1), (), [], to_output=True)
+    views = ModelInputs(activations.model.forward_func).run(x.repeat(2, 1, 1, 1), (), [], to_output=True)
     assert logit([5, 0])(views).tolist() == [5.0, 12.0, 5.0, 12.0]
 
 
@@ -180,7 +180,7 @@ def test_positions_of_volumes_and_sequences():
 
 def test_a_map_of_weights_needs_a_map():
     net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten(), nn.Linear(32, 4))
-    model = ImageModel(net)
+    model = ModelInputs(net)
     activations = model.run(torch.rand(1, 3, 4, 4), (), [net[2]], to_output=True)
     with pytest.raises(ValueError, match=r"has shape \(1, 4\) .*; a map of weights \(channels, h, w\) needs"):
         positions("2", torch.rand(4, 2, 2))(activations)
@@ -195,7 +195,7 @@ def lucent_theirs():
 def lucent_activations():
     """Two views of three images."""
     net = nn.Sequential(nn.Identity(), nn.Flatten())
-    return ImageModel(net).run(torch.rand(6, 4, 3, 3), (), [net[0]], to_output=True)
+    return ModelInputs(net).run(torch.rand(6, 4, 3, 3), (), [net[0]], to_output=True)
 
 
 def test_lucent_objectives_are_recognised_by_their_package(lucent_theirs):
@@ -324,7 +324,7 @@ def test_channels_on_the_last_axis_need_unit_axis():
     """An objective that takes channel 2 from axis 1, as Lucent's do."""
     net, x = Last(), torch.rand(2, 3, 5, 6)
     objective = from_lucent(lambda model: -model("block")[:, 2].mean(), 1)
-    score = lambda axis: objective(ImageModel(net, unit_axis=axis).run(x, (), [net.block], to_output=True))
+    score = lambda axis: objective(ModelInputs(net, unit_axis=axis).run(x, (), [net.block], to_output=True))
     with pytest.raises(LayerError, match=r"returns shape \(2, 5, 6, 4\) with its units on the last axis; Lucent's"):
         score(None)
     a = net.block(x.permute(0, 2, 3, 1))
@@ -337,7 +337,7 @@ X = torch.arange(24.0).reshape(2, 2, 2, 3)
 
 
 def feature_activations(images=X):
-    return ImageModel(FEATURE_NET).run(images, (), [FEATURE_NET[0]], to_output=True)
+    return ModelInputs(FEATURE_NET).run(images, (), [FEATURE_NET[0]], to_output=True)
 
 
 def feature_unit(selector):
@@ -401,7 +401,7 @@ def test_standard_deviation_of_peers():
     assert feature_unit([1, 0]).peer_deviation(feature_activations()).shape == (2,)
     assert feature_unit((1, 0, 0)).peer_deviation(feature_activations()) is None
     alone = nn.Sequential(nn.Identity(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    outputs = ImageModel(alone).run(-X[:, :1], (), [], to_output=True)
+    outputs = ModelInputs(alone).run(-X[:, :1], (), [], to_output=True)
     assert Feature(0).peer_deviation(outputs).tolist() == [2.5, 14.5], "a single output has its size for a scale"
 
 
@@ -444,7 +444,7 @@ SQUARES = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     ],
 )
 def test_required_layers_are_determined_by_a_trial_run(conv, objective, layers, to_output):
-    model = ImageModel(conv)
+    model = ModelInputs(conv)
     scored = ScoredModel.of(model, objective, SQUARES, ())
     assert scored.layers == tuple(conv.get_submodule(name) for name in layers) and scored.to_output == to_output
 
@@ -453,13 +453,13 @@ def test_layers_that_run_twice_or_never_raise(conv):
     conv.idle = nn.Linear(2, 2)
     twice = nn.Sequential(conv.conv, conv.relu, nn.Conv2d(4, 4, 1), conv.relu)
     with pytest.raises(LayerError, match="layer 'idle' never ran"):
-        ScoredModel.of(ImageModel(conv), lambda activations: activations("idle"), SQUARES, ())
+        ScoredModel.of(ModelInputs(conv), lambda activations: activations("idle"), SQUARES, ())
     with pytest.raises(LayerError, match="layer '1' runs more than once"):
-        ScoredModel.of(ImageModel(twice), lambda activations: activations("1"), SQUARES, ())
+        ScoredModel.of(ModelInputs(twice), lambda activations: activations("1"), SQUARES, ())
 
 
 def test_images_that_the_model_cannot_process_raise(conv):
     with pytest.raises(
         ValueError, match=r"the model cannot process images of shape \(2, 1, 6, 6\): .*channels.*preprocess="
     ):
-        ScoredModel.of(ImageModel(conv), lambda activations: activations.output, SQUARES[:, :1], ())
+        ScoredModel.of(ModelInputs(conv), lambda activations: activations.output, SQUARES[:, :1], ())

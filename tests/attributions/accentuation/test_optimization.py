@@ -16,7 +16,7 @@ from xinc_captum.attributions.accentuation import (
     Schedule,
     Settings,
 )
-from xinc_captum.attributions.accentuation.activations import ImageModel
+from xinc_captum.attributions.accentuation.activations import ModelInputs
 from xinc_captum.attributions.accentuation.objectives import Feature, Objective, channel, logit
 from xinc_captum.attributions.accentuation.optimization import Problem, StopAtLevel, balance, optimize
 from xinc_captum.batch import Batch
@@ -29,7 +29,7 @@ THREE = (Crops(3),)
 def make_problem(net, objective, *, seeds=X, args=(), contrast=None, preprocess=None, **options):
     """A problem whose models have run once."""
     settings = Settings(**{"transforms": THREE, "n_steps": 6, "n_draws": 2, "regularizer": None, **options})
-    model = ImageModel(net, preprocess, size=SIZE)
+    model = ModelInputs(net, preprocess, size=SIZE)
     problem = Problem(model, Feature(objective), settings, Batch.of(seeds, args), contrast=contrast)
     assert problem.target_score.objective is objective and (problem.contrast_score is None) == (contrast is None)
     return problem
@@ -86,7 +86,7 @@ def test_a_schedule_runs_over_all_steps(smooth):
 
 def test_the_score_of_a_contrast_is_subtracted(smooth):
     other = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
-    problem = make_problem(smooth, logit(1), contrast=(ImageModel(other, size=SIZE), Feature(logit(2))))
+    problem = make_problem(smooth, logit(1), contrast=(ModelInputs(other, size=SIZE), Feature(logit(2))))
     torch.testing.assert_close(problem.score(X), smooth(X)[:, 1] - other(X)[:, 2])
     views = problem._view(0, X)(X)
     torch.testing.assert_close(

@@ -39,7 +39,7 @@ MAX_TRIED = 8  # number of layers that are tried until one responds to the image
 
 
 @dataclass(frozen=True)
-class ImageModel:
+class ModelInputs:
     """A model and the arguments of :class:`.FeatureAccentuation` that determine how it processes images in [0, 1].
 
     Attributes:
@@ -100,7 +100,7 @@ class ImageModel:
         """Return the layer's dotted name."""
         return layer_name(self.forward_func, layer).strip("'")
 
-    def with_forward_func(self, forward_func: ForwardFunc, call: ForwardFunc | None = None) -> "ImageModel":
+    def with_forward_func(self, forward_func: ForwardFunc, call: ForwardFunc | None = None) -> "ModelInputs":
         """Return the same for a second model, without ``preprocess`` where that model has its own."""
         preprocess = None if preprocesses(forward_func) else self.preprocess
         return replace(self, forward_func=forward_func, call=call, preprocess=preprocess)
@@ -121,7 +121,7 @@ class Activations:
     """
 
     def __init__(
-        self, model: ImageModel, images: Tensor, captured: Captured | None, output: Any, input_shape: tuple[int, ...]
+        self, model: ModelInputs, images: Tensor, captured: Captured | None, output: Any, input_shape: tuple[int, ...]
     ) -> None:
         self.model, self.images, self.input_shape, self.output_read = model, images, input_shape, False
         self._captured, self._output = captured, output
@@ -199,7 +199,7 @@ class Activations:
 
 
 def early_layer(
-    model: ImageModel, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = ()
+    model: ModelInputs, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = ()
 ) -> nn.Module | None:
     """Return the last outer module whose output is the coarsest map of at least 1/8 of the images' size, or None.
 
@@ -226,7 +226,7 @@ def early_layer(
 
 
 def late_layers(
-    model: ImageModel, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = ()
+    model: ModelInputs, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = ()
 ) -> list[nn.Module]:
     """Return up to four modules with at least four units, evenly over the second half of the pass.
 
@@ -249,7 +249,7 @@ class LayerOutput:
 
 
 def image_layers(
-    model: ImageModel, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = ()
+    model: ModelInputs, images: Tensor, args: tuple[Any, ...], before: tuple[nn.Module, ...] = ()
 ) -> list[LayerOutput]:
     """Return the modules that run once and whose activation depends on the images, in the order in which they end.
 
@@ -296,7 +296,7 @@ class _Call:
 
 
 def _calls(
-    model: ImageModel, images: Tensor, args: tuple[Any, ...], modules: set[nn.Module], mark: Callable[[Tensor], Any]
+    model: ModelInputs, images: Tensor, args: tuple[Any, ...], modules: set[nn.Module], mark: Callable[[Tensor], Any]
 ) -> tuple[list[_Call], list[Any], tuple[int, ...]]:
     """Run a pass; return the calls, ``mark`` of each output that is one float tensor (else None), the input's shape."""
     ours = of_this_thread()
@@ -322,7 +322,7 @@ def _calls(
 
 
 def _calls_by_gradient(
-    model: ImageModel, images: Tensor, args: tuple[Any, ...], modules: set[nn.Module]
+    model: ModelInputs, images: Tensor, args: tuple[Any, ...], modules: set[nn.Module]
 ) -> tuple[list[_Call], tuple[int, ...]]:
     """Return the calls of one pass; an output depends on the images where its node of the graph leads to them."""
     with torch.inference_mode(False), torch.enable_grad():
@@ -358,7 +358,7 @@ def _leads(node: Any, known: dict[Any, bool]) -> bool:
 
 
 def _calls_by_change(
-    model: ImageModel, images: Tensor, args: tuple[Any, ...], modules: set[nn.Module]
+    model: ModelInputs, images: Tensor, args: tuple[Any, ...], modules: set[nn.Module]
 ) -> tuple[list[_Call], tuple[int, ...]]:
     """Return the calls of one pass; an output depends on the images where other images change it."""
     state = torch.get_rng_state()
@@ -378,7 +378,7 @@ def _moments(value: Tensor) -> Tensor:
     return torch.stack([value.double().sum(), value.double().square().sum()])
 
 
-def _responds(model: ImageModel, images: Tensor, args: tuple[Any, ...], module: nn.Module) -> bool:
+def _responds(model: ModelInputs, images: Tensor, args: tuple[Any, ...], module: nn.Module) -> bool:
     """Return whether the gradient of an activation along a random direction is not zero."""
     with torch.inference_mode(False), torch.enable_grad():
         leaf = images.detach().clone().requires_grad_()

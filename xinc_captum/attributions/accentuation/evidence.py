@@ -18,7 +18,7 @@ from ...metrics.trust import (
     path_vector,
 )
 from ..base import attribution_context
-from .activations import ImageModel, late_layers
+from .activations import ModelInputs, late_layers
 from .objectives import Feature, ScoredModel
 from .optimization import Problem
 
@@ -82,7 +82,7 @@ def reference_level(problem: Problem, before: Tensor) -> Tensor:
     return before + 5.0 * deviation.to(before)
 
 
-def natural_scores(problem: Problem, model: ImageModel, feature: Feature) -> list[Tensor]:
+def natural_scores(problem: Problem, model: ModelInputs, feature: Feature) -> list[Tensor]:
     """Return the scores of the natural images for each image's feature: a list of (M,)."""
     pool = model.resize(check_images(problem.settings.natural).to(problem.images))
     n = problem.batch.rows
@@ -93,7 +93,7 @@ def natural_scores(problem: Problem, model: ImageModel, feature: Feature) -> lis
     return scores if feature.is_per_row(n) else scores * n
 
 
-def score_images(model: ImageModel, feature: Feature, images: Tensor, one: Batch) -> Tensor:
+def score_images(model: ModelInputs, feature: Feature, images: Tensor, one: Batch) -> Tensor:
     """Return the scores, (M,), of images in the model's input size, all with the additional arguments in ``one``."""
     scores = []
     with torch.no_grad():
@@ -167,7 +167,7 @@ def _path_evidence(problem: Problem, image: Tensor, seed: Tensor | None) -> dict
     return evidence
 
 
-def path_of(model: ImageModel, feature: Feature, layers: list[nn.Module], images: Tensor, one: Batch) -> list[Tensor]:
+def path_of(model: ModelInputs, feature: Feature, layers: list[nn.Module], images: Tensor, one: Batch) -> list[Tensor]:
     """Return path vectors of M images, (M, channels) for each layer, all with the additional arguments in ``one``."""
     scored = ScoredModel.of(model, feature.objective(1), images[:1], one.args)
     with torch.enable_grad():

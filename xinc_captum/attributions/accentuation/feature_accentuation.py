@@ -16,7 +16,7 @@ from ...batch import OutputFn, chunks, python_index
 from ...hooks import ForwardFunc, check_preprocess, find_layer, modules_behind
 from ...metrics.trust import Trust
 from ..base import attribution_context, captum_method
-from .activations import ImageModel
+from .activations import ModelInputs
 from .evidence import assess, target_levels
 from .objectives import Feature
 from .optimization import Images, Problem, StopAtLevel, Trajectory, balance, optimize
@@ -69,7 +69,7 @@ class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[mi
         unit_axis: int | None = None,
     ) -> None:
         GradientAttribution.__init__(self, forward_func)
-        self.model = _image_model(forward_func, preprocess, size, layer_to_grid, unit_axis, output_fn)
+        self.model = _model_inputs(forward_func, preprocess, size, layer_to_grid, unit_axis, output_fn)
 
     @captum_method
     def attribute(
@@ -148,7 +148,7 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
     ) -> None:
         NeuronAttribution.__init__(self, forward_func, find_layer(forward_func, layer), device_ids)
         GradientAttribution.__init__(self, forward_func)
-        self.model = _image_model(forward_func, preprocess, size, layer_to_grid, unit_axis)
+        self.model = _model_inputs(forward_func, preprocess, size, layer_to_grid, unit_axis)
 
     @captum_method
     def attribute(
@@ -192,14 +192,14 @@ class NeuronFeatureAccentuation(NeuronAttribution, GradientAttribution, Perturba
         return _accentuate(self.model, feature, inputs, additional_forward_args, shape, options)
 
 
-def _image_model(
+def _model_inputs(
     forward_func: ForwardFunc,
     preprocess: Preprocess | None,
     size: int | Size | None,
     layer_to_grid: Callable[[Tensor], Tensor] | None,
     unit_axis: int | None,
     output_fn: OutputFn | None = None,
-) -> ImageModel:
+) -> ModelInputs:
     """Check preprocessing and size; return the model together with its arguments."""
     check_preprocess(forward_func, preprocess)
     size = python_index(size)
@@ -209,7 +209,7 @@ def _image_model(
             f"size is {size!r}; expected the height and width of the model's input, such as 224 or (224, 160)."
         )
     sides = both if both is None else (both[0], both[1])
-    return ImageModel(forward_func, preprocess, output_fn, layer_to_grid, unit_axis=unit_axis, size=sides)
+    return ModelInputs(forward_func, preprocess, output_fn, layer_to_grid, unit_axis=unit_axis, size=sides)
 
 
 def _match_container(inputs: Images, result: Tensor) -> Images:
@@ -218,7 +218,7 @@ def _match_container(inputs: Images, result: Tensor) -> Images:
 
 
 def _accentuate(
-    model: ImageModel,
+    model: ModelInputs,
     feature: Feature,
     inputs: Images | None,
     args: Any,

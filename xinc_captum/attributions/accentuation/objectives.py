@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity, interpolate
 from ...batch import Batch, OneUnit, one_score_a_row, python_index, select, select_output
 from ...hooks import LayerError, modules_behind, preprocesses
 from ..base import as_called, differentiable
-from .activations import Activations, ImageModel, Layer, MissingError
+from .activations import Activations, ModelInputs, Layer, MissingError
 
 Score = Callable[[Activations], Tensor]
 
@@ -279,13 +279,13 @@ def from_string(text: str) -> Objective:
 class ScoredModel:
     """A model, an objective, and what the objective reads: the modules ``layers``, and the output if ``to_output``."""
 
-    model: ImageModel
+    model: ModelInputs
     objective: Objective
     layers: tuple[nn.Module, ...]
     to_output: bool
 
     @classmethod
-    def of(cls, model: ImageModel, objective: Objective, images: Tensor, args: tuple[Any, ...]) -> "ScoredModel":
+    def of(cls, model: ModelInputs, objective: Objective, images: Tensor, args: tuple[Any, ...]) -> "ScoredModel":
         """Determine what the objective reads, by evaluating it on ``images``."""
         layers: list[nn.Module] = []
         while True:
@@ -308,7 +308,7 @@ class ScoredModel:
         return self.objective(self.run(images, args))
 
 
-def _run_checked(model: ImageModel, images: Tensor, args: tuple[Any, ...], layers: list[nn.Module]) -> Activations:
+def _run_checked(model: ModelInputs, images: Tensor, args: tuple[Any, ...], layers: list[nn.Module]) -> Activations:
     """Run the model; where it does not accept the images, name their shape in the error."""
     try:
         return model.run(images, args, layers, to_output=True)
@@ -379,7 +379,7 @@ class Feature:
         value = activations.grid(self.layer)
         return _deviation(value.flatten(2).mean(2) if value.dim() > 2 else value)
 
-    def in_model(self, model: ImageModel, second: ImageModel) -> "Feature":
+    def in_model(self, model: ModelInputs, second: ModelInputs) -> "Feature":
         """Return the same feature of a second model, in the layer of the same name."""
         return self if self.layer is None else replace(self, layer=second.module(model.name_of(self.layer)))
 
@@ -442,8 +442,8 @@ def _deviation(peers: Tensor) -> Tensor:
 
 
 def resolve_contrast(
-    model: ImageModel, feature: Feature, contrast: Any, batch: Batch
-) -> tuple[ImageModel, Feature] | None:
+    model: ModelInputs, feature: Feature, contrast: Any, batch: Batch
+) -> tuple[ModelInputs, Feature] | None:
     """Return the model and feature of ``contrast=``: the same feature in another model, or another feature in this."""
     if contrast is None:
         return None

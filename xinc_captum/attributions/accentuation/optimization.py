@@ -14,7 +14,7 @@ from ...hooks import GradientError, layer_name, leads_to, modules_behind, no_gra
 from ...images import check_images
 from ...progress import progress
 from ..base import as_called, differentiable
-from .activations import Activations, ImageModel, early_layer
+from .activations import Activations, ModelInputs, early_layer
 from .objectives import Feature, ScoredModel, resolve_contrast
 from .parameterizations import ImageParameters, Params, is_lucent_param_f
 from .settings import FeatureDistance, Settings
@@ -34,12 +34,12 @@ class Problem:
         total: number of images in the call; ``batch`` may hold only some of them.
     """
 
-    model: ImageModel
+    model: ModelInputs
     feature: Feature
     settings: Settings
     batch: Batch
     from_noise: bool = False
-    contrast: tuple[ImageModel, Feature] | None = None
+    contrast: tuple[ModelInputs, Feature] | None = None
     total: int = -1
 
     def __post_init__(self) -> None:
@@ -54,7 +54,7 @@ class Problem:
     @classmethod
     def of(
         cls,
-        model: ImageModel,
+        model: ModelInputs,
         feature: Feature,
         inputs: Images | None,
         args: Any,
@@ -107,7 +107,7 @@ class Problem:
         """The model and objective whose score is subtracted, or None."""
         return None if self.contrast is None else self.scored(*self.contrast)
 
-    def scored(self, model: ImageModel, feature: Feature) -> ScoredModel:
+    def scored(self, model: ModelInputs, feature: Feature) -> ScoredModel:
         """Return a model and the objective of a feature, after a trial run on the images."""
         return ScoredModel.of(model, feature.objective(self.batch.rows), self.model_inputs, self.batch.args)
 
@@ -252,12 +252,12 @@ def _is_scheduled(transform: Transform) -> bool:
     return any(isinstance(value, Schedule) for value in (*values, *sides))
 
 
-def _output(model: ImageModel, batch: Batch) -> Any:
+def _output(model: ModelInputs, batch: Batch) -> Any:
     return model.run(model.resize(batch.inputs[0]), batch.args, (), to_output=True).output
 
 
 def _start_images(
-    model: ImageModel, inputs: Images | None, shape: tuple[int, ...] | None, settings: Settings
+    model: ModelInputs, inputs: Images | None, shape: tuple[int, ...] | None, settings: Settings
 ) -> Tensor:
     """Check the inputs, and raise for arguments without effect; without inputs return grey images of the shape."""
     if inputs is not None:
