@@ -26,6 +26,7 @@ from .attributions.nern import NeRN
 from .attributions.trans_inr import TransINR
 from .comparison import Comparison, compare
 from .hooks import LayerError, capture, patch, untouched
+from .image_model import ImageModel
 from .images import to_hwc
 
 __version__ = "0.1.0"
@@ -38,6 +39,7 @@ __all__ = [
     "Comparison",
     "FeatureAccentuation",
     "FeatureActivationMap",
+    "ImageModel",
     "LatentLink",
     "LayerContribution",
     "LayerError",

@@ -26,16 +26,16 @@ from xinc_captum.cli.command import UsageError
 from xinc_captum.cli.inputs import InputPhoto
 from xinc_captum.cli.models import Network
 from xinc_captum.hooks import LayerError
+from xinc_captum.image_model import ImageModel
 from xinc_captum.images import PhotoError
 from xinc_captum.metrics.trust import Trust, judge_accentuation
 from xinc_captum.store import StoreError, sha256
-from xinc_captum.zoo import Classifier
 
 NUMBERS = itertools.count()
 SOURCE = """
 import torch
 from torch import nn
-from xinc_captum.zoo import Classifier, Normalise
+from xinc_captum.image_model import ImageModel, Normalise
 
 def plain():
     torch.manual_seed(0)
@@ -45,7 +45,7 @@ def plain():
     )
 
 def labelled():
-    return Classifier("tiny", plain(), Normalise((0.5,) * 3, (0.5,) * 3), 16, ("red fox", "dog", "lion", "lynx"))
+    return ImageModel("tiny", plain(), Normalise((0.5,) * 3, (0.5,) * 3), 16, ("red fox", "dog", "lion", "lynx"))
 """
 
 
@@ -233,7 +233,7 @@ def test_without_natural_images_the_page_states_it(run, monkeypatch, no_ink):
 
 def test_top_classes_need_matching_labels_and_probabilities():
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    network = Classifier("means", model, lambda x: x, 8, ("red", "green"))
+    network = ImageModel("means", model, lambda x: x, 8, ("red", "green"))
     photo = torch.rand(1, 3, 8, 8)
 
     def top(**changed):
@@ -314,7 +314,7 @@ def test_interrupted_runs_and_features_of_different_length(page, no_ink):
 @pytest.fixture
 def network():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
-    return Network(Classifier("tiny", model.eval(), lambda x: 2 * x, 8, ("fox", "lion", "lynx")), 8)
+    return Network(ImageModel("tiny", model.eval(), lambda x: 2 * x, 8, ("fox", "lion", "lynx")), 8)
 
 
 VIEW = torch.rand(1, 3, 8, 8)
@@ -343,13 +343,13 @@ def test_many_images_are_scored_in_batches(network):
 
 def test_a_network_without_feature_maps_gives_no_location():
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
-    flat = Network(Classifier("flat", model, lambda x: x, 8, ("a", "b", "c")), 8)
+    flat = Network(ImageModel("flat", model, lambda x: x, 8, ("a", "b", "c")), 8)
     assert select_features(flat, ["a"], [], [])[0].where(VIEW, (8, 8)) is None
     assert select_features(flat, [], ["1"], [0])[0].where(VIEW, (8, 8)) is None
 
 
 def test_a_network_without_classes_needs_units(network):
-    nameless = Network(Classifier("image", nn.Conv2d(3, 3, 1), lambda x: x, 8, ()), None)
+    nameless = Network(ImageModel("image", nn.Conv2d(3, 3, 1), lambda x: x, 8, ()), None)
     with pytest.raises(UsageError, match=r"output of image is not \(images, classes\).*give --layer and --unit"):
         select_features(nameless, ["0"], [], [])
 

@@ -27,6 +27,7 @@ from xinc_captum.cli.models import (
     read_at_shape,
 )
 from xinc_captum.hooks import LayerError
+from xinc_captum.image_model import ImageModel
 from xinc_captum.images import PhotoError
 from xinc_captum.store import sha256
 
@@ -82,7 +83,7 @@ def test_a_network_that_outputs_images_has_no_classes(module):
 
 
 def test_a_name_of_the_zoo(monkeypatch):
-    made = zoo.Classifier("tiny", torch.nn.Identity(), lambda x: x, 24, ("a",))
+    made = ImageModel("tiny", torch.nn.Identity(), lambda x: x, 24, ("a",))
     monkeypatch.setattr(zoo, "classifier", lambda name: made)
     assert named("squeezenet1_1") == (made, 24)
 
@@ -99,7 +100,7 @@ def test_a_name_of_the_zoo(monkeypatch):
         ("{}:flatt", "has no function 'flatt'; did you mean 'flat'"),
         ("{}:NUMBER", "has no function 'NUMBER'"),
         ("{}:nothing", "returned a int; expected a torch.nn.Module"),
-        ("{}:wide", r"cannot be run on the photo, \(1, 3, 12, 16\) in \[0, 1\] .*return a xinc_captum.zoo.Classifier"),
+        ("{}:wide", r"cannot be run on the photo, \(1, 3, 12, 16\) in \[0, 1\] .*return an xinc_captum.ImageModel"),
     ],
 )
 def test_unusable_values_raise(module, name, text):

@@ -10,7 +10,7 @@ from torchvision.models.convnext import LayerNorm2d
 from xinc_captum import FeatureAccentuation, LayerError, NeuronFeatureAccentuation
 from xinc_captum.attributions.linking import Encoder
 from xinc_captum.hooks import check_preprocess, crop_of, fits, image_size, preprocesses, unit_axis
-from xinc_captum.zoo import Classifier, Normalise
+from xinc_captum.image_model import ImageModel, Normalise
 
 
 class Mixing(nn.Module):
@@ -161,7 +161,7 @@ def test_the_axis_of_a_recurrent_layer_is_its_steps():
 
 NORMALISE = Normalise((0.5,), (0.5,))
 NET = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(32, 2))
-CLASSIFIER = Classifier("small", NET, NORMALISE, 6, ("a", "b"))
+CLASSIFIER = ImageModel("small", NET, NORMALISE, 6, ("a", "b"))
 
 
 def test_classifiers_preprocess_and_modules_do_not():

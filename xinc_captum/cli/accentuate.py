@@ -26,11 +26,11 @@ from ..attributions.accentuation.settings import Settings
 from ..attributions.accentuation.transforms import view
 from ..comparison import as_maps, grad_cam, last_map
 from ..hooks import find_layer
+from ..image_model import ImageModel
 from ..images import to_hwc
 from ..visualizers import accentuation_rows, class_bars, dose_strip, score_curve
 from ..visualizers.layout import percent
 from ..visualizers.report import Picture, Section, Table, write_report
-from ..zoo import Classifier
 from ..zoo.classifiers import CLASSIFIERS, imagenet_labels
 from .command import Device, Out, Seed, UsageError, find_device, record_settings, result_folder, save_picture
 from .inputs import ImageSet, InputPhoto, load_photo, natural_images
@@ -191,10 +191,10 @@ class AccentuationResults:
     """Everything that the page shows."""
 
     subject: InputPhoto
-    classifier: Classifier
+    classifier: ImageModel
     features: list[FeatureResult]
     natural: ImageSet | None
-    second: Classifier | None
+    second: ImageModel | None
 
 
 def write_images(folder: Path, results: AccentuationResults) -> None:
@@ -358,7 +358,7 @@ def accentuate_command(
     ],
     out: Out,
     model: Annotated[
-        str, Option(help=f"{', '.join(CLASSIFIERS)}, or module:function that returns a network or a zoo.Classifier.")
+        str, Option(help=f"{', '.join(CLASSIFIERS)}, or module:function that returns a network or an ImageModel.")
     ] = "efficientnet_lite0",
     targets: Annotated[
         list[str], Option("--target", help="Class to accentuate, by label or number; repeat for several.")
@@ -422,7 +422,7 @@ def accentuate_command(
         write_page(folder, results)
 
 
-def _weights_sha256(classifier: Classifier) -> str:
+def _weights_sha256(classifier: ImageModel) -> str:
     digest = hashlib.sha256()
     for name, weight in classifier.model.state_dict().items():
         digest.update(name.encode())
@@ -430,7 +430,7 @@ def _weights_sha256(classifier: Classifier) -> str:
     return digest.hexdigest()
 
 
-def _second(features_to_run: list[FeatureTarget], where: torch.device) -> zoo.Classifier | None:
+def _second(features_to_run: list[FeatureTarget], where: torch.device) -> ImageModel | None:
     """Return another network with the same classes, or None if there is none or it is not installed."""
     classifier = features_to_run[0].network.classifier
     if features_to_run[0].layer is not None or classifier.labels != imagenet_labels():

@@ -20,6 +20,7 @@ from ..attributions.linking import Encoder, LatentLink
 from ..attributions.linking.linked_unit import LinkedUnitVisualization
 from ..generators import Generator, check_generator, images_in_unit_range
 from ..hooks import find_layer
+from ..image_model import ImageModel, Normalise
 from ..images import centre_crop, read_photo
 from ..metrics.statistics import Probability, as_probabilities, probability_kind
 from ..zoo.classifiers import CLASSIFIERS
@@ -30,7 +31,7 @@ from .inputs import DIGITS, ImageSet, photo_files
 class Network(NamedTuple):
     """A classifier and the side of its square input (None: the size of the photo)."""
 
-    classifier: zoo.Classifier
+    classifier: ImageModel
     size: int | None
 
 
@@ -50,14 +51,14 @@ def load_network(name: str, photo: Tensor, device: torch.device, generator: str 
             ) from error
     else:
         loaded = call_function(name)
-    if isinstance(loaded, zoo.Classifier):
+    if isinstance(loaded, ImageModel):
         loaded.model.eval().to(device)
         return Network(loaded, loaded.size)
     if isinstance(loaded, nn.Module):
         return Network(_as_classifier(name, loaded.eval().to(device), photo.to(device), generator), None)
     raise UsageError(
         f"{name} returned a {type(loaded).__name__}; expected a torch.nn.Module that takes images in [0, 1], or a "
-        "xinc_captum.zoo.Classifier."
+        "xinc_captum.ImageModel."
     )
 
 
@@ -93,9 +94,9 @@ def call_function(name: str, option: str = "--model") -> Any:
         raise
 
 
-def _as_classifier(name: str, model: nn.Module, photo: Tensor, generator: str | None) -> zoo.Classifier:
+def _as_classifier(name: str, model: nn.Module, photo: Tensor, generator: str | None) -> ImageModel:
     """Return a module as a classifier whose labels are class numbers."""
-    bare = zoo.Classifier(name, model, _identity, min(photo.shape[-2:]), ())
+    bare = ImageModel(name, model, _identity, min(photo.shape[-2:]), ())
     try:
         with torch.no_grad():
             output = bare(photo[None])
@@ -104,10 +105,10 @@ def _as_classifier(name: str, model: nn.Module, photo: Tensor, generator: str | 
         other = "--size" if generator is None else "--generator"
         raise UsageError(
             f"{name} cannot be run on {source}, {tuple(photo[None].shape)} in [0, 1] ({str(error).splitlines()[0]}); "
-            f"return a xinc_captum.zoo.Classifier with size and preprocess, or give another {other}."
+            f"return an xinc_captum.ImageModel with size and preprocess, or give another {other}."
         ) from error
     typer.echo(
-        f"{name} receives photos in [0, 1] without normalisation; if it needs one, return a xinc_captum.zoo.Classifier "
+        f"{name} receives photos in [0, 1] without normalisation; if it needs one, return an xinc_captum.ImageModel "
         "with preprocess",
         err=True,
     )
@@ -150,7 +151,7 @@ GENERATORS: dict[str, Callable[[], Generator]] = {
     "dcgan_faces": zoo.dcgan_faces,
     "omniart_eyes": zoo.omniart_eyes,
 }
-DIGIT_CLASSIFIERS: dict[str, Callable[[], zoo.Classifier]] = {
+DIGIT_CLASSIFIERS: dict[str, Callable[[], ImageModel]] = {
     "mnist_convnet": zoo.mnist_convnet,
     "mnist_cnn": zoo.mnist_cnn,
 }
@@ -163,7 +164,7 @@ class ClassifierAndGenerator:
 
     model_name: str
     generator_name: str
-    classifier: zoo.Classifier = field(repr=False)
+    classifier: ImageModel = field(repr=False)
     layer: str  # dotted name of the layer whose input is linked
     generator: Generator = field(repr=False)
     shape: tuple[int, int, int]  # (C, H, W) of the generated images
@@ -183,7 +184,7 @@ class ClassifierAndGenerator:
     def preprocess(self) -> ResizeAndConvert:
         """Preprocessing from generated images to the network's input."""
         preprocess = self.classifier.preprocess
-        channels = len(preprocess.mean) if isinstance(preprocess, zoo.Normalise) else None
+        channels = len(preprocess.mean) if isinstance(preprocess, Normalise) else None
         return ResizeAndConvert(preprocess, self.classifier.size or None, channels)
 
     @property
@@ -245,7 +246,7 @@ def load_classifier_and_generator(
     find_layer(classifier.model, layer)
     if classifier.probability == "none":
         raise UsageError(
-            f"{model} is a Classifier with probability='none'; a link needs the probabilities of its classes."
+            f"{model} is an ImageModel with probability='none'; a link needs the probabilities of its classes."
         )
     models = ClassifierAndGenerator(model, generator, classifier, layer, generator_model, shape, device)
     try:
@@ -258,7 +259,7 @@ def load_classifier_and_generator(
     return models
 
 
-def load_classifier(name: str, image: Tensor, device: torch.device, generator: str | None = None) -> zoo.Classifier:
+def load_classifier(name: str, image: Tensor, device: torch.device, generator: str | None = None) -> ImageModel:
     """Load a digit classifier of the zoo, or any network that :func:`load_network` loads, with the same arguments."""
     if name not in DIGIT_CLASSIFIERS:
         return load_network(name, image, device, generator).classifier

@@ -10,10 +10,11 @@ from typer import Argument, Option
 
 from ..attributions.nern import KernelCanvas, NeRN, NernFit, compress, error_map, layer_profile, quantize
 from ..generators import images_in_unit_range
+from ..image_model import ImageModel, Normalise
 from ..metrics import predict_classes
 from ..visualizers import kernel_sheet, layer_profile_sheet
 from ..visualizers.report import Section, Table, write_report
-from ..zoo import Classifier, Normalise, mnist_nern
+from ..zoo import mnist_nern
 from .command import Device, Out, Seed, UsageError, find_device, record_settings, result_folder, save_picture
 from .models import GENERATORS, MODELS, load_classifier, load_generator
 
@@ -78,18 +79,18 @@ def nern_command(
         _write(folder, model, pictures, nern, fit, lines)
 
 
-def load_nern_classifier(name: str, device: torch.device) -> tuple[Classifier, tuple[int, int, int]]:
+def load_nern_classifier(name: str, device: torch.device) -> tuple[ImageModel, tuple[int, int, int]]:
     """Load a classifier of the zoo or ``module:function``; return it with the (C, H, W) of its inputs in [0, 1]."""
     classifier = load_classifier(name, torch.full((3, 64, 64), 0.5), device)
     if not classifier.size or not isinstance(classifier.preprocess, Normalise):
         raise UsageError(
-            f"the input size of {name} is unknown; let the function return a xinc_captum.zoo.Classifier with size= and "
+            f"the input size of {name} is unknown; let the function return an xinc_captum.ImageModel with size= and "
             "preprocess=Normalise(mean, std)."
         )
     return classifier, (len(classifier.preprocess.mean), classifier.size, classifier.size)
 
 
-def load_nern(name: str, model: str, classifier: Classifier) -> NeRN:
+def load_nern(name: str, model: str, classifier: ImageModel) -> NeRN:
     """Load the shipped NeRN or that of a file, for the network with the name ``model``."""
     if name == SHIPPED and not Path(name).exists():
         if model != "mnist_convnet":
@@ -106,7 +107,7 @@ def load_nern(name: str, model: str, classifier: Classifier) -> NeRN:
 
 
 def fit_and_test_images(
-    name: str, classifier: Classifier, shape: tuple[int, int, int], seed: int, device: torch.device
+    name: str, classifier: ImageModel, shape: tuple[int, int, int], seed: int, device: torch.device
 ) -> tuple[Tensor | str, Tensor]:
     """Return images to fit on and held-out images, of a generator or noise."""
     stream = torch.Generator().manual_seed(seed + 2)
@@ -125,7 +126,7 @@ def fit_and_test_images(
     return both[:FIT_IMAGES], both[FIT_IMAGES:]
 
 
-def compare_models(nern: NeRN, classifier: Classifier, test_images: Tensor) -> list[tuple[str, ...]]:
+def compare_models(nern: NeRN, classifier: ImageModel, test_images: Tensor) -> list[tuple[str, ...]]:
     """Return rows of name, agreement, bytes, share of the network's bytes, and weight error, for NeRN and rounding."""
     report, small = nern.size_report(), compress(nern)
     names = [one.name for one in nern.layers]

@@ -303,7 +303,7 @@ Probability = Literal["auto", "softmax", "sigmoid", "identity", "none"]
 Scores = Callable[[Tensor], Tensor] | Probability
 PROBABILITIES: tuple[Probability, ...] = get_args(Probability)
 SLACK = 1e-4  # by which probabilities of a row may miss a sum of 1: float32 sums of 20,000 classes miss it by 1e-6
-WHERE = "(probability= of compare, counterfactual and zoo.Classifier, scores= of the functions in xinc_captum.metrics)"
+WHERE = "(probability= of compare, counterfactual and ImageModel, scores= of the functions in xinc_captum.metrics)"
 
 
 def probabilities(outputs: Tensor, kind: Probability = "auto") -> Tensor:

@@ -6,8 +6,8 @@ from torchvision.models import VisionTransformer, resnet18
 
 from xinc_captum import FeatureAccentuation, LayerError, layer_to_grid
 from xinc_captum.attributions.accentuation.activations import (
-    ModelInputs,
     MissingError,
+    ModelInputs,
     early_layer,
     image_layers,
     late_layers,

@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity, interpolate
 from ...batch import Batch, OneUnit, one_score_a_row, python_index, select, select_output
 from ...hooks import LayerError, modules_behind, preprocesses
 from ..base import as_called, differentiable
-from .activations import Activations, ModelInputs, Layer, MissingError
+from .activations import Activations, Layer, MissingError, ModelInputs
 
 Score = Callable[[Activations], Tensor]
 
