@@ -28,6 +28,7 @@ from .comparison import Comparison, compare
 from .hooks import LayerError, capture, patch, untouched
 from .image_model import ImageModel
 from .images import to_hwc
+from .models import load_model
 
 __version__ = "0.1.0"
 
@@ -59,6 +60,7 @@ __all__ = [
     "capture",
     "compare",
     "layer_to_grid",
+    "load_model",
     "open_canvas",
     "patch",
     "to_hwc",

@@ -132,9 +132,10 @@ class ImageModel:
         """Number of channels of the images, or None if the preprocessing does not define it."""
         return len(self.preprocess.mean) if isinstance(self.preprocess, Normalise) else None
 
-    def to(self, device: torch.device | str) -> "ImageModel":
-        """Move the network to a device, in place as ``torch.nn.Module.to`` does, and return this object."""
-        self.model.to(device)
+    def to(self, device: torch.device | str | None) -> "ImageModel":
+        """Move the network to a device, in place as ``torch.nn.Module.to`` does; None leaves it. Return this object."""
+        if device is not None:
+            self.model.to(device)
         return self
 
     def prepare(self, photo: Tensor) -> Tensor:
