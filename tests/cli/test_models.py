@@ -131,6 +131,14 @@ def test_both_models_and_the_last_linear_layer_are_loaded(models, tiny):
     assert load_classifier_and_generator(f"{tiny}:net", f"{tiny}:draw", "1", CPU).layer == "1"
 
 
+def test_weights_of_a_file_are_loaded_and_named_in_the_manifest(models, tiny, tmp_path):
+    state = {key: 2 * value for key, value in models.classifier.model.state_dict().items()}
+    torch.save(state, tmp_path / "w.pt")
+    changed = load_classifier_and_generator(f"{tiny}:net", f"{tiny}:draw", None, CPU, str(tmp_path / "w.pt"))
+    assert torch.equal(changed.classifier.model.state_dict()["1.weight"], state["1.weight"])
+    assert changed.names == {**models.names, "weights": str(tmp_path / "w.pt")} and "weights" not in models.names
+
+
 def test_predictions_are_probabilities(models):
     """Each class is where its place is bright; the head has no other weights."""
     places = torch.zeros(4, 1, 8, 8)

@@ -107,6 +107,22 @@ def test_preprocessing_is_read_from_the_configuration(folder, processor, size, c
     assert model.preprocess.mean[0] == pytest.approx(mean) and model.preprocess.std[0] == pytest.approx(std)
 
 
+def test_preprocessing_inside_the_configuration_of_a_processor(folder):
+    path = folder("dinov2")
+    (path / "processor_config.json").write_text(json.dumps({"image_processor": HALF, "processor_class": "X"}))
+    model = load_model(f"hf:{path}", weights="random")
+    assert model.size == 48 and model.source.endswith("preprocessing: processor_config.json")
+
+
+def test_a_fine_tuned_model_has_the_classes_of_its_weights(folder, tmp_path):
+    big = load_model(f"hf:{folder('vit', HALF)}", weights="random", labels=list("abcde"))
+    save_file(big.model.state_dict(), tmp_path / "w.safetensors")
+    model = load_model(f"hf:{folder('vit', HALF)}", weights=tmp_path / "w.safetensors")
+    image = torch.rand(1, 3, 48, 48)
+    torch.testing.assert_close(model(image), big(image))
+    assert model.labels == tuple(f"class {i}" for i in range(5))
+
+
 def test_configurations_that_cannot_be_resolved_are_errors(folder, tmp_path):
     with pytest.raises(
         ModelError, match=r"has 5 labels and no architectures, so it may describe a classifier or a seg"
