@@ -20,7 +20,7 @@ steps = int(sys.argv[1]) if len(sys.argv) > 1 else 24
 net = efficientnet_lite0()
 image = centre_crop(photo("coffee").image, net.size, crop=1.0)[None]  # (1, 3, 224, 224) in [0, 1]
 natural = torch.stack([centre_crop(other.image, net.size) for other in foolbox_photos()])
-accentuation = FeatureAccentuation(net)  # a Classifier normalises images itself; other models need preprocess=
+accentuation = FeatureAccentuation(net)  # an ImageModel normalises images itself; other models need preprocess=
 
 ladybug = accentuation.accentuate(image, target=net.find("ladybug"), natural=natural, n_steps=steps)
 lucent = accentuation.accentuate(image, target=objectives.channel("blocks_5", 12), n_steps=steps)  # unmodified

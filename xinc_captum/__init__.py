@@ -26,7 +26,9 @@ from .attributions.nern import NeRN
 from .attributions.trans_inr import TransINR
 from .comparison import Comparison, compare
 from .hooks import LayerError, capture, patch, untouched
+from .image_model import ImageModel
 from .images import to_hwc
+from .models import load_model
 
 __version__ = "0.1.0"
 
@@ -38,6 +40,7 @@ __all__ = [
     "Comparison",
     "FeatureAccentuation",
     "FeatureActivationMap",
+    "ImageModel",
     "LatentLink",
     "LayerContribution",
     "LayerError",
@@ -57,6 +60,7 @@ __all__ = [
     "capture",
     "compare",
     "layer_to_grid",
+    "load_model",
     "open_canvas",
     "patch",
     "to_hwc",

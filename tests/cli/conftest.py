@@ -16,7 +16,7 @@ SOURCE = """
 import torch
 from torch import nn
 from xinc_captum.generators import EigenGenerator, from_callable, normal_latents
-from xinc_captum.zoo import Classifier, Normalise
+from xinc_captum.image_model import ImageModel, Normalise
 
 PLACES = torch.zeros(4, 1, 8, 8)
 PLACES[0, :, :4], PLACES[1, :, 4:], PLACES[2, :, :, :4], PLACES[3, :, 2:6, 2:6] = 0.8, 0.8, 0.8, 0.8
@@ -30,17 +30,17 @@ def net():
             model[1].weight[c] = (PLACES[c] - PLACES.mean(0)).flatten() / 8
             model[2].weight[c, c] = 1.0
         model[1].bias[:4] = -(model[1].weight[:4] @ PLACES.mean(0).flatten())
-    return Classifier("places", model.eval(), Normalise((0.0,), (1.0,)), 8, ("upper", "lower", "left", "middle"))
+    return ImageModel("places", model.eval(), Normalise((0.0,), (1.0,)), 8, ("upper", "lower", "left", "middle"))
 
 def colours():
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
-    return Classifier("colours", model, Normalise((0.5,) * 3, (0.5,) * 3), 16, ("warm", "cold"))
+    return ImageModel("colours", model, Normalise((0.5,) * 3, (0.5,) * 3), 16, ("warm", "cold"))
 
 def headless():
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 def narrow():
-    return Classifier("narrow", nn.Sequential(nn.Flatten(), nn.Linear(63, 4)), Normalise((0.0,), (1.0,)), 8, ())
+    return ImageModel("narrow", nn.Sequential(nn.Flatten(), nn.Linear(63, 4)), Normalise((0.0,), (1.0,)), 8, ())
 
 def _images():
     stream = torch.Generator().manual_seed(0)

@@ -1,5 +1,6 @@
 import itertools
 import json
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from xinc_captum.attributions import Accentuation
@@ -24,18 +25,20 @@ from xinc_captum.cli.accentuate import (
 )
 from xinc_captum.cli.command import UsageError
 from xinc_captum.cli.inputs import InputPhoto
-from xinc_captum.cli.models import Network
+from xinc_captum.cli.main import main
+from xinc_captum.cli.models import Network, load_network
 from xinc_captum.hooks import LayerError
+from xinc_captum.image_model import ImageModel
 from xinc_captum.images import PhotoError
 from xinc_captum.metrics.trust import Trust, judge_accentuation
 from xinc_captum.store import StoreError, sha256
-from xinc_captum.zoo import Classifier
+from xinc_captum.zoo.classifiers import imagenet_labels
 
 NUMBERS = itertools.count()
 SOURCE = """
 import torch
 from torch import nn
-from xinc_captum.zoo import Classifier, Normalise
+from xinc_captum.image_model import ImageModel, Normalise
 
 def plain():
     torch.manual_seed(0)
@@ -45,7 +48,7 @@ def plain():
     )
 
 def labelled():
-    return Classifier("tiny", plain(), Normalise((0.5,) * 3, (0.5,) * 3), 16, ("red fox", "dog", "lion", "lynx"))
+    return ImageModel("tiny", plain(), Normalise((0.5,) * 3, (0.5,) * 3), 16, ("red fox", "dog", "lion", "lynx"))
 """
 
 
@@ -161,11 +164,39 @@ def test_equal_runs_give_equal_bytes(run, little_ink):
     assert outputs[0] == outputs[1]
 
 
+def test_without_a_target_the_class_with_the_highest_output_is_accentuated(run, tiny, no_ink, capsys):
+    manifest = json.loads((run(targets=[]) / "manifest.json").read_text())
+    (asked,) = manifest["asked"]
+    network = load_network(f"{tiny}:labelled", torch.rand(3, 16, 16), torch.device("cpu")).classifier
+    photo = load_file(run("again", targets=[str(asked["index"])]) / "accentuation.safetensors")["photo"]
+    with torch.no_grad():
+        output = network(torch.nn.functional.interpolate(photo[None], (16, 16), mode="bilinear", antialias=True))
+    assert asked["index"] == int(output.argmax()) and asked["title"] == network.label(asked["index"])
+    assert f"the highest output is that of {asked['title']}" in capsys.readouterr().out
+
+
+def test_a_transformer_of_timm_with_weights_of_a_file_just_works(run, tmp_path, no_ink, monkeypatch):
+    timm = pytest.importorskip("timm", reason="needs timm: pip install 'xinc-captum[timm]'")
+    network = timm.create_model("test_vit", pretrained=False)
+    save_file(network.state_dict(), tmp_path / "my.safetensors")
+    monkeypatch.chdir(tmp_path)
+    words = ["--model", "timm:test_vit", "--weights", "my.safetensors", "--steps", "1", "--size", "64"]
+    monkeypatch.setattr(
+        sys, "argv", ["xinc", "accentuate", "photo.png", *words, "--device", "cpu", "--natural", "natural"]
+    )
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert done.value.code == 0
+    manifest = json.loads((tmp_path / "out" / "accentuate" / "manifest.json").read_text())
+    settings = manifest["call"]["settings"]
+    assert settings["weights"] == str(tmp_path / "my.safetensors") in manifest["call"]["files"]
+    assert manifest["features"][0]["steps"] == 1 and manifest["asked"][0]["title"] in imagenet_labels()
+
+
 @pytest.mark.parametrize(
     ("change", "error", "text"),
     [
-        ({"targets": []}, UsageError, "nothing to accentuate; expected --target .* or --layer with --unit"),
-        ({"layers": ["0"]}, UsageError, "nothing to accentuate"),
+        ({"layers": ["0"], "targets": []}, UsageError, "nothing to accentuate; expected --target .* or --layer with"),
         ({"targets": ["lion"], "units": [1]}, UsageError, "both given; expected one of the two"),
         ({"layers": ["0", "2"], "units": [1, 2, 3]}, UsageError, "--layer is given 2 times and --unit 3 times"),
         ({"targets": ["lyon"]}, UsageError, "--target: 'lyon' is in no label of tiny; the nearest are .*2 'lion'"),
@@ -174,7 +205,7 @@ def test_equal_runs_give_equal_bytes(run, little_ink):
         ({"layers": ["0"], "units": [6]}, UsageError, "0, unit 6: .*must lie in"),
         ({"dose": float("nan")}, UsageError, "lion: dose is nan; expected one finite number"),
         ({"device": "gpu9"}, UsageError, "device 'gpu9' cannot be used here"),
-        ({"model": "resnet50"}, UsageError, "expected one of efficientnet_lite0, .*, or your own function"),
+        ({"model": "resnet50"}, UsageError, "model 'resnet50' is not known; .* Closest names: 'torchvision:resnet50'"),
         (
             {"photo": "nowhere.png"},
             FileNotFoundError,
@@ -233,7 +264,7 @@ def test_without_natural_images_the_page_states_it(run, monkeypatch, no_ink):
 
 def test_top_classes_need_matching_labels_and_probabilities():
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    network = Classifier("means", model, lambda x: x, 8, ("red", "green"))
+    network = ImageModel("means", model, lambda x: x, 8, ("red", "green"))
     photo = torch.rand(1, 3, 8, 8)
 
     def top(**changed):
@@ -314,7 +345,7 @@ def test_interrupted_runs_and_features_of_different_length(page, no_ink):
 @pytest.fixture
 def network():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
-    return Network(Classifier("tiny", model.eval(), lambda x: 2 * x, 8, ("fox", "lion", "lynx")), 8)
+    return Network(ImageModel("tiny", model.eval(), lambda x: 2 * x, 8, ("fox", "lion", "lynx")), 8)
 
 
 VIEW = torch.rand(1, 3, 8, 8)
@@ -343,13 +374,13 @@ def test_many_images_are_scored_in_batches(network):
 
 def test_a_network_without_feature_maps_gives_no_location():
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
-    flat = Network(Classifier("flat", model, lambda x: x, 8, ("a", "b", "c")), 8)
+    flat = Network(ImageModel("flat", model, lambda x: x, 8, ("a", "b", "c")), 8)
     assert select_features(flat, ["a"], [], [])[0].where(VIEW, (8, 8)) is None
     assert select_features(flat, [], ["1"], [0])[0].where(VIEW, (8, 8)) is None
 
 
 def test_a_network_without_classes_needs_units(network):
-    nameless = Network(Classifier("image", nn.Conv2d(3, 3, 1), lambda x: x, 8, ()), None)
+    nameless = Network(ImageModel("image", nn.Conv2d(3, 3, 1), lambda x: x, 8, ()), None)
     with pytest.raises(UsageError, match=r"output of image is not \(images, classes\).*give --layer and --unit"):
         select_features(nameless, ["0"], [], [])
 

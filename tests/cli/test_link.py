@@ -149,7 +149,7 @@ def test_a_failure_writes_nothing(tiny, tmp_path, monkeypatch):
         ),
         ({"real": "no/such/folder"}, UsageError, "--real no/such/folder is not a folder"),
         ({"real": "mnist_digits"}, UsageError, "are grey, .*; the generator's images are"),
-        ({"model": "efficientnet_lite7"}, UsageError, "is no classifier of the zoo"),
+        ({"model": "efficientnet_lite7"}, UsageError, "model 'efficientnet_lite7' is not known"),
     ],
 )
 def test_models_that_cannot_be_linked_raise(tiny, tmp_path, change, error, says):

@@ -58,7 +58,7 @@ def test_every_command_has_help(words):
             "nowhere is not a folder; expected a result folder of xinc link",
         ),
         (("link", "--generator", "nobody"), "generator 'nobody' is not in the zoo"),
-        (("nern", "nobody"), "model 'nobody' is no classifier of the zoo"),
+        (("nern", "nobody"), "model 'nobody' is not known; expected torchvision:NAME"),
         (
             ("nern", "mnist_cnn", "--nern", "mnist_nern"),
             "mnist_nern represents the convolutions of mnist_convnet, not of",

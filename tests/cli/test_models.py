@@ -13,9 +13,7 @@ from xinc_captum.attributions import LinkedUnitVisualization
 from xinc_captum.cli import models as models_module
 from xinc_captum.cli.command import UsageError
 from xinc_captum.cli.models import (
-    DIGIT_CLASSIFIERS,
     GENERATORS,
-    MODELS,
     ResizeAndConvert,
     generate_images,
     load_classifier_and_generator,
@@ -27,8 +25,11 @@ from xinc_captum.cli.models import (
     read_at_shape,
 )
 from xinc_captum.hooks import LayerError
+from xinc_captum.image_model import ImageModel
 from xinc_captum.images import PhotoError
+from xinc_captum.models.load import DIGIT_CLASSIFIERS
 from xinc_captum.store import sha256
+from xinc_captum.zoo.classifiers import CLASSIFIERS
 
 PHOTO = torch.rand(3, 12, 16)
 SOURCE = """
@@ -82,9 +83,10 @@ def test_a_network_that_outputs_images_has_no_classes(module):
 
 
 def test_a_name_of_the_zoo(monkeypatch):
-    made = zoo.Classifier("tiny", torch.nn.Identity(), lambda x: x, 24, ("a",))
+    made = ImageModel("tiny", torch.nn.Identity(), lambda x: x, 24, ("a",))
     monkeypatch.setattr(zoo, "classifier", lambda name: made)
-    assert named("squeezenet1_1") == (made, 24)
+    network = named("squeezenet1_1")
+    assert network.classifier.model is made.model and network.size == 24
 
 
 @pytest.mark.parametrize(
@@ -92,14 +94,14 @@ def test_a_name_of_the_zoo(monkeypatch):
     [
         (
             "resnet",
-            "'resnet' is no classifier of the zoo; expected one of .*, or your own function as module:func",
+            "model 'resnet' is not known; expected torchvision:NAME, timm:NAME, .* or a classifier of the zoo",
         ),
         ("no_such_module_at_all:f", "'no_such_module_at_all' cannot be imported .*is in the current folder"),
         (":f", "cannot be imported"),
         ("{}:flatt", "has no function 'flatt'; did you mean 'flat'"),
         ("{}:NUMBER", "has no function 'NUMBER'"),
         ("{}:nothing", "returned a int; expected a torch.nn.Module"),
-        ("{}:wide", r"cannot be run on the photo, \(1, 3, 12, 16\) in \[0, 1\] .*return a xinc_captum.zoo.Classifier"),
+        ("{}:wide", r"cannot be run on the photo, \(1, 3, 12, 16\) in \[0, 1\] .*return an xinc_captum.ImageModel"),
     ],
 )
 def test_unusable_values_raise(module, name, text):
@@ -127,6 +129,14 @@ def test_both_models_and_the_last_linear_layer_are_loaded(models, tiny):
     assert (models.layer, models.shape, models.device) == ("2", (1, 8, 8), CPU)
     assert not any(module.training for module in (*models.classifier.model.modules(), *models.generator.modules()))
     assert load_classifier_and_generator(f"{tiny}:net", f"{tiny}:draw", "1", CPU).layer == "1"
+
+
+def test_weights_of_a_file_are_loaded_and_named_in_the_manifest(models, tiny, tmp_path):
+    state = {key: 2 * value for key, value in models.classifier.model.state_dict().items()}
+    torch.save(state, tmp_path / "w.pt")
+    changed = load_classifier_and_generator(f"{tiny}:net", f"{tiny}:draw", None, CPU, str(tmp_path / "w.pt"))
+    assert torch.equal(changed.classifier.model.state_dict()["1.weight"], state["1.weight"])
+    assert changed.names == {**models.names, "weights": str(tmp_path / "w.pt")} and "weights" not in models.names
 
 
 def test_predictions_are_probabilities(models):
@@ -180,7 +190,7 @@ def test_the_visualization_uses_these_models(models, link_results):
 
 
 def test_the_zoo_holds_every_name():
-    assert set(DIGIT_CLASSIFIERS) <= set(MODELS) and len(set(MODELS)) == len(MODELS)
+    assert not set(DIGIT_CLASSIFIERS) & set(CLASSIFIERS)
     for name in (*DIGIT_CLASSIFIERS, *GENERATORS):
         assert callable(getattr(zoo, name))
 
@@ -209,7 +219,7 @@ def test_generators_that_cannot_be_used(tiny, name, says):
 @pytest.mark.parametrize(
     ("model", "layer", "error", "says"),
     [
-        ("efficientnet_lite7", None, UsageError, "model 'efficientnet_lite7' is no classifier of the zoo; expected one"),
+        ("efficientnet_lite7", None, UsageError, "model 'efficientnet_lite7' is not known; .*'efficientnet_lite1'"),
         ("{}:faulty", None, UsageError, r"{}:faulty returned a int; expected a torch\.nn\.Module"),
         ("{}:headless", None, UsageError, "no linear layer; give the layer whose input is linked with --layer"),
         ("{}:net", "7", LayerError, "layer '7' is not in the model"),

@@ -10,7 +10,8 @@ from xinc_captum.attributions.nern import NeRN
 from xinc_captum.cli.command import UsageError
 from xinc_captum.cli.nern import compare_models, fit_and_test_images, load_nern, load_nern_classifier, nern_command
 from xinc_captum.hooks import LayerError
-from xinc_captum.zoo import Classifier, Normalise, mnist_convnet, mnist_nern
+from xinc_captum.image_model import ImageModel, Normalise
+from xinc_captum.zoo import mnist_convnet, mnist_nern
 
 CPU = torch.device("cpu")
 
@@ -20,7 +21,7 @@ def tiny():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 6, 3, 2), nn.Flatten())
         model.append(nn.Linear(6 * 9, 3))
-    return Classifier("tiny", model.eval(), Normalise((0.5,), (0.5,)), 8, ("a", "b", "c"))
+    return ImageModel("tiny", model.eval(), Normalise((0.5,), (0.5,)), 8, ("a", "b", "c"))
 
 
 def bare():

@@ -27,12 +27,12 @@ from xinc_captum.cli.video import video_canvas
 NETWORKS = """
 import torch
 from torch import nn
-from xinc_captum.zoo import Classifier, Normalise
+from xinc_captum.image_model import ImageModel, Normalise
 
 def colours():
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
-    return Classifier("tiny", nn.Sequential(*layers), Normalise((0.5,) * 3, (0.5,) * 3), 16, ("fox", "dog", "lion"))
+    return ImageModel("tiny", nn.Sequential(*layers), Normalise((0.5,) * 3, (0.5,) * 3), 16, ("fox", "dog", "lion"))
 """
 
 

@@ -14,8 +14,8 @@ from torchvision import transforms
 
 from xinc_captum.comparison import ALL, Column, as_maps, compare, edge_map, grad_cam, random_map
 from xinc_captum.comparison.compare import check_masks, check_photos, check_preprocess_of_photos
+from xinc_captum.image_model import ImageModel
 from xinc_captum.metrics import deletion_insertion, energy_in_mask, target_score
-from xinc_captum.zoo import Classifier
 
 
 def test_compare_returns_maps_table_and_scores(conv):
@@ -340,7 +340,7 @@ def test_preprocessing_of_pil_images_is_rejected():
 
 
 def test_a_classifier_is_not_preprocessed_twice(conv):
-    net = Classifier("tiny", conv, NORMALISE, 8, ("a", "b", "c"))
+    net = ImageModel("tiny", conv, NORMALISE, 8, ("a", "b", "c"))
     with pytest.raises(
         ValueError, match="tiny has its own preprocess, so images would be normalised twice. Give its .model with"
     ):

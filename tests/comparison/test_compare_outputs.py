@@ -8,7 +8,7 @@ from comparison.fast_compare import PHOTOS, quick
 from torch import nn
 
 from xinc_captum.comparison import ALL, integrated_gradients
-from xinc_captum.zoo import Classifier
+from xinc_captum.image_model import ImageModel
 
 EVERY = [name for name in ALL if name not in ("pointing", "energy")]
 
@@ -60,7 +60,7 @@ def test_independent_classes_are_measured_by_their_sigmoids():
     found = run(net(3), 1, probability="sigmoid")
     torch.testing.assert_close(found.confidence, net(3)(PHOTOS).sigmoid()[:, 1].detach())
     same(found, run(net(3, nn.Sigmoid()), 1))
-    same(found, run(Classifier("many", net(3), lambda x: x, 8, ("a", "b", "c"), probability="sigmoid"), 1))
+    same(found, run(ImageModel("many", net(3), lambda x: x, 8, ("a", "b", "c"), probability="sigmoid"), 1))
 
 
 def figure_text(found):

@@ -21,7 +21,7 @@ from xinc_captum.hooks import (
     unit_axis,
 )
 from xinc_captum.hooks.layers import search_once
-from xinc_captum.zoo import Classifier, Normalise
+from xinc_captum.image_model import ImageModel, Normalise
 
 
 class Mixing(nn.Module):
@@ -173,7 +173,7 @@ def test_the_axis_of_a_recurrent_layer_is_its_steps():
 
 NORMALISE = Normalise((0.5,), (0.5,))
 NET = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(32, 2))
-CLASSIFIER = Classifier("small", NET, NORMALISE, 6, ("a", "b"))
+CLASSIFIER = ImageModel("small", NET, NORMALISE, 6, ("a", "b"))
 
 
 def test_classifiers_preprocess_and_modules_do_not():

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from xinc_captum import FeatureActivationMap, layer_to_grid
+from xinc_captum.image_model import Normalise
 from xinc_captum.images import centre_crop
-from xinc_captum.zoo import AssetError, Backbone, Normalise, asset, dinov2, dinov2_vits14, photo
+from xinc_captum.zoo import AssetError, Backbone, asset, dinov2, dinov2_vits14, photo
 
 
 def with_onnx():

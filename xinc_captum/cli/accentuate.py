@@ -26,15 +26,15 @@ from ..attributions.accentuation.settings import Settings
 from ..attributions.accentuation.transforms import view
 from ..comparison import as_maps, grad_cam, last_map
 from ..hooks import find_layer
+from ..image_model import ImageModel
 from ..images import to_hwc
 from ..visualizers import accentuation_rows, class_bars, dose_strip, score_curve
 from ..visualizers.layout import percent
 from ..visualizers.report import Picture, Section, Table, write_report
-from ..zoo import Classifier
-from ..zoo.classifiers import CLASSIFIERS, imagenet_labels
+from ..zoo.classifiers import imagenet_labels
 from .command import Device, Out, Seed, UsageError, find_device, record_settings, result_folder, save_picture
 from .inputs import ImageSet, InputPhoto, load_photo, natural_images
-from .models import Network, load_network
+from .models import MODEL_HELP, Network, Weights, load_network
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,10 +191,10 @@ class AccentuationResults:
     """Everything that the page shows."""
 
     subject: InputPhoto
-    classifier: Classifier
+    classifier: ImageModel
     features: list[FeatureResult]
     natural: ImageSet | None
-    second: Classifier | None
+    second: ImageModel | None
 
 
 def write_images(folder: Path, results: AccentuationResults) -> None:
@@ -351,17 +351,20 @@ def _side_by_side(columns: list[Tensor]) -> Tensor:
     return pad_sequence([column.cpu() for column in columns], padding_value=torch.nan).flatten(1)
 
 
-@record_settings("accentuate", "photo")
+@record_settings("accentuate", "photo", "weights")
 def accentuate_command(
     photo: Annotated[
         str, Argument(help="A photo file, or one of the zoo: chelsea, coffee, foolbox:07 …", show_default=False)
     ],
-    out: Out,
-    model: Annotated[
-        str, Option(help=f"{', '.join(CLASSIFIERS)}, or module:function that returns a network or a zoo.Classifier.")
-    ] = "efficientnet_lite0",
+    out: Out = Path("out/accentuate"),
+    model: Annotated[str, Option(help=MODEL_HELP)] = "efficientnet_lite0",
     targets: Annotated[
-        list[str], Option("--target", help="Class to accentuate, by label or number; repeat for several.")
+        list[str],
+        Option(
+            "--target",
+            help="Class to accentuate, by label or number; repeat for several. Default: the class with the highest "
+            "output for the photo.",
+        ),
     ] = [],
     layers: Annotated[list[str], Option("--layer", help="Layer of the units, by its dotted name.")] = [],
     units: Annotated[list[int], Option("--unit", help="Unit of the layer to accentuate; repeat for several.")] = [],
@@ -381,11 +384,14 @@ def accentuate_command(
     natural: Annotated[
         Path | None, Option(help="Folder of photos for the dose and the verdict. Default: the zoo's.")
     ] = None,
+    weights: Weights = None,
 ) -> None:
     """Show what classes or units respond to in PHOTO, next to Grad-CAM, and how reliable it is."""
     where = find_device(device)
     subject = load_photo(photo, longer_side)
-    network = load_network(model, subject.image, where)
+    network = load_network(model, subject.image, where, weights=weights)
+    if not targets and not layers and not units:
+        targets = _highest_class(network, subject.image.to(where)[None])
     features_to_run = select_features(network, targets, layers, units)
     height, width = subject.image.shape[1:]
     known, second = natural_images(natural, network.size or min(height, width), photo), _second(features_to_run, where)
@@ -422,7 +428,18 @@ def accentuate_command(
         write_page(folder, results)
 
 
-def _weights_sha256(classifier: Classifier) -> str:
+def _highest_class(network: Network, photo: Tensor) -> list[str]:
+    """Return the number of the class with the highest output for the photo; nothing if the outputs are no classes."""
+    with torch.no_grad():
+        output = network.classifier(_network_view(network, photo))
+    if not network.classifier.labels or output.dim() != 2:
+        return []
+    index = int(output[0].argmax())
+    typer.echo(f"no --target is given; the highest output is that of {network.classifier.label(index)}")
+    return [str(index)]
+
+
+def _weights_sha256(classifier: ImageModel) -> str:
     digest = hashlib.sha256()
     for name, weight in classifier.model.state_dict().items():
         digest.update(name.encode())
@@ -430,7 +447,7 @@ def _weights_sha256(classifier: Classifier) -> str:
     return digest.hexdigest()
 
 
-def _second(features_to_run: list[FeatureTarget], where: torch.device) -> zoo.Classifier | None:
+def _second(features_to_run: list[FeatureTarget], where: torch.device) -> ImageModel | None:
     """Return another network with the same classes, or None if there is none or it is not installed."""
     classifier = features_to_run[0].network.classifier
     if features_to_run[0].layer is not None or classifier.labels != imagenet_labels():

@@ -27,7 +27,15 @@ from ..visualizers.layout import predicate
 from ..visualizers.report import Section, write_report
 from .command import Device, Out, Seed, UsageError, find_device, record_settings, result_folder, save_picture
 from .inputs import ImageSet
-from .models import FILE, GENERATORS, MODELS, ClassifierAndGenerator, load_classifier_and_generator, load_real_images
+from .models import (
+    FILE,
+    GENERATORS,
+    MODEL_HELP,
+    ClassifierAndGenerator,
+    Weights,
+    load_classifier_and_generator,
+    load_real_images,
+)
 from .sweep import evaluation_images
 
 
@@ -359,12 +367,10 @@ class Variant(StrEnum):
     fourier_features = "fourier_features"
 
 
-@record_settings("link", "real")
+@record_settings("link", "real", "weights")
 def link_command(
     out: Out,
-    model: Annotated[
-        str, Option(help=f"{', '.join(MODELS)}, or module:function that returns a network.")
-    ] = "mnist_convnet",
+    model: Annotated[str, Option(help=MODEL_HELP)] = "mnist_convnet",
     generator: Annotated[
         str, Option(help=f"{', '.join(GENERATORS)}, or module:function that returns a generator.")
     ] = "mnist_generator",
@@ -386,9 +392,10 @@ def link_command(
     real: Annotated[str | None, Option(help="Real images to validate the link on: a folder, or mnist_digits.")] = None,
     seed: Seed = 0,
     device: Device = "auto",
+    weights: Weights = None,
 ) -> None:
     """Link a classifier's layer to a generator, audit the link, and show what its units mean."""
-    models = load_classifier_and_generator(model, generator, layer, find_device(device))
+    models = load_classifier_and_generator(model, generator, layer, find_device(device), weights)
     photos = load_real_images(real, models)
     n_classes = int(getattr(models.generator, "num_classes", 0))
     if pairs < FEWEST * n_classes:

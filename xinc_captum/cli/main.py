@@ -28,6 +28,7 @@ from .counterfactual import counterfactual_command
 from .explore import explore_command
 from .inputs import FITTED, SPRITE
 from .link import link_command
+from .list_models import layers_command, models_command
 from .nern import SHIPPED, nern_command
 from .replay import replay_command
 from .sweep import sweep_command
@@ -43,6 +44,8 @@ app.command("nern")(nern_command)
 app.command("transinr")(trans_inr_command)
 app.command("explore")(explore_command)
 app.command("replay")(replay_command)
+app.command("models")(models_command)
+app.command("layers")(layers_command)
 
 FAILURES = (  # errors of the user
     UsageError,

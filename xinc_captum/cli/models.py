@@ -1,9 +1,6 @@
 """Load the classifier, generator and link that options name, and images in the shape of the generator."""
 
-import difflib
-import importlib
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,8 +17,11 @@ from ..attributions.linking import Encoder, LatentLink
 from ..attributions.linking.linked_unit import LinkedUnitVisualization
 from ..generators import Generator, check_generator, images_in_unit_range
 from ..hooks import find_layer
+from ..image_model import ImageModel
 from ..images import centre_crop, read_photo
 from ..metrics.statistics import Probability, as_probabilities, probability_kind
+from ..models import ModelError, load_model
+from ..models.load import DIGIT_CLASSIFIERS, call_function
 from ..zoo.classifiers import CLASSIFIERS
 from .command import UsageError
 from .inputs import DIGITS, ImageSet, photo_files
@@ -30,93 +30,64 @@ from .inputs import DIGITS, ImageSet, photo_files
 class Network(NamedTuple):
     """A classifier and the side of its square input (None: the size of the photo)."""
 
-    classifier: zoo.Classifier
+    classifier: ImageModel
     size: int | None
 
 
-def load_network(name: str, photo: Tensor, device: torch.device, generator: str | None = None) -> Network:
-    """Return the classifier of the zoo, or of ``module:function``, in eval mode, on ``device``.
+MODEL_HELP = (
+    "torchvision:NAME, timm:NAME, hf:NAME or hf:FOLDER, open_clip:NAME, module:function that returns a network or an "
+    f"ImageModel, or one of the zoo: {', '.join((*DIGIT_CLASSIFIERS, *CLASSIFIERS))}. xinc models lists names."
+)
+Weights = Annotated[
+    str | None,
+    Option(help="Weights of the model: a .safetensors file, a saved state dict, random, or DEFAULT (its source's)."),
+]
+
+
+def resolve_model(name: str, weights: str | None, device: torch.device) -> ImageModel:
+    """Load a model by its name as :func:`xinc_captum.load_model` does; its errors are UsageErrors."""
+    try:
+        return load_model(name, weights, device)
+    except (ModelError, ModuleNotFoundError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name not in {"timm", "transformers", "open_clip"}:
+            raise  # of the user's own module
+        raise UsageError(str(error)) from error
+
+
+def load_network(
+    name: str, photo: Tensor, device: torch.device, generator: str | None = None, weights: str | None = None
+) -> Network:
+    """Return a model by its name, in eval mode, on ``device``.
 
     A module without labels is passed the photo (3, H, W) once, to count its outputs; ``generator`` is the name of the
     generator that made the photo, if one did.
     """
-    if ":" not in name:
-        try:
-            loaded: Any = zoo.classifier(name)
-        except ValueError as error:
-            raise UsageError(
-                f"model {name!r} is no classifier of the zoo; expected one of {', '.join(CLASSIFIERS)}, or your own "
-                "function as module:function."
-            ) from error
-    else:
-        loaded = call_function(name)
-    if isinstance(loaded, zoo.Classifier):
-        loaded.model.eval().to(device)
-        return Network(loaded, loaded.size)
-    if isinstance(loaded, nn.Module):
-        return Network(_as_classifier(name, loaded.eval().to(device), photo.to(device), generator), None)
-    raise UsageError(
-        f"{name} returned a {type(loaded).__name__}; expected a torch.nn.Module that takes images in [0, 1], or a "
-        "xinc_captum.zoo.Classifier."
-    )
+    model = resolve_model(name, weights, device)
+    if model.size is None:
+        model = _with_labels(name, model, photo.to(device), generator)
+    return Network(model, model.size)
 
 
-def call_function(name: str, option: str = "--model") -> Any:
-    """Call the function ``module:function``, the value of ``option``, and return its result.
-
-    The module is installed or in the current folder, as for ``python -m``.
-    """
-    module_name, _, function_name = name.partition(":")
-    here = str(Path.cwd())
-    added = here not in sys.path
-    if added:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except (ModuleNotFoundError, ValueError) as error:
-        raise UsageError(
-            f"module {module_name!r} cannot be imported ({error}); expected module:function, where the module is "
-            "installed or is in the current folder."
-        ) from error
-    finally:
-        if added and here in sys.path:
-            sys.path.remove(here)
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        near = difflib.get_close_matches(function_name, [n for n in vars(module) if callable(getattr(module, n))])
-        hint = f"did you mean {', '.join(map(repr, near))}?" if near else "give the name of one of its functions."
-        raise UsageError(f"module {module_name!r} has no function {function_name!r}; {hint}")
-    try:
-        return function()
-    except Exception as error:
-        error.add_note(f"Raised by the function {name} of {option}.")
-        raise
-
-
-def _as_classifier(name: str, model: nn.Module, photo: Tensor, generator: str | None) -> zoo.Classifier:
-    """Return a module as a classifier whose labels are class numbers."""
-    bare = zoo.Classifier(name, model, _identity, min(photo.shape[-2:]), ())
+def _with_labels(name: str, model: ImageModel, photo: Tensor, generator: str | None) -> ImageModel:
+    """Return a model without an input size, with class numbers as labels, after a run on the photo."""
     try:
         with torch.no_grad():
-            output = bare(photo[None])
+            output = model(photo[None])
     except RuntimeError as error:
         source = "the photo" if generator is None else f"the images of {generator}"
         other = "--size" if generator is None else "--generator"
         raise UsageError(
             f"{name} cannot be run on {source}, {tuple(photo[None].shape)} in [0, 1] ({str(error).splitlines()[0]}); "
-            f"return a xinc_captum.zoo.Classifier with size and preprocess, or give another {other}."
+            f"return an xinc_captum.ImageModel with size and preprocess, or give another {other}."
         ) from error
-    typer.echo(
-        f"{name} receives photos in [0, 1] without normalisation; if it needs one, return a xinc_captum.zoo.Classifier "
-        "with preprocess",
-        err=True,
-    )
-    flat = isinstance(output, Tensor) and output.dim() == 2
-    return replace(bare, labels=tuple(f"class {i}" for i in range(output.shape[1])) if flat else ())
-
-
-def _identity(images: Tensor) -> Tensor:
-    return images
+    if model.channels is None:
+        typer.echo(
+            f"{name} receives photos in [0, 1] without normalisation; if it needs one, return an "
+            "xinc_captum.ImageModel with preprocess",
+            err=True,
+        )
+    flat = output.dim() == 2 and not model.labels
+    return replace(model, labels=tuple(f"class {i}" for i in range(output.shape[1])) if flat else model.labels)
 
 
 @dataclass(frozen=True, repr=False)
@@ -150,11 +121,6 @@ GENERATORS: dict[str, Callable[[], Generator]] = {
     "dcgan_faces": zoo.dcgan_faces,
     "omniart_eyes": zoo.omniart_eyes,
 }
-DIGIT_CLASSIFIERS: dict[str, Callable[[], zoo.Classifier]] = {
-    "mnist_convnet": zoo.mnist_convnet,
-    "mnist_cnn": zoo.mnist_cnn,
-}
-MODELS = (*DIGIT_CLASSIFIERS, *CLASSIFIERS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,16 +129,18 @@ class ClassifierAndGenerator:
 
     model_name: str
     generator_name: str
-    classifier: zoo.Classifier = field(repr=False)
+    classifier: ImageModel = field(repr=False)
     layer: str  # dotted name of the layer whose input is linked
     generator: Generator = field(repr=False)
     shape: tuple[int, int, int]  # (C, H, W) of the generated images
     device: torch.device
+    weights: str | None = None  # of the classifier, as given
 
     @property
     def names(self) -> dict[str, str]:
         """Entries of the manifest from which :func:`load_link` loads the models again."""
-        return {"model": self.model_name, "generator": self.generator_name, "layer": self.layer}
+        names = {"model": self.model_name, "generator": self.generator_name, "layer": self.layer}
+        return names if self.weights is None else {**names, "weights": self.weights}
 
     @property
     def facts(self) -> dict[str, str]:
@@ -182,9 +150,8 @@ class ClassifierAndGenerator:
     @property
     def preprocess(self) -> ResizeAndConvert:
         """Preprocessing from generated images to the network's input."""
-        preprocess = self.classifier.preprocess
-        channels = len(preprocess.mean) if isinstance(preprocess, zoo.Normalise) else None
-        return ResizeAndConvert(preprocess, self.classifier.size or None, channels)
+        classifier = self.classifier
+        return ResizeAndConvert(classifier.preprocess, classifier.size or None, classifier.channels)
 
     @property
     def share_classes(self) -> bool:
@@ -226,7 +193,7 @@ class ClassifierAndGenerator:
 
 
 def load_classifier_and_generator(
-    model: str, generator: str, layer: str | None, device: torch.device
+    model: str, generator: str, layer: str | None, device: torch.device, weights: str | None = None
 ) -> ClassifierAndGenerator:
     """Load both models by their names, and check that the classifier takes the images of the generator.
 
@@ -234,7 +201,7 @@ def load_classifier_and_generator(
     """
     generator_model, shape = load_generator(generator, device)
     grey = torch.full((1, *shape), 0.5)
-    classifier = load_classifier(model, grey[0], device, generator)
+    classifier = load_network(model, grey[0], device, generator, weights).classifier
     if layer is None:
         linear: list[str] = [
             name for name, module in classifier.model.named_modules() if isinstance(module, nn.Linear) and name
@@ -245,9 +212,9 @@ def load_classifier_and_generator(
     find_layer(classifier.model, layer)
     if classifier.probability == "none":
         raise UsageError(
-            f"{model} is a Classifier with probability='none'; a link needs the probabilities of its classes."
+            f"{model} has probability='none', so its outputs are no classes; a link needs their probabilities."
         )
-    models = ClassifierAndGenerator(model, generator, classifier, layer, generator_model, shape, device)
+    models = ClassifierAndGenerator(model, generator, classifier, layer, generator_model, shape, device, weights)
     try:
         models.predict(grey)
     except (RuntimeError, ValueError) as error:
@@ -258,19 +225,13 @@ def load_classifier_and_generator(
     return models
 
 
-def load_classifier(name: str, image: Tensor, device: torch.device, generator: str | None = None) -> zoo.Classifier:
-    """Load a digit classifier of the zoo, or any network that :func:`load_network` loads, with the same arguments."""
-    if name not in DIGIT_CLASSIFIERS:
-        return load_network(name, image, device, generator).classifier
-    classifier = DIGIT_CLASSIFIERS[name]()
-    classifier.model.to(device)
-    return classifier
-
-
 def load_generator(name: str, device: torch.device) -> tuple[Generator, tuple[int, int, int]]:
     """Return a generator of the zoo or of ``module:function``, after a check, and the shape of its images."""
     if ":" in name:
-        loaded: Any = call_function(name, "--generator")
+        try:
+            loaded: Any = call_function(name, "--generator")
+        except ModelError as error:
+            raise UsageError(str(error)) from error
     elif name in GENERATORS:
         loaded = GENERATORS[name]()
     else:
@@ -315,6 +276,7 @@ def load_link(folder: Path, device: torch.device) -> LoadedLink:
     try:
         note = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))
         model, generator, layer = (note["ends"][key] for key in ("model", "generator", "layer"))
+        weights = note["ends"].get("weights")
         truncation, seed = float(note.get("truncation", 0.7)), int(note.get("seed", 0))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
@@ -324,7 +286,7 @@ def load_link(folder: Path, device: torch.device) -> LoadedLink:
         link = LatentLink.load(folder / FILE)
     except (FileNotFoundError, ValueError) as error:
         raise UsageError(f"the link in {folder} cannot be used: {error}") from error
-    models = load_classifier_and_generator(model, generator, layer, device)
+    models = load_classifier_and_generator(model, generator, layer, device, weights)
     link.to(device)
     trust = str(note.get("trust", "unknown"))
     changed = store.other_weights(link.manifest, models.classifier.model, models.generator)

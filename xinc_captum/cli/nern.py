@@ -10,12 +10,13 @@ from typer import Argument, Option
 
 from ..attributions.nern import KernelCanvas, NeRN, NernFit, compress, error_map, layer_profile, quantize
 from ..generators import images_in_unit_range
+from ..image_model import ImageModel
 from ..metrics import predict_classes
 from ..visualizers import kernel_sheet, layer_profile_sheet
 from ..visualizers.report import Section, Table, write_report
-from ..zoo import Classifier, Normalise, mnist_nern
+from ..zoo import mnist_nern
 from .command import Device, Out, Seed, UsageError, find_device, record_settings, result_folder, save_picture
-from .models import GENERATORS, MODELS, load_classifier, load_generator
+from .models import GENERATORS, MODEL_HELP, Weights, load_generator, load_network
 
 MAX_SHEETS, MAX_NEURONS = 4, 4  # layers with a figure, and neurons per figure
 FIT_IMAGES, TEST_IMAGES = 1000, 500  # images to fit on, and held-out images
@@ -23,11 +24,9 @@ HIDDEN, STEPS = 40, 1000  # defaults
 SHIPPED = "mnist_nern"
 
 
-@record_settings("nern", "fitted")
+@record_settings("nern", "fitted", "weights")
 def nern_command(
-    model: Annotated[
-        str, Argument(help=f"A classifier of the zoo ({', '.join(MODELS)}), or module:function.", show_default=False)
-    ],
+    model: Annotated[str, Argument(help=MODEL_HELP, show_default=False)],
     out: Out,
     pictures: Annotated[
         str, Option(help=f"Images to fit on: noise, or those of a generator: {', '.join(GENERATORS)}, module:function.")
@@ -44,10 +43,11 @@ def nern_command(
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
+    weights: Weights = None,
 ) -> None:
     """Represent a classifier's convolutions by a small network, and show the contribution of each of its neurons."""
     torch_device = find_device(device)
-    classifier, shape = load_nern_classifier(model, torch_device)
+    classifier, shape = load_nern_classifier(model, torch_device, weights)
     if fitted is not None and (layers or hidden is not None or steps is not None):
         raise UsageError(
             f"--layer, --hidden and --steps are for a new fit, and {fitted} is fitted already; leave them out."
@@ -78,18 +78,20 @@ def nern_command(
         _write(folder, model, pictures, nern, fit, lines)
 
 
-def load_nern_classifier(name: str, device: torch.device) -> tuple[Classifier, tuple[int, int, int]]:
-    """Load a classifier of the zoo or ``module:function``; return it with the (C, H, W) of its inputs in [0, 1]."""
-    classifier = load_classifier(name, torch.full((3, 64, 64), 0.5), device)
-    if not classifier.size or not isinstance(classifier.preprocess, Normalise):
+def load_nern_classifier(
+    name: str, device: torch.device, weights: str | None = None
+) -> tuple[ImageModel, tuple[int, int, int]]:
+    """Load a classifier by its name; return it with the (C, H, W) of its inputs in [0, 1]."""
+    classifier = load_network(name, torch.full((3, 64, 64), 0.5), device, weights=weights).classifier
+    if not classifier.size or classifier.channels is None:
         raise UsageError(
-            f"the input size of {name} is unknown; let the function return a xinc_captum.zoo.Classifier with size= and "
+            f"the input size of {name} is unknown; let the function return an xinc_captum.ImageModel with size= and "
             "preprocess=Normalise(mean, std)."
         )
-    return classifier, (len(classifier.preprocess.mean), classifier.size, classifier.size)
+    return classifier, (classifier.channels, classifier.size, classifier.size)
 
 
-def load_nern(name: str, model: str, classifier: Classifier) -> NeRN:
+def load_nern(name: str, model: str, classifier: ImageModel) -> NeRN:
     """Load the shipped NeRN or that of a file, for the network with the name ``model``."""
     if name == SHIPPED and not Path(name).exists():
         if model != "mnist_convnet":
@@ -106,7 +108,7 @@ def load_nern(name: str, model: str, classifier: Classifier) -> NeRN:
 
 
 def fit_and_test_images(
-    name: str, classifier: Classifier, shape: tuple[int, int, int], seed: int, device: torch.device
+    name: str, classifier: ImageModel, shape: tuple[int, int, int], seed: int, device: torch.device
 ) -> tuple[Tensor | str, Tensor]:
     """Return images to fit on and held-out images, of a generator or noise."""
     stream = torch.Generator().manual_seed(seed + 2)
@@ -125,7 +127,7 @@ def fit_and_test_images(
     return both[:FIT_IMAGES], both[FIT_IMAGES:]
 
 
-def compare_models(nern: NeRN, classifier: Classifier, test_images: Tensor) -> list[tuple[str, ...]]:
+def compare_models(nern: NeRN, classifier: ImageModel, test_images: Tensor) -> list[tuple[str, ...]]:
     """Return rows of name, agreement, bytes, share of the network's bytes, and weight error, for NeRN and rounding."""
     report, small = nern.size_report(), compress(nern)
     names = [one.name for one in nern.layers]

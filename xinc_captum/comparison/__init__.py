@@ -1,5 +1,6 @@
 """Compare several attribution methods on the same images, in one figure and one table."""
 
+from ..models import last_map
 from .compare import compare, count_calls
 from .measures import ALL, COLUMNS, Case, Column, as_maps, quantus_explain_func
 from .methods import (
@@ -12,7 +13,6 @@ from .methods import (
     random_map,
     torchcam_grad_cam,
 )
-from .registry import last_map
 from .result import Comparison, Counts, Row
 
 __all__ = [

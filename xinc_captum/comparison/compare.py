@@ -24,11 +24,11 @@ from ..attributions.accentuation.activations import ModelInputs
 from ..attributions.base import attribution_context
 from ..batch import OutputFn, output_leaves, python_index
 from ..hooks import ForwardFunc, check_preprocess, crop_of, gradient_errors, modules_behind, of_this_thread, protect
+from ..image_model import ImageModel
 from ..metrics import PROBABILITIES, Probability, energy_in_mask
 from ..metrics.faithfulness import Target, score_outputs
 from ..metrics.statistics import class_scores
 from ..progress import progress
-from ..zoo import Classifier
 from .measures import DEFAULT, Case, Column, TensorOutput, faults, maps_of, reads_output, select_columns
 from .methods import Layer, Preprocess, after, cam_object, is_cam
 from .registry import BASELINES, Methods, by_name, model_independent
@@ -329,7 +329,7 @@ def compare(
         steps: number of points on the deletion and insertion curves.
         probability: type of the outputs: "softmax" or "sigmoid" for logits, "identity" for probabilities, "none" for a
             regression, whose measures use the output itself; see :func:`xinc_captum.metrics.probabilities`. "auto" uses
-            the setting of a ``zoo.Classifier``, else determines it from the outputs of all photos.
+            the setting of an ``ImageModel``, else determines it from the outputs of all photos.
         show_progress: whether to show progress bars.
         unit_axis: axis of the channels in ``layer``, for example -1 for (N, h, w, channels); None determines it.
         output_fn: function from the model's output to class scores (N, classes), such as
@@ -366,7 +366,7 @@ def compare(
     if min(rounds, steps) < 1:
         raise ValueError(f"rounds or steps is {min(rounds, steps)}; expected at least 1 of each.")
     size = (inputs.shape[-2], inputs.shape[-1])
-    if probability == "auto" and isinstance(model, Classifier):
+    if probability == "auto" and isinstance(model, ImageModel):
         probability = model.probability
     with attribution_context(model):
         photos = inputs.detach().clone()

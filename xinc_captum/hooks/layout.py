@@ -296,7 +296,7 @@ def has_places(
 
 
 def preprocesses(model: Any) -> bool:
-    """Return whether a model has a network and its own ``preprocess``, as :class:`xinc_captum.zoo.Classifier` has."""
+    """Return whether a model has a network and its own ``preprocess``, as :class:`xinc_captum.ImageModel` has."""
     return callable(getattr(model, "preprocess", None)) and isinstance(getattr(model, "model", None), nn.Module)
 
 

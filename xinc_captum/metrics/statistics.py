@@ -304,7 +304,7 @@ Scores = Callable[[Tensor], Tensor] | Probability
 PROBABILITIES: tuple[Probability, ...] = get_args(Probability)
 SLACK = 1e-4  # by which probabilities of a row may miss a sum of 1: float32 sums of 20,000 classes miss it by 1e-6
 SATURATED = 16.0  # logits beyond it have a float32 probability of 0 or 1, within rounding
-WHERE = "(probability= of compare, counterfactual and zoo.Classifier, scores= of the functions in xinc_captum.metrics)"
+WHERE = "(probability= of compare, counterfactual and ImageModel, scores= of the functions in xinc_captum.metrics)"
 
 
 def probabilities(outputs: Tensor, kind: Probability = "auto") -> Tensor:

@@ -1,7 +1,7 @@
 """Trained networks, photos, videos and data sets, read from packages on PyPI."""
 
 from .assets import AssetError, asset
-from .classifiers import Classifier, Normalise, classifier, efficientnet_lite0, efficientnet_lite1, squeezenet1_1
+from .classifiers import classifier, efficientnet_lite0, efficientnet_lite1, squeezenet1_1
 from .dinov2 import Backbone, dinov2_vits14
 from .generators import EYE_COLOURS, dcgan_faces, omniart_eyes
 from .mnist import (
@@ -23,9 +23,7 @@ __all__ = [
     "EYE_COLOURS",
     "AssetError",
     "Backbone",
-    "Classifier",
     "LabelledImages",
-    "Normalise",
     "Photo",
     "Video",
     "asset",

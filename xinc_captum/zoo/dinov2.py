@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..hooks import exclusive
+from ..image_model import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from .assets import AssetError, asset
-from .classifiers import IMAGENET_MEAN, IMAGENET_STD, Normalise
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,10 +15,10 @@ from ..attributions.trans_inr.trans_inr import TransINR
 from ..batch import random_generator
 from ..generators import LoadedStyle, load_style_generator
 from ..hooks import exclusive
+from ..image_model import ImageModel, Normalise
 from ..store import read_tensors, sha256
 from . import assets
 from .assets import AssetError, asset, data_file
-from .classifiers import Classifier, Normalise
 
 FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of Debian's package
 _GARMENTS = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
@@ -102,7 +102,7 @@ def _idx(path: Path, header: int) -> Tensor:
 _SHA256 = "325e0773529babe8ebb6adf35a82c64e57c5f3518c2adb975865355c74bc4786"
 
 
-def mnist_cnn() -> Classifier:
+def mnist_cnn() -> ImageModel:
     """Return a classifier of three convolutions, 256 rectified units and a head: 390,000 weights, 28 x 28 grey pixels.
 
     Its input is bright on black. It classifies 99.7 % of :func:`mnist_digits` correctly, but was probably trained on
@@ -119,7 +119,7 @@ def mnist_cnn() -> Classifier:
         model = _network()
     # The names differ from the file's; the order is the same.
     model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)), assign=True)
-    return Classifier("mnist_cnn", model.eval(), Normalise((0.1307,), (0.3081,)), 28, tuple("0123456789"))
+    return ImageModel("mnist_cnn", model.eval(), Normalise((0.1307,), (0.3081,)), 28, tuple("0123456789"))
 
 
 def _network() -> nn.Sequential:
@@ -212,7 +212,7 @@ def mnist_generator() -> LoadedStyle:
         return load_style_generator(path)
 
 
-def mnist_convnet() -> Classifier:
+def mnist_convnet() -> ImageModel:
     """Return a :func:`small_convnet` of digits at 16 x 16, trained on the same digits as :func:`mnist_generator`.
 
     It classifies 95.1 % of the 1,000 held-out digits correctly. A latent link can be fitted to the input of ``head``,
@@ -229,7 +229,7 @@ def mnist_convnet() -> Classifier:
     with torch.device("meta"):  # faster, and the random state is unchanged
         model = small_convnet(len(DIGITS), SIZE)
     model.load_state_dict(weights, assign=True)
-    return Classifier("mnist_convnet", model.eval(), Normalise((0.0,), (1.0,)), SIZE, DIGITS)
+    return ImageModel("mnist_convnet", model.eval(), Normalise((0.0,), (1.0,)), SIZE, DIGITS)
 
 
 def mnist_trans_inr() -> TransINR:

@@ -201,8 +201,8 @@ def test_late_layers_have_at_least_four_units(channels_last):
     last = [Permuted(), nn.LayerNorm(8), nn.Linear(8, 2)] if channels_last else [nn.ReLU(), nn.Conv2d(8, 2, 1)]
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), *last)
     wide = list(net)[:-1]
-    assert set(late_layers(ImageModel(net), PHOTO, ())) <= set(wide), "two maps of 62 x 62 pixels are two units"
-    assert late_layers(ImageModel(net), PHOTO, ())[-1] is wide[-1]
+    assert set(late_layers(ModelInputs(net), PHOTO, ())) <= set(wide), "two maps of 62 x 62 pixels are two units"
+    assert late_layers(ModelInputs(net), PHOTO, ())[-1] is wide[-1]
 
 
 class Permuted(nn.Module):

@@ -14,8 +14,8 @@ from xinc_captum.attributions.accentuation.activations import ModelInputs, late_
 from xinc_captum.attributions.accentuation.evidence import path_of
 from xinc_captum.attributions.accentuation.objectives import Feature, channel, is_model, logit
 from xinc_captum.batch import Batch
+from xinc_captum.image_model import ImageModel, Normalise
 from xinc_captum.metrics.trust import high_frequency_energy
-from xinc_captum.zoo import Classifier, Normalise
 
 X = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 FAST = {"n_steps": 60, "lr": 0.1, "optimizer": torch.optim.Adam, "regularizer": None, "transforms": ()}
@@ -244,7 +244,7 @@ def net(seed):
 FIRST, OTHER = net(0), net(1)
 MODELS = {
     "module": OTHER,
-    "classifier": Classifier("other", OTHER, NORMALISE, 8, ("a", "b", "c")),
+    "classifier": ImageModel("other", OTHER, NORMALISE, 8, ("a", "b", "c")),
     "function": lambda images: OTHER(images),
     "method": OTHER.forward,
     "partial": partial(OTHER),

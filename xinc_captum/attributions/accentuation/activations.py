@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...batch import output_tensor
 from ...hooks import (
     Captured,
     ForwardFunc,
@@ -191,13 +192,15 @@ class Activations:
 
     @property
     def output(self) -> Any:
-        """The model's output, after ``output_fn``."""
+        """The model's output, after ``output_fn`` or :func:`~xinc_captum.batch.output_tensor`."""
         if self._all is not None:
             return self._all.output[self._index]
         self.output_read = True
         if self._output is None:
             raise MissingError(OUTPUT)
-        return self.model.output_fn(self._output) if self.model.output_fn else self._output
+        if self.model.output_fn is not None:
+            return self.model.output_fn(self._output)
+        return output_tensor(self._output, self.rows)
 
 
 def early_layer(

@@ -41,7 +41,8 @@ class FeatureAccentuation(GradientAttribution, Perturbation):  # type: ignore[mi
         forward_func: the model, or any function around it.
         preprocess: the model's own normalisation of images in [0, 1]; None where ``forward_func`` includes it.
         size: height and width of the model's input, where images have another size; None takes the images' own.
-        output_fn: picks the tensor to explain out of a dict or tuple output.
+        output_fn: reads the tensor to explain from the model's output; None uses
+            :func:`~xinc_captum.batch.output_tensor`, which reads scores of transformers and torchvision models too.
         layer_to_grid: as of :class:`NeuronFeatureAccentuation`, for objectives that read layers.
         unit_axis: axis of the units in the layers that an objective reads, see :class:`NeuronFeatureAccentuation`.
 

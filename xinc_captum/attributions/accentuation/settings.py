@@ -195,7 +195,7 @@ class Settings:
         natural: natural images (M, C, H, W) in [0, 1]. The reference level is the .98 quantile of their scores, and
             ``.trust`` compares the accentuation with the natural images of the highest scores.
         transfer: a second model in which ``.trust`` measures the same target: a module, a function of images, or a
-            zoo.Classifier, whose own ``preprocess`` replaces that of the first model.
+            ImageModel, whose own ``preprocess`` replaces that of the first model.
         seed: random seed of the views and of images from noise.
         n_draws: number of different sets of views, used in turn; the seed's features are computed once for each.
         mask_every: with a feature distance, the mask needs one more backward pass, so only every ``mask_every``-th step
@@ -237,7 +237,7 @@ class Settings:
         if self.dose is not None and self.activation is not None:
             raise ValueError("dose and activation are both given; expected at most one of them.")
         of_regularizer = "FeatureDistance(layer, weight), Ball(radius), or None"
-        of_transfer = "a second model: a torch.nn.Module, a function of images, or a zoo.Classifier"
+        of_transfer = "a second model: a torch.nn.Module, a function of images, or an ImageModel"
         for name, valid, expected in (
             ("regularizer", isinstance(self.regularizer, FeatureDistance | Ball | None), of_regularizer),
             ("transforms", isinstance(self.transforms, Sequence), "a list or tuple of transforms, such as [Crops(4)]"),
