@@ -23,7 +23,7 @@ def test_a_classifier_has_its_labels_size_and_preprocessing(folder):
     preprocess = model.preprocess
     assert preprocess.mean == pytest.approx([0.5] * 3) and preprocess.std == pytest.approx([0.25] * 3)
     assert (preprocess.size, preprocess.interpolation) == ((48, 48), "bicubic"), "position embeddings are fixed"
-    assert (model.layer, model.probability) == ("vit.layers.1", "auto")
+    assert (model.layer, model.probability) == ("vit.layers.2.layernorm_before", "auto")
     assert model.source == "weights: random, with seed 0; preprocessing: preprocessor_config.json"
     images = torch.rand(2, 3, 48, 48)
     with torch.no_grad():
@@ -50,7 +50,7 @@ def test_a_model_without_a_head_returns_its_pooled_features(folder):
     assert (model.probability, model.labels[1], len(model.labels)) == ("none", "feature 1", 32)
     assert model.preprocess.mean == (0.485, 0.456, 0.406) and "the ImageNet standard" in model.source
     assert model.preprocess.size is None, "DINOv2 interpolates its position embeddings"
-    assert (model.layer, model.tokens) == ("encoder.layer.1", "4 x 4 patches after 1 other token, 32 channels")
+    assert (model.layer, model.tokens) == ("encoder.layer.2.norm1", "4 x 4 patches after 1 other token, 32 channels")
 
 
 def test_a_segmentation_model_returns_maps_also_in_a_second_call(folder):

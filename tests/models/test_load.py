@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from xinc_captum import ImageModel, load_model, zoo
-from xinc_captum.models import ModelError, describe, list_models, load
+from xinc_captum.models import ModelError, default_layer, describe, list_models, load
 
 TIMM = "timm:vit_tiny_patch16_224"
 
@@ -61,10 +61,9 @@ def test_a_torchvision_transformer_resizes_images_of_other_sizes():
     model = load_model("torchvision:vit_b_32", weights="random")
     assert model.preprocess.size == (224, 224)
     assert model(torch.rand(1, 3, 100, 200)).shape == (1, 1000)
-    assert (model.layer, model.tokens) == (
-        "encoder.layers.encoder_layer_10",
-        "7 x 7 patches after 1 other token, 768 channels",
-    )
+    assert model.tokens == "7 x 7 patches after 1 other token, 768 channels"
+    torch.nn.init.normal_(model.model.heads.head.weight)  # initially zero: no layer has a gradient
+    assert default_layer(model) == "encoder.layers.encoder_layer_11.ln_1"
 
 
 def test_torchvision_downloads_the_default_weights_or_says_what_is_missing(monkeypatch, tmp_path):
@@ -93,7 +92,7 @@ def test_timm_has_the_preprocessing_of_its_configuration(timm):
     model = load_model(TIMM, weights="random")
     assert (model.preprocess.mean, model.preprocess.std) == ((0.5,) * 3, (0.5,) * 3)
     assert (model.preprocess.size, model.preprocess.interpolation, model.crop) == ((224, 224), "bicubic", 0.9)
-    assert model.labels == zoo.classifiers.imagenet_labels() and model.layer == "blocks.10"
+    assert model.labels == zoo.classifiers.imagenet_labels() and model.layer == "blocks.11.norm1"
     image = torch.rand(1, 3, 224, 224)
     with torch.no_grad():
         torch.testing.assert_close(model(image), model.model((image - 0.5) / 0.5))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...batch import output_tensor
+from ...batch import output_tensor, read_output
 from ...hooks import (
     Captured,
     ForwardFunc,
@@ -189,6 +189,11 @@ class Activations:
         return layer == OUTPUT and not any(
             OUTPUT in dict(root.named_modules()) for root in modules_behind(self.model.forward_func)
         )
+
+    @property
+    def whole_output(self) -> Any:
+        """The model's output, after ``output_fn``; a container from which no tensor can be chosen is returned whole."""
+        return read_output(self._output, self.rows, self.model.output_fn)
 
     @property
     def output(self) -> Any:
