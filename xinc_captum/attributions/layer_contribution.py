@@ -228,7 +228,7 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
         if gradient is None:  # one of several tensors that the output does not depend on
             gradient = torch.zeros_like(activation)
         if not self._multiply_by_inputs:
-            return plain(gradient)
+            return plain(gradient.resolve_conj())
         contribution = activation.detach() * gradient.conj()
         return plain(contribution.real if contribution.is_complex() else contribution)
 

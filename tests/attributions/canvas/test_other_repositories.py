@@ -132,6 +132,15 @@ def test_attribute_explains_the_sample_of_points_as_a_whole(siren, sample):
         NeuronCanvas(by_dict(siren), "net.0.1", call=1).attribute(sample)
 
 
+def test_layer_contribution_of_a_siren_is_a_pixel_of_its_canvas(siren, sample):
+    canvas = NeuronCanvas(by_dict(siren), "net.0.1", call=1).canvas(sample, SIZE)
+    got = LayerContribution(by_dict(siren), "net.0.1", call=1).attribute(sample, target=(11, 2))  # (1, points, units)
+    torch.testing.assert_close(got[0, 11], canvas.to_tensor()[:, 2].flatten(1)[:, 11], atol=1e-6, rtol=1e-5)
+    others = got.clone()
+    others[0, 11] = 0
+    assert not others.any()
+
+
 @pytest.mark.parametrize("rule", ["tangent", "secant"])
 def test_canvases_of_a_siren(siren, sample, rule):
     both = canvases(by_dict(siren), ["net.0.0", "net.1.0"], sample, SIZE, rule=rule)
@@ -165,6 +174,35 @@ def test_points_that_depend_on_each_other_are_refused(sample):
         ValueError, match=r"are 48 points of one sample, and the output at a point depends on the other"
     ):
         NeuronCanvas(by_dict(model), "net.0.0").canvas(sample, SIZE)
+
+
+def test_samples_that_are_not_split_into_points(siren, sample):
+    match = (
+        r"pixels, and inputs of shape \({}, 48, 2\) are {} samples of as many points\. A sample is split into points if"
+    )
+    canvas = NeuronCanvas(by_dict(siren), "net.0.0").canvas
+    with pytest.raises(ValueError, match=match.format(2, 2)):
+        canvas(torch.cat([sample, sample]), SIZE)
+    for size in (SIZE, (9, 9)):  # at most 64 points are tried
+        grid, bias = coordinates(size)[None].double(), torch.rand(size[0] * size[1], 3).double()
+        with pytest.raises(
+            ValueError, match=r"or on their number|inputs of shape \(1, 81, 2\) are 1 samples of as many"
+        ):
+            NeuronCanvas(lambda x, b=bias: siren({"coords": x})["model_out"] + b, "net.0.0").canvas(grid, size)
+    with pytest.raises(ValueError, match=match.format(1, 1)):  # another input without points
+        NeuronCanvas(lambda x, _code: siren({"coords": x}), "net.0.0").canvas((sample, torch.rand(1, 4)), SIZE)
+
+
+def test_points_with_one_number_each(siren, sample):
+    occupancy = NeuronCanvas(lambda x: siren({"coords": x})["model_out"][..., 0], "net.0.0").canvas(sample, SIZE)
+    maps = NeuronCanvas(by_dict(siren), "net.0.0").canvas(sample, SIZE, target=0).to_tensor()
+    torch.testing.assert_close(occupancy.to_tensor(), maps, atol=1e-9, rtol=1e-9)
+
+
+def test_points_that_are_not_finite_have_the_error_of_rows(siren, sample):
+    sample[0, 3, 0] = float("nan")
+    with pytest.raises(ValueError, match="input 0 holds 1 NaN or infinite values"):
+        NeuronCanvas(by_dict(siren), "net.0.0").canvas(sample, SIZE)
 
 
 def test_a_sample_of_points_of_another_number_is_no_image(siren, sample):
@@ -246,8 +284,9 @@ def test_complex_units_add_up_for_a_linear_tail(wire):
     with torch.no_grad():
         a, last = wire.net[:2](x), wire.net[2]
         expected = (a[:, :, None] * last.weight.T).real  # c_u = Re(W_u a_u)
-    got = NeuronCanvas(wire, "net.1").attribute(x)
+    got, delta = NeuronCanvas(wire, "net.1").attribute(x, return_convergence_delta=True)
     torch.testing.assert_close(got, expected, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(delta, torch.zeros(POINTS, dtype=torch.float64), atol=1e-9, rtol=0)
     torch.testing.assert_close(got.sum(1) + last.bias.real, wire(x), atol=1e-9, rtol=1e-9)
     inside, delta = LayerContribution(wire, "net.2").attribute(x, 0, None, True, return_convergence_delta=True)
     torch.testing.assert_close(inside, expected[..., 0], atol=1e-9, rtol=1e-9)
@@ -272,6 +311,24 @@ def test_ablation_sets_complex_units(wire, baseline):
         torch.testing.assert_close(by_tensor, got, atol=1e-9, rtol=1e-9)
         with pytest.raises(ValueError, match="one position for each unit"):
             NeuronCanvas(wire, "net.0", rule=Ablation("mean")).attribute(x[:1])
+
+
+def test_a_lazily_conjugated_layer(wire):
+    class Conjugate(nn.Module):
+        def forward(self, z):
+            return z.conj()
+
+    x, layer = coordinates(SIZE).double(), Conjugate()
+    model = nn.Sequential(wire.net[0], layer, wire.net[1:])
+    got = NeuronCanvas(lambda x: model(x).real, layer).attribute(x)
+    with torch.no_grad():
+        expected = torch.stack(
+            [LayerContribution(lambda x, c=c: model(x).real[:, c], layer).attribute(x) for c in range(3)], -1
+        )
+    torch.testing.assert_close(got, expected, atol=1e-9, rtol=1e-9)
+    slopes = LayerContribution(lambda x: model(x).real, layer, multiply_by_inputs=False).attribute(x, target=0)
+    torch.testing.assert_close((wire.net[0](x).conj() * slopes.conj()).real, expected[..., 0], atol=1e-9, rtol=1e-9)
+    assert not slopes.is_conj()
 
 
 def test_complex_maps_of_frames():

@@ -41,7 +41,7 @@ def points_of(batch: Batch, size: Sequence[int], forward_func: ForwardFunc, outp
     """Return the points of a batch of one sample as rows if they are the pixels of an image of ``size``, else None.
 
     They are if inputs are (1, points, dims), ``size`` has as many pixels, and some points of the sample give outputs
-    (1, points, channels).
+    (1, points, ...).
 
     Raises:
         ValueError: the output at a point depends on the other points, or an additional argument has points too.
@@ -59,12 +59,12 @@ def points_of(batch: Batch, size: Sequence[int], forward_func: ForwardFunc, outp
             "among the inputs, which are split by points. Give inputs=(coordinates, more)."
         )
     alone = _try_points(batch, half, forward_func, output_fn)
-    bound = torch.finfo(output.dtype).eps ** 0.5 * float(output.abs().max())
+    bound = torch.finfo(output.dtype).eps ** 0.5 * float(output.nan_to_num(0, 0, 0).abs().max())
     if alone is None or not torch.allclose(alone, output[:half], rtol=0, atol=bound, equal_nan=True):
         raise ValueError(
             f"inputs of shape {tuple(batch.inputs[0].shape)} are {pixels} points of one sample, and the output at a "
-            "point depends on the other points, so they cannot be explained one by one. Use attribute(), which "
-            "explains the sample as a whole."
+            "point depends on the other points or on their number, so they cannot be explained one by one. Use "
+            "attribute(), which explains the sample as a whole."
         )
     return replace(batch, inputs=tuple(t[0] for t in batch.inputs), rows=pixels)
 
@@ -77,7 +77,7 @@ def _try_points(batch: Batch, count: int, forward_func: ForwardFunc, output_fn: 
             output = function(*(t[0, :count].clone() for t in batch.inputs), *batch.args)
     except Exception:  # the model may need another number of points; build_canvas() reports errors
         return None
-    return output if output.dim() == 2 and output.is_floating_point() else None
+    return output if output.is_floating_point() else None
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ class Tail:
     def _units_second(self, activation: Tensor, input_shape: tuple[int, ...]) -> Tensor:
         moved = self._move_units(activation, input_shape)
         if self._complex.setdefault(self.at_input, activation.is_complex()):
-            return torch.view_as_real(moved)
+            return torch.view_as_real(moved.resolve_conj())
         return moved
 
     def _move_units(self, activation: Tensor, input_shape: tuple[int, ...]) -> Tensor:
