@@ -56,6 +56,8 @@ class Batch:
     def of(cls, inputs: Tensor | tuple[Tensor, ...], args: Any = None, target: Target = None) -> "Batch":
         """Create a batch from the arguments of an ``attribute`` call, and check the inputs."""
         tensors = inputs if isinstance(inputs, tuple) else (inputs,)
+        if isinstance(inputs, Mapping):
+            raise TypeError(_dict_message(inputs))
         if not tensors or not all(isinstance(t, Tensor) for t in tensors):
             kinds = ", ".join(type(t).__name__ for t in tensors)
             raise TypeError(f"inputs are ({kinds}); expected a tensor or a tuple of tensors with rows first.")
@@ -110,6 +112,17 @@ class Batch:
             args=args.with_values(tensor_op(a) if at in args.aligned else a for at, a in enumerate(args)),
             target=target,
         )
+
+
+def _dict_message(inputs: Mapping[Any, Any]) -> str:
+    """Return the text of the error for inputs in a dict, with the function that takes them as tensors."""
+    names = [str(key) if str(key).isidentifier() else f"input{at}" for at, key in enumerate(inputs)]
+    entries = ", ".join(f"{key!r}: {name}" for key, name in zip(inputs, names, strict=True)).replace("'", '"')
+    given = f"({', '.join(names)})" if len(names) > 1 else "".join(names)
+    return (
+        f"inputs are a {type(inputs).__name__}, and Captum's signature takes a tensor or a tuple of tensors: give the "
+        f"function lambda {', '.join(names)}: model({{{entries}}}) in place of the model, and inputs={given}."
+    )
 
 
 def _mark_aligned(args: tuple[Any, ...], rows: int) -> Args:

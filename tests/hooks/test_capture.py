@@ -256,7 +256,7 @@ def test_only_one_call_a_forward():
     relu = nn.ReLU()
     model = nn.Sequential(relu, nn.Linear(2, 2), relu)
     with (
-        pytest.raises(LayerError, match="runs more than once in a forward pass, so its calls"),
+        pytest.raises(LayerError, match="which of its 2 calls is meant is not clear. Give call=0 to call=1"),
         patch(model, relu, abs),
     ):
         model(torch.rand(1, 2))

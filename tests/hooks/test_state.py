@@ -521,7 +521,7 @@ def test_replicas_that_data_parallel_runs_for_the_call_take_part(conv, monkeypat
     parallel = Replicas(conv, applied)
     torch.testing.assert_close(parallel(x), expected)
     assert seen == [(False, True)] * 3
-    with patch(conv, "pool", torch.zeros_like), pytest.raises(LayerError, match="more than once"):
+    with pytest.raises(LayerError, match="more than once"), patch(conv, "pool", torch.zeros_like):
         parallel(x)  # three replicas on one device: refused as three runs of the layer
     seen.clear()
     elsewhere(lambda: parallel(x))

@@ -10,7 +10,17 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from .._compat import GradientAttribution, LayerAttribution
 from ..batch import Batch, OutputFn, call_model, chunks, one_score_a_row, select_output, settle_arguments
-from ..hooks import ForwardFunc, GradientError, LayerError, capture, find_layer, layer_name, no_gradient, patch
+from ..hooks import (
+    ForwardFunc,
+    GradientError,
+    LayerError,
+    capture,
+    check_call,
+    find_layer,
+    layer_name,
+    no_gradient,
+    patch,
+)
 from .base import attribution_context, captum_method, differentiable, plain
 
 Layer = nn.Module | str
@@ -20,10 +30,13 @@ Attributions = Tensor | tuple[Tensor, ...] | list[Tensor | tuple[Tensor, ...]]
 class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[misc]
     r"""Activation x gradient of one or several layers, for one output of each row.
 
-    .. math:: c_u = a_u \, \partial y_t / \partial a_u
+    .. math:: c_u = a_u \, \partial y_t / \partial a_u, \qquad
+        \text{complex } a_u:\; c_u = \mathrm{Re}(\bar g_u a_u)
 
-    Symbols: a_u an element of the layer's output (or input), y_t the selected output. The result equals Captum's
-    LayerGradientXActivation; dotted names, dict outputs, compiled models and inference mode are supported too.
+    Symbols: a_u an element of the layer's output (or input), y_t the selected output, g_u PyTorch's gradient of y_t by
+    a complex a_u, whose contribution is that of its real and its imaginary part together. For real layers, the result
+    equals Captum's LayerGradientXActivation; dotted names, dict outputs, compiled models and inference mode are
+    supported too.
 
     Args:
         forward_func: the model, or any function around it.
@@ -32,10 +45,12 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
         multiply_by_inputs: False returns the gradient ∂y_t/∂a_u alone.
         output_fn: reads the tensor to explain from the model's output; None uses
             :func:`~xinc_captum.batch.output_tensor`, which reads scores of transformers and torchvision models too.
+        call: which call of each layer to explain, from 0, if the model calls it several times in one forward pass.
 
     Raises:
-        LayerError: a layer is not in the model, never runs, runs twice, or does not lead to the output.
-        ValueError: a missing or impossible target, or an empty batch.
+        LayerError: a layer is not in the model, never runs, runs several times without ``call``, or does not lead to
+            the output.
+        ValueError: a missing or impossible target, an empty batch, or a complex output.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
@@ -54,7 +69,9 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
         *,
         multiply_by_inputs: bool = True,
         output_fn: OutputFn | None = None,
+        call: int | None = None,
     ) -> None:
+        check_call(call)
         several = not isinstance(layer, nn.Module | str)
         layers: Sequence[Any] = layer if isinstance(layer, Sequence) and several else [layer]
         modules = [find_layer(forward_func, one) for one in layers]
@@ -65,6 +82,7 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
         self._layers, self._several = modules, several
         self._multiply_by_inputs = multiply_by_inputs
         self.output_fn = output_fn
+        self.call = call
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -149,10 +167,19 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
             ]
         return (result, deltas) if self._several else (result[0], deltas[0])
 
+    def _hook_options(self, at_input: bool) -> dict[str, Any]:
+        """Return the options of ``capture`` and ``patch``."""
+        return {"at_input": at_input, "call": self.call, "complex_values": True}
+
     def _rows(self, call: ForwardFunc, batch: Batch, at_input: bool, grad_kwargs: dict[str, Any]) -> list[Any]:
-        with capture(self.forward_func, self._layers, at_input=at_input) as captured:
+        with capture(self.forward_func, self._layers, **self._hook_options(at_input)) as captured:
             output = select_output(batch.through(call), batch, self.output_fn)
         score = one_score_a_row(output)
+        if score.is_complex():
+            raise ValueError(
+                f"the output is {score.dtype}; expected real numbers, of which gradients exist. Choose with "
+                "output_fn=, for example output_fn=lambda output: output.real."
+            )
         values = [captured.per_device(layer) for layer in self._layers]
         groups = [tensors for replicas in values for tensors in replicas]
         flat = [tensor for tensors in groups for tensor in tensors]
@@ -184,7 +211,7 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
         last, other = parts[-1], sizes[-1]
         if other == sizes[0]:  # no piece has another size
             other = 2 if other == 1 else 1
-            with torch.no_grad(), capture(self.forward_func, self._layers, at_input=at_input) as captured:
+            with torch.no_grad(), capture(self.forward_func, self._layers, **self._hook_options(at_input)) as captured:
                 batch.cut(0, other).through(call)
             last = [captured[layer] for layer in self._layers]
         for layer, one, two in zip(self._layers, parts[0], last, strict=True):
@@ -200,7 +227,10 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
     def _contribution(self, activation: Tensor, gradient: Tensor | None) -> Tensor:
         if gradient is None:  # one of several tensors that the output does not depend on
             gradient = torch.zeros_like(activation)
-        return plain(activation.detach() * gradient if self._multiply_by_inputs else gradient)
+        if not self._multiply_by_inputs:
+            return plain(gradient.resolve_conj())
+        contribution = activation.detach() * gradient.conj()
+        return plain(contribution.real if contribution.is_complex() else contribution)
 
     def _no_path_error(self) -> GradientError:
         names = ", ".join(layer_name(self.forward_func, layer) for layer in self._layers)
@@ -216,7 +246,8 @@ class LayerContribution(LayerAttribution, GradientAttribution):  # type: ignore[
 
         with torch.no_grad():
             full = score()
-            with patch(self.forward_func, layer, partial(tree_map, torch.zeros_like), at_input=at_input):
+            zeros = partial(tree_map, torch.zeros_like)
+            with patch(self.forward_func, layer, zeros, **self._hook_options(at_input)):
                 without = score()
         total = sum(t.flatten(1).sum(1) if t.dim() > 1 else t for t in tree_leaves(attributions))
         return plain(total - (full - without))

@@ -1,7 +1,7 @@
 """Read and edit a model's activations and weights, and restore its state."""
 
+from .calls import Captured, check_call
 from .capture import (
-    Captured,
     GradientError,
     JacobianVectorProduct,
     UnsupportedError,
@@ -37,6 +37,7 @@ __all__ = [
     "LayerError",
     "UnsupportedError",
     "capture",
+    "check_call",
     "check_preprocess",
     "crop_of",
     "eager",

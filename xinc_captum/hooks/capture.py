@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from .calls import Calls, Captured, Tensors
 from .layers import ForwardFunc, LayerError, find_layer, is_scripted, layer_name, modules_behind
 from .state import of_this_thread
 
@@ -45,22 +46,22 @@ def eager() -> Iterator[None]:
                 _stance.__exit__(None, None, None)
 
 
-Tensors = tuple[Tensor, ...]
-
-
-def floats_of(value: Any, module: nn.Module, name: Callable[[], str]) -> tuple[Tensors, Callable[[Tensors], Any]]:
+def floats_of(
+    value: Any, module: nn.Module, name: Callable[[], str], complex_values: bool = False
+) -> tuple[Tensors, Callable[[Tensors], Any]]:
     """Return the float tensors of a layer's output, and a function that rebuilds the output from replacements.
 
     The output is a tensor, or a tuple, list, dict or dataclass that holds float tensors directly; else, and for an
     LSTM, a LayerError is raised. Everything else in it (None, integer or boolean masks, nested states) is passed on
-    unchanged. ``name`` returns the layer's name, for messages.
+    unchanged. With ``complex_values``, complex tensors are returned if there are no real ones. ``name`` returns the
+    layer's name, for messages.
     """
     if isinstance(value, Tensor):
-        if value.is_floating_point():
+        if _float_keys({0: value}, complex_values):
             return (value,), lambda new: new[0]
         raise _no_float_error(value, name())
     items = _items(value)
-    places = _float_keys(items)
+    places = _float_keys(items, complex_values)
     if not places:
         raise _no_float_error(value, name())
     if isinstance(module, nn.LSTM):  # its states repeat values of its output
@@ -72,8 +73,12 @@ def floats_of(value: Any, module: nn.Module, name: Callable[[], str]) -> tuple[T
     return tuple(items[key] for key in places), lambda new: _rebuilt(value, dict(zip(places, new, strict=True)))
 
 
-def _float_keys(items: Mapping[Any, Any]) -> list[Any]:
-    return [key for key, item in items.items() if isinstance(item, Tensor) and item.is_floating_point()]
+def _float_keys(items: Mapping[Any, Any], complex_values: bool) -> list[Any]:
+    tensors = {key: item for key, item in items.items() if isinstance(item, Tensor)}
+    floats = [key for key, tensor in tensors.items() if tensor.is_floating_point()]
+    if floats or not complex_values:
+        return floats
+    return [key for key, tensor in tensors.items() if tensor.is_complex()]
 
 
 def _items(value: Any) -> dict[Any, Any]:
@@ -119,11 +124,11 @@ def _kinds(values: Iterable[Any]) -> str:
 
 
 def float_arguments(
-    args: tuple[Any, ...], kwargs: dict[str, Any], name: Callable[[], str]
+    args: tuple[Any, ...], kwargs: dict[str, Any], name: Callable[[], str], complex_values: bool = False
 ) -> tuple[Tensors, Callable[[Tensors], tuple[tuple[Any, ...], dict[str, Any]]]]:
     """Return the float tensors among a layer's arguments, and a function that builds arguments from replacements."""
     items: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
-    places = _float_keys(items)
+    places = _float_keys(items, complex_values)
     if not places:
         raise LayerError(
             f"layer {name()} takes ({_kinds(items.values())}); expected a floating-point tensor among its arguments. "
@@ -195,66 +200,6 @@ def wait() -> None:
         stream.synchronize()
 
 
-class Captured:
-    """Activations recorded by :func:`capture`.
-
-    ``captured[layer]`` is the layer's float tensor; a tuple where the layer returned (or took) several of them.
-    """
-
-    def __init__(self, names: dict[nn.Module, str], device_ids: Sequence[int] = ()) -> None:
-        self._names = names
-        self._device_ids = list(device_ids)
-        self._by_device: dict[nn.Module, dict[torch.device, Tensors]] = {layer: {} for layer in names}
-        self._lock = threading.Lock()  # DataParallel replicas report from their own threads
-
-    def name(self, layer: nn.Module) -> str:
-        """Return the layer's name, for messages."""
-        return self._names[layer]
-
-    def record(self, layer: nn.Module, tensors: Tensors) -> None:
-        """Store the tensors of one call; a second call on the same device raises an error."""
-        with self._lock:
-            device = tensors[0].device
-            if device in self._by_device[layer]:
-                raise _runs_twice_error(self._names[layer])
-            self._by_device[layer][device] = tensors
-
-    def per_device(self, layer: nn.Module) -> list[Tensors]:
-        """Return the tensors of every replica, in the order of the devices (one entry without DataParallel)."""
-        by_device = self._by_device[layer]
-        if not by_device:
-            raise _never_ran_error(self._names[layer])
-        return [by_device[device] for device in sorted(by_device, key=self._device_order)]
-
-    def _device_order(self, device: torch.device) -> int:
-        """Return the position of a device: DataParallel sends the first rows to the first of its devices."""
-        index = device.index or 0
-        return self._device_ids.index(index) if index in self._device_ids else index
-
-    def __getitem__(self, layer: nn.Module) -> Tensor | Tensors:
-        replicas = self.per_device(layer)
-        device = replicas[0][0].device
-        gathered = tuple(
-            parts[0] if len(parts) == 1 else torch.cat([part.to(device) for part in parts])
-            for parts in zip(*replicas, strict=True)
-        )
-        return gathered if len(gathered) > 1 else gathered[0]
-
-
-def _runs_twice_error(name: str) -> LayerError:
-    return LayerError(
-        f"layer {name} runs more than once in a forward pass, so its calls cannot be told apart; hook the module "
-        "around it, or give each call a module of its own."
-    )
-
-
-def _never_ran_error(name: str) -> LayerError:
-    return LayerError(
-        f"layer {name} never ran in the forward pass; choose a layer that this model calls for these inputs (modules "
-        "that only hold weights, such as ModuleList, are never called)."
-    )
-
-
 @contextmanager
 def capture(
     model: ForwardFunc,
@@ -262,6 +207,8 @@ def capture(
     *,
     at_input: bool = False,
     offload: Literal["cpu"] | None = None,
+    call: int | None = None,
+    complex_values: bool = False,
 ) -> Iterator[Captured]:
     """Record the output (or input) of ``layers`` while the block runs one forward pass.
 
@@ -276,10 +223,13 @@ def capture(
         layers: one or several modules or dotted names.
         at_input: record the layer's input instead of its output.
         offload: ``"cpu"`` moves detached copies to host memory (pinned and on a side stream under CUDA).
+        call: which call of each layer to record, from 0, if it runs several times in one forward pass.
+        complex_values: record complex tensors too, where a layer has no real ones.
 
     Raises:
-        LayerError: a layer is unknown or scripted, runs twice or returns no float tensor; ``captured[layer]`` raises it
-            if the layer never ran.
+        LayerError: a layer is unknown or scripted, or returns no float tensor; at the end of the block, a layer ran
+            several times without ``call``, or has no such call; ``captured[layer]`` raises it if the layer never ran.
+        ValueError: ``call`` is not a number from 0.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
@@ -292,9 +242,11 @@ def capture(
     modules = [find_layer(model, layer) for layer in several]
     parallel = model if isinstance(model, nn.DataParallel) else getattr(model, "__self__", None)
     device_ids = parallel.device_ids if isinstance(parallel, nn.DataParallel) else ()
-    captured = Captured({module: layer_name(model, module) for module in modules}, device_ids)
+    captured = Captured({module: layer_name(model, module) for module in modules}, device_ids, call)
 
     def keep(module: nn.Module, tensors: Tensors) -> Tensors | None:
+        if not captured.calls[module].count(tensors[0].device):
+            return None
         if offload is None:
             if not torch.is_grad_enabled():
                 with torch.inference_mode(False), torch.no_grad():  # an ordinary copy also under inference mode
@@ -309,14 +261,21 @@ def capture(
     with ExitStack() as stack:
         stack.enter_context(eager())
         for module in captured._names:
-            stack.callback(hook_values(module, keep, at_input, partial(captured.name, module)).remove)
+            name = partial(captured.name, module)
+            stack.callback(hook_values(module, keep, at_input, name, complex_values).remove)
         yield captured
         if offload is not None:
             wait()
+        for calls in captured.calls.values():
+            calls.check(ran=False)
 
 
 def hook_values(
-    module: nn.Module, edit: Callable[[nn.Module, Tensors], Tensors | None], at_input: bool, name: Callable[[], str]
+    module: nn.Module,
+    edit: Callable[[nn.Module, Tensors], Tensors | None],
+    at_input: bool,
+    name: Callable[[], str],
+    complex_values: bool = False,
 ) -> RemovableHandle:
     """Register ``edit(module, tensors) -> tensors`` on the float tensors of a module's output, or of its arguments.
 
@@ -334,14 +293,14 @@ def hook_values(
     def after(running: nn.Module, _args: Any, output: Any) -> Any:
         if not ours(running):
             return None
-        tensors, rebuild = floats_of(output, module, name)
+        tensors, rebuild = floats_of(output, module, name, complex_values)
         new = edit(module, tensors)
         return output if new is None else rebuild(new)
 
     def before(running: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not ours(running):
             return None
-        tensors, rebuild = float_arguments(args, kwargs, name)
+        tensors, rebuild = float_arguments(args, kwargs, name, complex_values)
         new = edit(module, tensors)
         return (args, kwargs) if new is None else rebuild(new)
 
@@ -352,7 +311,13 @@ def hook_values(
 
 @contextmanager
 def patch(
-    model: ForwardFunc, layer: nn.Module | str, edit: Callable[[Any], Any], *, at_input: bool = False
+    model: ForwardFunc,
+    layer: nn.Module | str,
+    edit: Callable[[Any], Any],
+    *,
+    at_input: bool = False,
+    call: int | None = None,
+    complex_values: bool = False,
 ) -> Iterator[None]:
     """Replace a layer's output (or input) by ``edit(value)`` while the block runs.
 
@@ -362,9 +327,11 @@ def patch(
         edit: takes the layer's float tensor (a tuple where there are several) and returns its replacement; everything
             else that the layer returns is passed on unchanged.
         at_input: edit the layer's input instead of its output.
+        call: which call of the layer to edit, from 0, if it runs several times; other calls are not edited.
+        complex_values: edit complex tensors too, where the layer has no real ones.
 
     Raises:
-        LayerError: as :func:`capture`; if the layer never ran, it is raised at the end of the block.
+        LayerError, ValueError: as :func:`capture`; if the layer never ran, it is raised at the end of the block.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
@@ -375,23 +342,21 @@ def patch(
     """
     module = find_layer(model, layer)
     name = partial(layer_name, model, module)
-    devices = set[torch.device]()
+    calls = Calls(name, call)
 
-    def once(_module: nn.Module, tensors: Tensors) -> Tensors:
-        if tensors[0].device in devices:
-            raise _runs_twice_error(name())
-        devices.add(tensors[0].device)
+    def once(_module: nn.Module, tensors: Tensors) -> Tensors | None:
+        if not calls.count(tensors[0].device):
+            return None
         new = edit(tensors if len(tensors) > 1 else tensors[0])
         return new if isinstance(new, tuple) else (new,)
 
-    handle = hook_values(module, once, at_input, name)
+    handle = hook_values(module, once, at_input, name, complex_values)
     try:
         with eager():
             yield
     finally:
         handle.remove()
-    if not devices:
-        raise _never_ran_error(name())
+    calls.check()
 
 
 class _Reached(BaseException):

@@ -167,7 +167,7 @@ def build_canvas(spec: CanvasSpec) -> Canvas:
     output_shape = tuple(spec.tail.output(spec.batch.cut(0, 1)).shape[1:])
     frames = are_frames(output_shape, spec.size, spec.batch.rows)
     if not frames:
-        _check_pixels(spec.size, spec.batch.rows, output_shape, spec.pairs)
+        _check_pixels(spec.size, tuple(spec.batch.inputs[0].shape), output_shape, spec.pairs)
     chunk_plan = plan_chunks(spec.rule, spec.tail, spec.batch, spec.pairs, spec.memory_budget, spec.per_eval)
     canvas, sample = _frame_canvas(spec, chunk_plan) if frames else _pixel_canvas(spec, chunk_plan)
     check_finite(spec.batch, sample, spec.tail.layer)
@@ -253,14 +253,24 @@ def _make_assessor(spec: CanvasSpec, rule: Rule) -> Callable[[Canvas], CanvasTru
     return partial(assess, make_ablation=lambda: build_canvas(ablation_spec), total=total)
 
 
-def _check_pixels(size: tuple[int, ...], rows: int, output_shape: tuple[int, ...], pairs: bool) -> None:
+def _check_pixels(
+    size: tuple[int, ...], input_shape: tuple[int, ...], output_shape: tuple[int, ...], pairs: bool
+) -> None:
     """Raise if rows that are not frames do not match the pixels of one image."""
     if pairs:
         raise ValueError(
             f'unit="pair" needs rows that are frames, but each row of the output has shape {output_shape}, which does '
             f'not end in size={size}. Use attribute() for pairs, or NeuronCanvas(..., unit="neuron").'
         )
+    rows = input_shape[0]
     if math.prod(size) != rows:
+        if input_shape[1:2] == (math.prod(size),):
+            raise ValueError(
+                f"size={size} has {math.prod(size)} pixels, and inputs of shape {input_shape} are {rows} samples of as "
+                "many points. A sample is split into points if there is one, each input is (1, points, dims), and the "
+                "model returns (1, points, ...) for any number of points. Give other inputs inside a function: "
+                "lambda coords: model(coords, code)."
+            )
         if len(output_shape) > len(size):
             raise ValueError(
                 f"size={size}, but each row of the output has shape {output_shape}, which ends in "

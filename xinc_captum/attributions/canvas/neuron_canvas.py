@@ -11,11 +11,22 @@ from torch import Tensor, nn
 
 from ..._compat import GradientAttribution, InternalAttribution
 from ...batch import Batch, OutputFn, Selector, call_model, chunks, python_index, settle_arguments
-from ...hooks import ForwardFunc, exclusive, find_layer, layer_name, modules_behind, refuse_sharded, snapshot, unwrap
+from ...hooks import (
+    ForwardFunc,
+    check_call,
+    exclusive,
+    find_layer,
+    layer_name,
+    modules_behind,
+    refuse_sharded,
+    snapshot,
+    unwrap,
+)
 from ...progress import progress
 from ..base import attribution_context, captum_method, differentiable, plain
 from .build import CanvasSpec, build_canvas
 from .canvas import Canvas
+from .points import PointTail, compose_points, points_of
 from .rules import Rule, Secant, Tail, Tangent, Xinc, as_rule
 from .rules.derivatives import SharedPass
 from .rules.rules import plan_chunks
@@ -44,10 +55,12 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         unit_axis: the axis of the layer's activation that has the units, for example -1 for (rows, ..., units); the
             other axes are summed. None determines it from the layer's class; for four and more axes also from the
             input's height and width and the modules inside the layer. Not for ``unit="pair"``.
+        call: which call of the layer to explain, from 0, if the model calls it several times in one forward pass, such
+            as a shared activation function; other calls belong to the model before or after. Not for ``rule="xinc"``.
 
     Raises:
-        LayerError: the layer is not in the model, never runs, runs twice, or does not affect the output; or its unit
-            axis cannot be determined, for example for tokens (rows, tokens, units) of a custom module.
+        LayerError: the layer is not in the model, never runs, runs several times without ``call``, or does not affect
+            the output; or its unit axis cannot be determined, for example for tokens of a custom module.
         CarryError: the secant does not support an operation after the layer.
         ValueError: unknown rule or unit, invalid target, or empty batch.
 
@@ -71,7 +84,9 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         output_fn: OutputFn | None = None,
         render: Renderer | None = None,
         unit_axis: int | None = None,
+        call: int | None = None,
     ) -> None:
+        check_call(call)
         if unit not in ("neuron", "pair"):
             raise ValueError(f'unit is {unit!r}; expected "neuron" or "pair".')
         InternalAttribution.__init__(self, forward_func, find_layer(forward_func, layer), device_ids)
@@ -81,6 +96,12 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         self.output_fn = output_fn
         self.unit_axis = unit_axis
         self.render = render
+        self.call = call
+        if call is not None and isinstance(self.rule, Xinc):
+            raise ValueError(
+                f"call={call} goes with the rules tangent, secant and ablation; the paper's maps are those of layers "
+                "that run once."
+            )
         if unit_axis is not None and self._reads_weight:
             raise ValueError(
                 f'unit_axis={unit_axis} goes with unit="neuron" and the rules tangent, secant and ablation: pairs and '
@@ -155,7 +176,8 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         """Return the contributions of every selected neuron to every output that ``target`` selects.
 
         Args:
-            inputs: (rows, ...) or a tuple of such tensors.
+            inputs: (rows, ...) or a tuple of such tensors. A sample of points (1, points, dims) is one row, and its
+                output dimensions are (points, channels); :meth:`canvas` splits it into points.
             neuron_selector: None for all units; an int, a tuple (an index of the layer's axes after the rows) or a
                 callable, as in Captum, for one; a list of these for several, in that order. With ``unit="pair"`` a
                 tuple (in, out) or a list of tuples.
@@ -220,11 +242,13 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         call = call if self.render is None else compose_renderer(call, self.render)
         return call if parallel else differentiable(call, self.layer)
 
-    def _tail(self, call: Callable[..., Any], at_input: bool) -> Tail:
+    def _tail(self, call: Callable[..., Any], at_input: bool, kind: type[Tail] | None = None) -> Tail:
         # Pairs are always computed from the layer's input; only Xinc requires attribute_to_layer_input=True.
         at_input = at_input or (self.unit == "pair" and not isinstance(self.rule, Xinc))
-        kind = Tail if self.render is None else RayTail
-        return kind(call, self.layer, at_input, self.output_fn, unit_axis=1 if self._reads_weight else self.unit_axis)
+        kind = kind or (Tail if self.render is None else RayTail)
+        output_fn = None if kind is PointTail else self.output_fn  # compose_points() reads the output
+        unit_axis = 1 if self._reads_weight else self.unit_axis
+        return kind(call, self.layer, at_input, output_fn, unit_axis=unit_axis, call=self.call)
 
     def canvas(
         self,
@@ -240,15 +264,17 @@ class NeuronCanvas(InternalAttribution, GradientAttribution):  # type: ignore[mi
         """Return a lazy canvas of an image whose pixels are the rows, or of images that are the rows.
 
         ``inputs`` are coordinates (pixels, dims), row-major over ``size``: (H, W), or (L,) and (D, H, W) for 1-D and
-        3-D signals. If the shape of each row of the output ends in ``size``, rows are frames and the result is a
-        :class:`~xinc_captum.attributions.FrameCanvas`. The other arguments are those of :meth:`attribute`; the memory
-        budget is that of each query.
+        3-D signals. One sample of points, (1, pixels, dims), is split into its points if the model returns
+        (1, pixels, channels), as code for SIRENs does. If the shape of each row of the output ends in ``size``, rows
+        are frames and the result is a :class:`~xinc_captum.attributions.FrameCanvas`. The other arguments are those of
+        :meth:`attribute`; the memory budget is that of each query.
 
         Maps are computed by queries only. The canvas stores the inputs and a copy of the parameters, so its results do
         not change with further training.
 
         Raises:
-            ValueError: the rows do not match ``size``, values are not finite, or unit is "pair" and rows are pixels.
+            ValueError: the rows do not match ``size``, values are not finite, unit is "pair" and rows are pixels, or
+                points of one sample depend on each other.
 
         Example:
             >>> from xinc_captum.inr import FourierMLP, coordinates
@@ -284,8 +310,8 @@ def canvases(
     """Return one lazy canvas for each layer, equal to ``NeuronCanvas(forward_func, layer, **method).canvas(...)``.
 
     The result is a dict by layer name, in the order of ``layers``, which are modules or dotted names. Arguments from
-    ``inputs`` on are those of :meth:`NeuronCanvas.canvas`; ``method`` are ``rule``, ``unit``, ``output_fn``, ``render``
-    and ``unit_axis`` of :class:`NeuronCanvas`.
+    ``inputs`` on are those of :meth:`NeuronCanvas.canvas`; ``method`` are the keyword-only arguments of
+    :class:`NeuronCanvas`: ``rule``, ``unit``, ``output_fn``, ``render``, ``unit_axis`` and ``call``.
 
     The canvases share one copy of the parameters and, under the tangent and the secant, the last forward pass: a query
     of the same rows at another layer does not run the model again. If the rows are frames, this needs layers on one
@@ -314,7 +340,8 @@ def canvases(
         memory_budget=memory_budget,
         show_progress=show_progress,
     )
-    return {canvas.layer: canvas for canvas in canvases_of_layers}
+    names = [layer_name(forward_func, method.layer).strip("'") for method in methods]
+    return dict(zip(names, canvases_of_layers, strict=True))
 
 
 @exclusive()  # another thread's call may replace the parameters while they are copied
@@ -334,7 +361,11 @@ def _build_canvases(
     call = snapshot(methods[0]._call, *(method.layer for method in methods))
     tails = [method._tail(call, at_input) for method in methods]
     with methods[0]._surroundings():
-        batch = settle_arguments(batch, partial(call_model, call, methods[0].output_fn))
+        points = None if methods[0].render else points_of(batch, size, call, methods[0].output_fn)
+        if points is not None:
+            call = compose_points(call, methods[0].output_fn, len(batch.inputs))
+            batch, tails = points, [method._tail(call, at_input, PointTail) for method in methods]
+        batch = settle_arguments(batch, partial(call_model, call, tails[0].output_fn))
     if len(tails) > 1 and isinstance(methods[0].rule, Tangent | Secant):
         # Contributions of pairs are propagated from the layer's output.
         shared_pass = SharedPass([tail.after_layer() if methods[0].unit == "pair" else tail for tail in tails])
@@ -342,6 +373,7 @@ def _build_canvases(
     results = []
     for method, tail in zip(methods, tails, strict=True):
         surroundings, name = method._surroundings, layer_name(method.forward_func, method.layer).strip("'")
+        name += "" if method.call is None else f" (call {method.call})"
         spec = CanvasSpec(
             method.rule, tail, batch, tuple(size), method.unit == "pair", surroundings, layer=name, **options
         )

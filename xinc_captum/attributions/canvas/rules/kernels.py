@@ -34,6 +34,11 @@ class Kernels:
                 f"layer {self.name} is a {type(self.layer).__name__}; pairs and the 'xinc' rule need a "
                 "torch.nn.Linear or a convolution (ConvNd, ConvTransposeNd), because they read its weight."
             )
+        if self.layer.weight.is_complex():
+            raise LayerError(
+                f"layer {self.name} has complex weights; pairs and the 'xinc' rule support real ones. "
+                'Use unit="neuron" with the rules tangent or ablation.'
+            )
 
     @property
     def is_conv(self) -> bool:

@@ -155,14 +155,15 @@ def _mean_baseline(tail: Tail, batch: Batch, max_rows: int) -> Tensor:
     """Return the mean over samples, (1, units, ...), or over a single sample's positions, (1, units, 1, ...)."""
     if batch.rows == 1:
         activation = layer_activation(tail, batch)
-        if activation.dim() < 3 or activation[0, 0].numel() == 1:
+        positions = tuple(range(2, activation.dim() - tail.is_complex))
+        if activation[0, 0].numel() == 1 + tail.is_complex:
             raise ValueError(
                 f'baselines="mean" of a single sample is the mean over the positions of each unit, and layer '
                 f"{tail.name} has shape {tuple(activation.shape)}: one position for each unit. Give at least two "
                 "samples, or baselines=0.0 or a tensor."
             )
         dtype = torch.promote_types(activation.dtype, torch.float32)
-        return activation.mean(tuple(range(2, activation.dim())), keepdim=True, dtype=dtype).to(activation.dtype)
+        return activation.mean(positions, keepdim=True, dtype=dtype).to(activation.dtype)
     sums = []
     for piece in chunks(batch.rows, max_rows):
         activation = layer_activation(tail, batch.cut(*piece))
@@ -269,17 +270,30 @@ class Secant(_DerivativeRule):
             return tail.output(batch)
 
 
-TANGENT = Derivative("tangent", lambda activation, _remainder: activation, lambda output: (output, None))
+def _real_output(output: Tensor) -> tuple[Tensor, None]:
+    if output.is_complex():
+        raise ValueError(
+            f"the output is {output.dtype}; expected real numbers, of which gradients exist. Choose with output_fn=, "
+            "for example output_fn=lambda output: output.real."
+        )
+    return output, None
+
+
+TANGENT = Derivative("tangent", lambda activation, _remainder: activation, _real_output)
 
 
 @dataclass(frozen=True)
 class Tangent(_DerivativeRule):
     r"""Gradient x activation towards every output.
 
-    .. math:: c_u = a_u \, \partial y / \partial a_u
+    .. math:: c_u = a_u \, \partial y / \partial a_u, \qquad
+        \text{complex } a_u:\; c_u = \mathrm{Re}\,a_u \, \partial y / \partial \mathrm{Re}\,a_u
+        + \mathrm{Im}\,a_u \, \partial y / \partial \mathrm{Im}\,a_u = \mathrm{Re}(\bar g_u a_u)
 
-    Symbols: a_u the unit's activation, y an output. Of all rules it is closest to ablation at zero. Its sum over units
-    equals y only if the rest of the network is piecewise linear without biases.
+    Symbols: a_u the unit's activation, y a real output, g_u PyTorch's gradient of y by a complex a_u, ∂y/∂Re a_u +
+    i ∂y/∂Im a_u. If y = Re(Σ W_u a_u + b), then g_u is the conjugate of W_u and c_u = Re(W_u a_u). Of all rules it is
+    closest to ablation at zero. Its sum over units equals y only if the rest of the network is piecewise linear without
+    biases.
 
     Source: Padmanabhan et al., "Explaining the Implicit Neural Canvas" (CVPR 2024), whose last-layer map this is
     without the bias term; Shrikumar et al. 2016 for gradient x input.
@@ -362,7 +376,12 @@ def plan_chunks(
     if per_eval is not None and per_eval < 1:
         raise ValueError(f"perturbations_per_eval is {per_eval}; expected at least 1.")
     footprint = measure(tail, batch)
-    if isinstance(rule, Ablation) and isinstance(rule.baselines, Tensor):
+    if isinstance(rule, Secant) and tail.is_complex:
+        raise secant_tensor.CarryError(
+            f"layer {tail.name} is complex, and rule 'secant' supports real numbers only. "
+            'Use rule="tangent" or rule="ablation", which support complex layers with a real output.'
+        )
+    if isinstance(rule, Ablation) and not isinstance(rule.baselines, str):
         rule = replace(rule, baselines=tail.move_baselines(rule.baselines, footprint.activation))
     units = math.prod(kernels_of(tail).shape) if pairs else len(list_units(footprint.activation, None))
     max_rows = footprint.max_rows(units + 1, budget, enough=batch.rows)

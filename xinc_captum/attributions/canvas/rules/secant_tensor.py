@@ -387,7 +387,8 @@ def _affine(func: Callable[..., Any], args: Any, kwargs: Any, name: str) -> Any:
         remainder = func(*_remainders(args), **_remainders(kwargs))
     leaves, spec = tree_flatten(value)
     if any(isinstance(leaf, Tensor) and not leaf.is_floating_point() for leaf in leaves):
-        raise _error(name, "its result has no floating-point numbers")
+        is_complex = any(isinstance(leaf, Tensor) and leaf.is_complex() for leaf in leaves)
+        raise _error(name, "its result is complex" if is_complex else "its result has no floating-point numbers")
     pairs: Iterable[tuple[Any, Any]] = zip(leaves, tree_flatten(remainder)[0], strict=True)
     return tree_unflatten([SecantTensor(v, s) if isinstance(v, Tensor) else v for v, s in pairs], spec)
 

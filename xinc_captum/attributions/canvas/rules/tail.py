@@ -19,7 +19,11 @@ from ....hooks import ForwardFunc, LayerError, capture, layer_name, one_tensor, 
 
 @dataclass(frozen=True)
 class Tail:
-    """The part of a model between a layer and the output."""
+    """The part of a model between a layer and the output.
+
+    A complex activation (rows, units, ...) is explained as the real one (rows, units, ..., 2) of its real and imaginary
+    parts, which are summed like positions.
+    """
 
     forward_func: ForwardFunc  # the whole model, called with inputs and additional arguments
     layer: nn.Module
@@ -27,7 +31,14 @@ class Tail:
     output_fn: OutputFn | None = None  # selects the output tensor of what the model returns
     shared_pass: Any = field(default=None, repr=False, compare=False)  # a SharedPass of several layers
     unit_axis: int | None = None  # the activation's axis of units; None determines it (hooks.unit_axis)
+    call: int | None = None  # which call of the layer, from 0; None is its only one
     _axes: dict[bool, int] = field(default_factory=dict, repr=False, compare=False)  # unit axes by at_input
+    _complex: dict[bool, bool] = field(default_factory=dict, repr=False, compare=False)  # complex layers by at_input
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether the layer's activation is complex; known after the first run."""
+        return self._complex.get(self.at_input, False)
 
     @property
     def position(self) -> tuple[nn.Module, bool]:
@@ -49,7 +60,8 @@ class Tail:
 
     def run(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the activation (rows, units, ...) and the output (rows, *output) computed from it."""
-        with capture(self.forward_func, self.layer, at_input=self.at_input) as captured:
+        options: dict[str, Any] = {"at_input": self.at_input, "call": self.call, "complex_values": True}
+        with capture(self.forward_func, self.layer, **options) as captured:
             output = self.output(batch)
         return self.per_row(captured[self.layer], batch), output
 
@@ -64,19 +76,23 @@ class Tail:
     def to_layer_axes(self, activation: Tensor) -> Tensor:
         """Return an activation of :meth:`per_row` with the axes of the layer's own activation."""
         axis = self._axes.get(self.at_input, 1)
+        if self.is_complex:
+            activation = torch.view_as_complex(activation.contiguous())
         return activation if axis == 1 else activation.movedim(1, axis).contiguous()  # the model may view it
 
-    def move_baselines(self, baselines: Tensor, like: Tensor) -> Tensor:
+    def move_baselines(self, baselines: float | Tensor, like: Tensor) -> float | Tensor:
         """Move the axes of baselines that broadcast to the layer's activation to those of :meth:`per_row`."""
+        if self.is_complex:
+            baselines = torch.view_as_real(torch.as_tensor(baselines, device=like.device).to(like.dtype.to_complex()))
         axis = self._axes.get(self.at_input, 1)
-        if axis == 1 or baselines.dim() > like.dim():
+        if axis == 1 or not isinstance(baselines, Tensor) or baselines.dim() > like.dim():
             return baselines
         return baselines.reshape(*[1] * (like.dim() - baselines.dim()), *baselines.shape).movedim(axis, 1)
 
     def move_selector(self, selector: Selector, like: Tensor) -> Selector:
         """Return a Captum selector of the layer's activation as one of ``like``, a result of :meth:`per_row`."""
         axis = self._axes.get(self.at_input, 1)
-        if axis == 1 or selector is None:
+        if selector is None or (axis == 1 and not self.is_complex):
             return selector
         layer_activation = self.to_layer_axes(like)
         if not isinstance(selector, list):
@@ -84,6 +100,12 @@ class Tail:
         return [_move_axis(one, axis, layer_activation) for one in selector]
 
     def _units_second(self, activation: Tensor, input_shape: tuple[int, ...]) -> Tensor:
+        moved = self._move_units(activation, input_shape)
+        if self._complex.setdefault(self.at_input, activation.is_complex()):
+            return torch.view_as_real(moved.resolve_conj())
+        return moved
+
+    def _move_units(self, activation: Tensor, input_shape: tuple[int, ...]) -> Tensor:
         if activation.dim() <= 2:
             return activation
         axis = self._axes.get(self.at_input)
@@ -113,7 +135,8 @@ class Tail:
             explained = self.explained(value, batch)
             return tuple(new if tensor is explained else tensor for tensor in value)
 
-        return patch(self.forward_func, self.layer, edit_value, at_input=self.at_input)
+        options: dict[str, Any] = {"at_input": self.at_input, "call": self.call, "complex_values": True}
+        return patch(self.forward_func, self.layer, edit_value, **options)
 
 
 def _move_axis(one: OneUnit, axis: int, layer_activation: Tensor) -> OneUnit:
@@ -121,11 +144,19 @@ def _move_axis(one: OneUnit, axis: int, layer_activation: Tensor) -> OneUnit:
     if isinstance(one, tuple):
         (checked,) = list_units(layer_activation, one)  # errors show the layer's own axes
         index: tuple[int | slice, ...] = checked  # type: ignore[assignment]
-        return (index[axis - 1], *index[: axis - 1], *index[axis:])
+        both = (slice(None),) * layer_activation.is_complex()  # the real and the imaginary part
+        return (index[axis - 1], *index[: axis - 1], *index[axis:], *both)
     if callable(one):
         function = one
+        if layer_activation.is_complex():
+            return lambda parts: _sum_parts(function(torch.view_as_complex(parts.contiguous()).movedim(1, axis)))
         return lambda activation: function(activation.movedim(1, axis))
     return one
+
+
+def _sum_parts(value: Tensor) -> Tensor:
+    """Return the sum of the real and the imaginary part, which are contributions."""
+    return value.real + value.imag if value.is_complex() else value
 
 
 _OFF: ContextVar[bool] = ContextVar("gradients are off in a no_grad block of the model", default=False)
@@ -303,8 +334,10 @@ class RayTail(Tail):
         samples: Tensor = activation.movedim(-1, 1).flatten(0, 1).clone()
         return super().to_layer_axes(samples)
 
-    def move_baselines(self, baselines: Tensor, like: Tensor) -> Tensor:
+    def move_baselines(self, baselines: float | Tensor, like: Tensor) -> float | Tensor:
         """Return baselines unchanged: they have the axes (rays, units, ..., samples)."""
+        if self.is_complex and not isinstance(baselines, Tensor):
+            return torch.tensor([[float(baselines)], [0.0]], device=like.device)  # the real and the imaginary part
         return baselines
 
     def move_selector(self, selector: Selector, like: Tensor) -> Selector:
