@@ -368,11 +368,11 @@ def output_entry(output: Any, rows: int, *, source: str = "the model", cure: str
         if len({id(tensor) for _, tensor in choice}) == 1:
             path, tensor = choice[0]
             return _code(path), tensor
-    found = f"; this {type(output).__name__} has {len(fitting) or 'none'}" if leaves else ""
+    count_text = f"; this {type(output).__name__} has {len(fitting) or 'none'}" if leaves else ""
     leaves = leaves or _attributes(output)
     raise TypeError(
         f"{source} returned {_describe(output, leaves)}; expected a tensor, or a container with exactly one "
-        f"floating-point tensor of {rows} samples{found}. {cure.format(_likeliest(fitting, leaves))}"
+        f"floating-point tensor of {rows} samples{count_text}. {cure.format(_likeliest(fitting, leaves))}"
     )
 
 

@@ -108,26 +108,26 @@ def token_layout(
     model = next((module for module in around if _embedding(module, input_shape[1]) is not None), None)
     if model is None and not _attends(around[-1]):
         return ""
-    skips, sizes = _known(around, model, input_shape)
+    skips, sizes = _candidates(around, model, input_shape)
 
     def readings(count: int) -> list[TokenLayout]:
         fitting = [TokenLayout(skip, size) for skip in skips for size in sizes(count - skip) if math.prod(size) > 1]
-        found = sorted({one for one in fitting if one.skip + math.prod(one.size) == count})
+        layouts = sorted({one for one in fitting if one.skip + math.prod(one.size) == count})
         exact = [
-            one for one in found if image[0] * one.size[1] == image[1] * one.size[0] and not image[0] % one.size[0]
+            one for one in layouts if image[0] * one.size[1] == image[1] * one.size[0] and not image[0] % one.size[0]
         ]
-        return found if model is not None else exact or found
+        return layouts if model is not None else exact or layouts
 
-    found = readings(shape[1])
+    layouts = readings(shape[1])
     if class_axis(layer, shape) == 1:
         return "Its class has the channels on axis 1"
     if readings(shape[2]) and not _channels_last(around, shape):
-        both = "axis 1 and axis 2 have" if found else "axis 2 has"
+        both = "axis 1 and axis 2 have" if layouts else "axis 2 has"
         return f"It may be (rows, channels, tokens): {both} as many entries as a map of the input has positions"
-    if len(found) == 1:
-        return found[0]
-    if found:
-        return f"{shape[1]} tokens fit several maps: {' or '.join(map(str, found))}"
+    if len(layouts) == 1:
+        return layouts[0]
+    if layouts:
+        return f"{shape[1]} tokens fit several maps: {' or '.join(map(str, layouts))}"
     if model is None:
         return f"{shape[1]} tokens, without 0 to {max(skips)} of them, make no map of the {image[0]} x {image[1]} input"
     (height, width), *_ = sizes(0)
@@ -140,14 +140,14 @@ def token_layout(
 Sizes = Callable[[int], list[tuple[int, int]]]
 
 
-def _known(
+def _candidates(
     around: Sequence[nn.Module], model: nn.Module | None, input_shape: Sequence[int]
 ) -> tuple[tuple[int, ...], Sizes]:
     """Return the possible numbers of tokens before the patches, and a function from a number of patches to (h, w)."""
     image = (input_shape[2], input_shape[3])
     numbers: list[Any] = [getattr(module, "num_prefix_tokens", None) for module in around]
-    told = next((number for number in numbers if isinstance(number, int)), None)
-    prefix = _prefix(around[-1] if model is None else model) if told is None else told
+    number = next((one for one in numbers if isinstance(one, int)), None)
+    prefix = _prefix(around[-1] if model is None else model) if number is None else number
     known = () if prefix is None else tuple(sorted({0, prefix}))
     embedding = None if model is None else _embedding(model, input_shape[1])
     if model is None or embedding is None:
@@ -165,12 +165,12 @@ def _known(
 def _embedding(module: nn.Module, channels: int) -> nn.Conv2d | None:
     """Return the first strided convolution over the image's channels, inside a module."""
     convolutions = (m for m in module.modules() if isinstance(m, nn.Conv2d))
-    found = (m for m in convolutions if m.in_channels == channels and m.groups == 1 and max(m.stride) > 1)
-    return next(found, None)
+    strided = (m for m in convolutions if m.in_channels == channels and m.groups == 1 and max(m.stride) > 1)
+    return next(strided, None)
 
 
 def _first_sizes(model: nn.Module, conv: nn.Conv2d, image: tuple[int, int]) -> list[tuple[int, int]]:
-    """Return (h, w) of the patches, without and with incomplete patches at the edges, and for the model's own size."""
+    """Return (h, w) of the patches, without and with incomplete patches at the edges, or of the model's default."""
     sizes: list[tuple[int, int]] = []
     patches: list[Any] = [conv.stride]
     if conv.kernel_size != conv.stride:  # an overlapping convolution, or the first of several
@@ -182,13 +182,13 @@ def _first_sizes(model: nn.Module, conv: nn.Conv2d, image: tuple[int, int]) -> l
         sizes = [(height, width)]
         patches = [pair for m in model.modules() if (pair := _pair(getattr(m, "patch_size", None)))][:1]
     for down, across in patches:
-        whole, padded = (image[0] // down, image[1] // across), (-(-image[0] // down), -(-image[1] // across))
-        sizes = [*dict.fromkeys([whole, padded]), *sizes]
-    own = (_own_size(module) for module in model.modules())
-    return list(dict.fromkeys([*sizes, *(size for size in own if size)]))
+        complete, padded = (image[0] // down, image[1] // across), (-(-image[0] // down), -(-image[1] // across))
+        sizes = [*dict.fromkeys([complete, padded]), *sizes]
+    defaults = (_default_size(module) for module in model.modules())
+    return list(dict.fromkeys([*sizes, *(size for size in defaults if size)]))
 
 
-def _own_size(module: nn.Module) -> tuple[int, int] | None:
+def _default_size(module: nn.Module) -> tuple[int, int] | None:
     """Return the (h, w) for which a patch embedding was made: a model may resize its input."""
     image, patch = (_pair(getattr(module, name, None)) for name in ("image_size", "patch_size"))
     if image and patch:
@@ -204,11 +204,11 @@ def _pair(value: Any) -> tuple[int, int] | None:
 
 def _pyramid(sizes: list[tuple[int, int]], levels: int) -> list[tuple[int, int]]:
     """Return the sizes, and those after up to ``levels`` halvings that drop or pad odd positions."""
-    found = dict.fromkeys(sizes)
+    halved = dict.fromkeys(sizes)
     for _ in range(levels):
-        halves = [(h // 2, w // 2) for h, w in found] + [(-(-h // 2), -(-w // 2)) for h, w in found]
-        found |= dict.fromkeys(half for half in halves if min(half) >= 1)
-    return list(found)
+        halves = [(h // 2, w // 2) for h, w in halved] + [(-(-h // 2), -(-w // 2)) for h, w in halved]
+        halved |= dict.fromkeys(half for half in halves if min(half) >= 1)
+    return list(halved)
 
 
 def _prefix(model: nn.Module) -> int | None:

@@ -167,22 +167,22 @@ def _by_neighbour(module: nn.Module, shape: Sequence[int], forward_func: Forward
 
 
 Parents = dict[nn.Module, list[nn.Module]]
-_FOUND: ContextVar[dict[int, tuple[ForwardFunc, Parents]] | None] = ContextVar("found", default=None)
+_CACHE: ContextVar[dict[int, tuple[ForwardFunc, Parents]] | None] = ContextVar("parents", default=None)
 
 
 @contextmanager
 def parents_once() -> Iterator[None]:
     """Inside the block, :func:`parents_of` searches the modules behind a function once, not once for each layer."""
-    token = _FOUND.set(_FOUND.get() or {})
+    token = _CACHE.set(_CACHE.get() or {})
     try:
         yield
     finally:
-        _FOUND.reset(token)
+        _CACHE.reset(token)
 
 
 def parents_of(module: nn.Module, forward_func: ForwardFunc) -> list[nn.Module]:
     """Return the modules around a module, from the inside out."""
-    cache = _FOUND.get()
+    cache = _CACHE.get()
     found = {} if cache is None else cache
     if id(forward_func) not in found:
         found[id(forward_func)] = forward_func, _parents(forward_func)

@@ -158,7 +158,7 @@ def _last_with_gradient(
 def _map_channels(inputs: ModelInputs, images: Tensor) -> int | None:
     """Return the number of channels of an output that is a map (N, channels, H, W), else None."""
     with torch.no_grad():
-        output = inputs.run(images, (), (), to_output=True).whole_output
+        output = inputs.run(images, (), (), to_output=True).output_or_container
     is_map = isinstance(output, Tensor) and output.dim() == 4 and math.prod(output.shape[2:]) > 1
     return output.shape[1] if is_map else None
 

@@ -55,7 +55,7 @@ def load_model(
         labels: one name for each output; None uses the source's, or "class 0", "class 1", ….
 
     Returns:
-        The model in eval mode. Networks of one input size resize other images; ``source`` states where all was found.
+        The model in eval mode. Networks of one input size resize other images; ``source`` says where all was taken from.
 
     Raises:
         ModelError: an unknown name, weights that cannot be downloaded, read or fitted, or another number of labels.
@@ -73,7 +73,7 @@ def load_model(
     if colon and scheme in SOURCES:
         model, output = _from_library(name, weights, device, labels)
     else:
-        model, output = _own(name, call_function(name) if colon else _from_zoo(name), weights, device)
+        model, output = _own_model(name, call_function(name) if colon else _from_zoo(name), weights, device)
     if labels is not None:
         model = replace(model, labels=tuple(labels))
     if output is None:
@@ -107,41 +107,41 @@ def _from_library(
     with torch.device("cpu"), exclusive(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if weights is None or weights == DEFAULT:
-            network, text = _pretrained(name, source), source.place
+            network, text = _load_pretrained(name, source), source.place
         elif weights == RANDOM:
             network, text = source.build(False, None if labels is None else len(labels)), "random, with seed 0"
         else:
             network, text = _with_weights(name, source, weights), str(weights)
-    found = source.settings(network)
+    settings = source.settings(network)
     network = source.tower(network).eval()
     network = network if device is None else network.to(device)
-    preprocess = ResizeAndNormalise(found.mean, found.std, None, found.interpolation)
+    preprocess = ResizeAndNormalise(settings.mean, settings.std, None, settings.interpolation)
     model = ImageModel(
         name,
         network,
         preprocess,
-        max(found.size),
+        max(settings.size),
         (),
-        "auto" if found.classes else "none",
-        crop=found.crop,
-        source=f"weights: {text}; preprocessing: {found.origin}",
+        "auto" if settings.classes else "none",
+        crop=settings.crop,
+        source=f"weights: {text}; preprocessing: {settings.origin}",
     )
-    raw = _run(model, found.size)
-    fixed = found.size[0] != found.size[1] or not _accepts(network, zero_image(model, max(found.size) + 32))
+    raw = _run(model, settings.size)
+    fixed = settings.size[0] != settings.size[1] or not _accepts(network, zero_image(model, max(settings.size) + 32))
     model = replace(
         model,
-        preprocess=replace(preprocess, size=found.size if fixed else None),
+        preprocess=replace(preprocess, size=settings.size if fixed else None),
         output_fn=source.output_fn(network, raw),
     )
     with protect(network), torch.no_grad():
         output = model(zero_image(model))
     count = _count(output)
-    kind = "class" if found.classes else "feature"
-    names = found.labels or ()
+    kind = "class" if settings.classes else "feature"
+    names = settings.labels or ()
     return replace(model, labels=names if len(names) == count else tuple(f"{kind} {i}" for i in range(count))), output
 
 
-def _pretrained(name: str, source: Source) -> nn.Module:
+def _load_pretrained(name: str, source: Source) -> nn.Module:
     try:
         return source.build(True, None)
     except ModelError:
@@ -184,7 +184,7 @@ def _from_zoo(name: str) -> ImageModel:
         raise ModelError(f"model {name!r} is not known; expected {_FORMS}.{hint}") from error
 
 
-def _own(
+def _own_model(
     name: str, loaded: Any, weights: str | Path | None, device: torch.device | str | None
 ) -> tuple[ImageModel, Tensor | None]:
     """Return what a function or the zoo returned as a model, and its output for a black image where it runs on one."""

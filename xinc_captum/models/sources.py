@@ -38,15 +38,15 @@ def timm_model(name: str) -> Source:
         return model
 
     def settings(model: Any) -> Settings:
-        found = timm.data.resolve_data_config(model=model)
+        settings = timm.data.resolve_data_config(model=model)
         labels = imagenet_labels() if model.num_classes == 1000 else None
         return Settings(
             "timm.data.resolve_data_config",
-            tuple(found["input_size"][1:]),
-            numbers(found["mean"]),
-            numbers(found["std"]),
-            interpolation_of(found["interpolation"]),
-            float(found["crop_pct"]),
+            tuple(settings["input_size"][1:]),
+            numbers(settings["mean"]),
+            numbers(settings["std"]),
+            interpolation_of(settings["interpolation"]),
+            float(settings["crop_pct"]),
             labels,
             model.num_classes > 0,
         )
@@ -56,9 +56,9 @@ def timm_model(name: str) -> Source:
         rename = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
         return state if rename is None else dict(rename(dict(state), model))
 
-    found = {} if ":" in name else timm.get_pretrained_cfg(name).to_dict()
-    hub = found.get("hf_hub_id")
-    place = f"https://huggingface.co/{hub}/model.safetensors" if hub else str(found.get("url") or name)
+    entry = {} if ":" in name else timm.get_pretrained_cfg(name).to_dict()
+    hub = entry.get("hf_hub_id")
+    place = f"https://huggingface.co/{hub}/model.safetensors" if hub else str(entry.get("url") or name)
     return Source(build, settings, place, convert=convert)
 
 
@@ -117,14 +117,14 @@ def open_clip_model(name: str, tag: str | None = None) -> Source:
         return model
 
     def settings(model: nn.Module) -> Settings:
-        found = open_clip.get_model_preprocess_cfg(model)
-        size = found["size"]
+        settings = open_clip.get_model_preprocess_cfg(model)
+        size = settings["size"]
         return Settings(
             "open_clip.get_model_preprocess_cfg",
             (size, size) if isinstance(size, int) else tuple(size),
-            numbers(found["mean"]),
-            numbers(found["std"]),
-            interpolation_of(found["interpolation"]),
+            numbers(settings["mean"]),
+            numbers(settings["std"]),
+            interpolation_of(settings["interpolation"]),
             classes=False,
         )
 

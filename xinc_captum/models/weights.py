@@ -54,10 +54,10 @@ def read_weights(path: str | Path) -> State:
             f"{path} cannot be read as weights ({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
             "expected a .safetensors file, or a state dict saved by torch.save."
         ) from error
-    return _unwrapped(loaded, path)
+    return _unwrap(loaded, path)
 
 
-def _unwrapped(loaded: Any, path: Path) -> State:
+def _unwrap(loaded: Any, path: Path) -> State:
     while isinstance(loaded, Mapping):
         nested = next((loaded[key] for key in NESTS if isinstance(loaded.get(key), Mapping)), None)
         if nested is None:

@@ -191,7 +191,7 @@ class Activations:
         )
 
     @property
-    def whole_output(self) -> Any:
+    def output_or_container(self) -> Any:
         """The model's output, after ``output_fn``; a container from which no tensor can be chosen is returned whole."""
         return read_output(self._output, self.rows, self.model.output_fn)
 

@@ -253,7 +253,7 @@ def _is_scheduled(transform: Transform) -> bool:
 
 
 def _output(model: ModelInputs, batch: Batch) -> Any:
-    return model.run(model.resize(batch.inputs[0]), batch.args, (), to_output=True).whole_output
+    return model.run(model.resize(batch.inputs[0]), batch.args, (), to_output=True).output_or_container
 
 
 def _start_images(

@@ -88,7 +88,7 @@ class PointTail(Tail):
 
     def per_row(self, value: Tensor | tuple[Tensor, ...], batch: Batch) -> Tensor:
         """Return the activation with points first, or raise a LayerError."""
-        activation = self.explained(value, batch)
+        activation = self.tensor_of_layer(value, batch)
         shape = tuple(activation.shape)
         flat = len(shape) == 2 and shape[0] == batch.rows
         if not flat and (len(shape) < 3 or shape[:2] != (1, batch.rows)):
@@ -99,7 +99,7 @@ class PointTail(Tail):
         self._flat[self.at_input] = flat
         return self._units_second(activation if flat else activation[0], ())
 
-    def explained(self, value: Tensor | tuple[Tensor, ...], batch: Batch) -> Tensor:
+    def tensor_of_layer(self, value: Tensor | tuple[Tensor, ...], batch: Batch) -> Tensor:
         """Return the layer's tensor; of several, the only one with one sample."""
         return one_tensor(value, lambda: self.name, 1 if isinstance(value, tuple) else None, at_input=self.at_input)
 

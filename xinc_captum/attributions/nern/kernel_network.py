@@ -23,10 +23,10 @@ from .kernels import (
     convolutions,
     copy_target,
     kernel_coordinates,
+    kernel_size_for,
     order_kernels,
     pack,
     parameter_name,
-    predicted_size_for,
     target_behind,
     unpack,
 )
@@ -160,7 +160,7 @@ class KernelNetwork(nn.Module):
             self.config = arguments_of(locals(), "target", "layers", "orders")  # as JSON can hold them
             self.layers = convolutions(target, layers)
             self.crop, self.permutation = crop, permutation
-            self.predicted_size = predicted_size_for(self.layers, kernel_size)
+            self.predicted_size = kernel_size_for(self.layers, kernel_size)
             same = len(set(self.predicted_size)) == 1
             self.kernel_size = self.predicted_size[0] if same else self.predicted_size
             self.config["kernel_size"] = self.kernel_size

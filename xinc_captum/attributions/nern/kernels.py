@@ -139,7 +139,7 @@ def _describe(name: str, module: nn.Module) -> Convolution:
     return Convolution(name, tuple(weight.shape))
 
 
-def predicted_size_for(layers: Sequence[Convolution], kernel_size: int | Sequence[int] | None) -> tuple[int, ...]:
+def kernel_size_for(layers: Sequence[Convolution], kernel_size: int | Sequence[int] | None) -> tuple[int, ...]:
     """Return the size of the predicted kernels, with as many numbers as the layer of most dims has.
 
     An int is the side of every dim. None takes the largest side of each dim, or, if all layers are ``nn.Conv2d``, one

@@ -18,7 +18,7 @@ from ...inr.training import check_at_least_one, check_finite
 from ..base import attribution_context, captum_method, plain
 from .trans_inr import OUT_BIAS, TransINR
 from .writer import MAX_NUMBERS, Modulations, Weights
-from .written_weights import WrittenWeights, written_contributions
+from .written_weights import WrittenWeights, contributions_of_written_weights
 
 Level = Literal["token", "modulation", "patch"]
 Baselines = Tensor | float | None
@@ -150,7 +150,9 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
             if seen is not None or size is not None:
                 raise ValueError("seen and size are for a TransINR; a WrittenWeights gets everything from its inputs.")
             batch, limit = Batch.of(inputs, None, target), internal_batch_size
-            return self._written(self.written, batch, layer, baselines, n_steps, limit, return_convergence_delta)
+            return self._contributions_of_writer(
+                self.written, batch, layer, baselines, n_steps, limit, return_convergence_delta
+            )
         baselines = cast(Baselines, baselines)
         with attribution_context(self.model):
             call = self._prepare(inputs, target, seen, size)
@@ -203,7 +205,7 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
             result = _of_target(contributions.flatten(1, 2), call.batch)
             return result.reshape(len(result), *contributions.shape[1:3], *result.shape[2:])
 
-    def _written(
+    def _contributions_of_writer(
         self,
         model: WrittenWeights,
         batch: Batch,
@@ -217,7 +219,7 @@ class TokenContribution(GradientAttribution):  # type: ignore[misc]
         check_finite(model)
         with attribution_context(model, *modules_behind(model.network)):
             steps = list(midpoints(n_steps))
-            parts = written_contributions(model, batch.inputs, index, baselines, steps, limit)
+            parts = contributions_of_written_weights(model, batch.inputs, index, baselines, steps, limit)
             result = _of_target(parts, batch, parts.dtype)
             if not with_delta:
                 return result

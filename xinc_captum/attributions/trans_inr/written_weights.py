@@ -137,7 +137,7 @@ def _second(_: Any, second: Tensor) -> Tensor:
     return second
 
 
-def written_contributions(
+def contributions_of_written_weights(
     model: WrittenWeights,
     inputs: tuple[Tensor, ...],
     layer: int | None,

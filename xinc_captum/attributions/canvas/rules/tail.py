@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map
 
 from ....batch import Batch, OneUnit, OutputFn, Selector, list_units, select_output
 from ....hooks import ForwardFunc, LayerError, capture, layer_name, one_tensor, patch, unit_axis
+from ...token_grid import TokenLayout, token_layout
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,9 @@ class Tail:
 
     def per_row(self, value: Tensor | tuple[Tensor, ...], batch: Batch) -> Tensor:
         """Return the layer's activation as one tensor (rows, units, ...), or raise a LayerError."""
-        return self._units_second(self.explained(value, batch), tuple(batch.inputs[0].shape))
+        return self._units_second(self.tensor_of_layer(value, batch), tuple(batch.inputs[0].shape))
 
-    def explained(self, value: Tensor | tuple[Tensor, ...], batch: Batch) -> Tensor:
+    def tensor_of_layer(self, value: Tensor | tuple[Tensor, ...], batch: Batch) -> Tensor:
         """Return the tensor to explain of what the layer returned, or raise a LayerError."""
         return one_tensor(value, lambda: self.name, batch.rows, at_input=self.at_input)
 
@@ -110,13 +111,12 @@ class Tail:
             return activation
         axis = self._axes.get(self.at_input)
         if axis is None:
+            shape, layer, requested = activation.shape, self.layer, self.unit_axis
+            if requested is None and not self.at_input:
+                layout = token_layout(shape, layer, self.forward_func, input_shape)
+                requested = -1 if isinstance(layout, TokenLayout) else None  # all tokens of a vision transformer
             axis = self._axes[self.at_input] = unit_axis(
-                activation.shape,
-                self.layer,
-                self.forward_func,
-                entered=input_shape,
-                requested=self.unit_axis,
-                at_input=self.at_input,
+                shape, layer, self.forward_func, entered=input_shape, requested=requested, at_input=self.at_input
             )
         return activation if axis == 1 else activation.movedim(axis, 1)
 
@@ -132,7 +132,7 @@ class Tail:
             new = self.to_layer_axes(edit(self.per_row(value, batch)))
             if not isinstance(value, tuple):
                 return new
-            explained = self.explained(value, batch)
+            explained = self.tensor_of_layer(value, batch)
             return tuple(new if tensor is explained else tensor for tensor in value)
 
         options: dict[str, Any] = {"at_input": self.at_input, "call": self.call, "complex_values": True}
@@ -313,7 +313,7 @@ class RayTail(Tail):
 
     def per_row(self, value: Tensor | tuple[Tensor, ...], batch: Batch) -> Tensor:
         """Return the activation with its units on axis 1 and the samples last, or raise a LayerError."""
-        activation, samples = self.explained(value, batch), batch.inputs[0].shape[1]
+        activation, samples = self.tensor_of_layer(value, batch), batch.inputs[0].shape[1]
         if activation.dim() < 2 or activation.shape[0] != batch.rows * samples:
             raise LayerError(
                 f"layer {self.name} returns shape {tuple(activation.shape)} for {batch.rows} rays of {samples} "
@@ -324,7 +324,7 @@ class RayTail(Tail):
         by_ray: Tensor = second.unflatten(0, (batch.rows, samples)).movedim(1, -1)
         return by_ray
 
-    def explained(self, value: Tensor | tuple[Tensor, ...], batch: Batch) -> Tensor:
+    def tensor_of_layer(self, value: Tensor | tuple[Tensor, ...], batch: Batch) -> Tensor:
         """Return the tensor of the field's layer, whose first axis holds the samples of all rays."""
         rows = batch.rows * batch.inputs[0].shape[1] if isinstance(value, tuple) else None
         return one_tensor(value, lambda: self.name, rows, at_input=self.at_input)
