@@ -55,7 +55,7 @@ def load_model(
         labels: one name for each output; None uses the source's, or "class 0", "class 1", ….
 
     Returns:
-        The model in eval mode. Networks of one input size resize other images; ``source`` says where all was taken from.
+        The model in eval mode. Networks of one input size resize other images; ``source`` says where each part is from.
 
     Raises:
         ModelError: an unknown name, weights that cannot be downloaded, read or fitted, or another number of labels.

@@ -38,15 +38,15 @@ def timm_model(name: str) -> Source:
         return model
 
     def settings(model: Any) -> Settings:
-        settings = timm.data.resolve_data_config(model=model)
+        config = timm.data.resolve_data_config(model=model)
         labels = imagenet_labels() if model.num_classes == 1000 else None
         return Settings(
             "timm.data.resolve_data_config",
-            tuple(settings["input_size"][1:]),
-            numbers(settings["mean"]),
-            numbers(settings["std"]),
-            interpolation_of(settings["interpolation"]),
-            float(settings["crop_pct"]),
+            tuple(config["input_size"][1:]),
+            numbers(config["mean"]),
+            numbers(config["std"]),
+            interpolation_of(config["interpolation"]),
+            float(config["crop_pct"]),
             labels,
             model.num_classes > 0,
         )
@@ -117,14 +117,14 @@ def open_clip_model(name: str, tag: str | None = None) -> Source:
         return model
 
     def settings(model: nn.Module) -> Settings:
-        settings = open_clip.get_model_preprocess_cfg(model)
-        size = settings["size"]
+        config = open_clip.get_model_preprocess_cfg(model)
+        size = config["size"]
         return Settings(
             "open_clip.get_model_preprocess_cfg",
             (size, size) if isinstance(size, int) else tuple(size),
-            numbers(settings["mean"]),
-            numbers(settings["std"]),
-            interpolation_of(settings["interpolation"]),
+            numbers(config["mean"]),
+            numbers(config["std"]),
+            interpolation_of(config["interpolation"]),
             classes=False,
         )
 
