@@ -35,7 +35,7 @@ def describe(model: ImageModel) -> ModelDescription:
         >>> from xinc_captum import load_model
         >>> print(describe(load_model("mnist_convnet")))
         name: mnist_convnet
-        network: Sequential, 23,834 parameters, on cpu
+        network: Sequential, ... parameters, on cpu
         source: weights and preprocessing: mnist_convnet (override: weights=PATH of load_model)
         ...
         layer: pool3 (override: layer= of each class)
