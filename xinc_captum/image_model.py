@@ -15,6 +15,7 @@ from .metrics.statistics import Probability, class_scores, probabilities
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _MAX_LISTED = 8
+DEFAULT_SIZE = 224  # of models whose input size is not known
 
 
 @dataclass(frozen=True)
@@ -234,3 +235,12 @@ class ImageModel:
             [(self.labels[i], p) for i, p in zip(row, chance, strict=True)]
             for row, chance in zip(indices.tolist(), values.tolist(), strict=True)
         ]
+
+
+def zero_image(model: ImageModel | nn.Module, size: int | None = None) -> Tensor:
+    """Return one black image, (1, C, size, size), of the model's dtype and on its device."""
+    known, channels = (model.size, model.channels) if isinstance(model, ImageModel) else (None, None)
+    side = size or known or DEFAULT_SIZE
+    network = model.model if isinstance(model, ImageModel) else model
+    like = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
+    return torch.zeros(1, channels or 3, side, side, dtype=like.dtype, device=like.device)

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from xinc_captum import LayerContribution, LayerError, NeuronCanvas, capture, patch
-from xinc_captum.hooks import eager, reach
-from xinc_captum.hooks.capture import Captured, floats_of, one_tensor, to_host, wait
+from xinc_captum.hooks import eager, one_tensor, reach
+from xinc_captum.hooks.capture import Captured, floats_of, to_host, wait
 
 
 def test_captured_tensors_equal_the_activations(conv):

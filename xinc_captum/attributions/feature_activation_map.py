@@ -11,8 +11,9 @@ from torch.nn.functional import normalize
 from .._compat import LayerAttribution
 from ..batch import Batch, chunks, settle_arguments
 from ..hooks import ForwardFunc, LayerError, capture, find_layer, fits, image_size, layer_name
+from ..hooks.layout import tensor_of
 from .base import attribution_context, captum_method, differentiable, plain
-from .token_grid import TokenLayout, tensor_of, token_layout, units_second
+from .token_grid import TokenLayout, token_layout, units_second
 
 
 class FeatureActivationMap(LayerAttribution):  # type: ignore[misc]

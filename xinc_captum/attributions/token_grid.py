@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..hooks import ForwardFunc, LayerError, has_places, image_size, layer_name, one_tensor, unit_axis
-from ..hooks.layout import class_axis, parents_of
+from ..hooks import ForwardFunc, image_size, unit_axis
+from ..hooks.layout import attends, class_axis, parents_of, refuse_windows
 
 _IMAGE: ContextVar[tuple[int, int] | None] = ContextVar("image", default=None)
 ADVICE = (
@@ -54,7 +54,7 @@ def units_second(
         with lay_out_for(image_size(input_shape)):
             return rearrange(activation)
     if axis is None:
-        _refuse_windows(activation, layer, forward_func, len(activation))
+        refuse_windows(activation, layer, forward_func, len(activation))
     advice = ADVICE
     if axis is None and activation.dim() == 3:
         layout = token_layout(activation.shape, layer, forward_func, input_shape)
@@ -106,7 +106,7 @@ def token_layout(
     if _is_text(around):
         return "The layer reads text"
     model = next((module for module in around if _embedding(module, input_shape[1]) is not None), None)
-    if model is None and not _attends(around[-1]):
+    if model is None and not attends(around[-1]):
         return ""
     skips, sizes = _candidates(around, model, input_shape)
 
@@ -249,79 +249,6 @@ def _is_text(around: Sequence[nn.Module]) -> bool:
     """Return whether the nearest configuration of transformers is that of a text model."""
     configs: list[Any] = [getattr(module, "config", None) for module in around]
     return "text" in next((str(config.model_type) for config in configs if hasattr(config, "model_type")), "")
-
-
-def _attends(module: nn.Module) -> bool:
-    return any("attention" in type(inner).__name__.lower() for inner in module.modules())
-
-
-def tensor_of(value: Any, layer: nn.Module, forward_func: ForwardFunc, rows: int) -> Tensor:
-    """Return a captured activation as one tensor with one entry for each of ``rows`` samples, or raise LayerError."""
-    if isinstance(value, Tensor):
-        _refuse_windows(value, layer, forward_func, rows)
-    return one_tensor(value, lambda: layer_name(forward_func, layer), rows)
-
-
-def _refuse_windows(activation: Tensor, layer: nn.Module, forward_func: ForwardFunc, rows: int) -> None:
-    """Raise LayerError if the positions of a layer's activation are windows and places in a window, not a map."""
-    many = activation.dim() > 2 and len(activation) > rows and len(activation) % rows == 0
-    many = many and _attends([layer, *parents_of(layer, forward_func)][-1])
-    if not many and not (activation.dim() == 4 and in_windows(layer, forward_func)):
-        return
-    axis = "first axis is not the samples" if many else "positions are windows, and places in a window"
-    raise LayerError(
-        f"layer {layer_name(forward_func, layer)} returns shape {tuple(activation.shape)} for {rows} samples: it runs "
-        f"on windows: {axis}. Choose the block around it."
-    )
-
-
-def in_windows(layer: nn.Module, forward_func: ForwardFunc) -> bool:
-    """Return whether a layer of NesT or of torchvision's MaxViT is inside the part that runs on windows."""
-    for module in parents_of(layer, forward_func):
-        kind = f"{type(module).__module__}.{type(module).__name__}"
-        if kind.endswith("maxvit.PartitionAttentionLayer"):
-            return True
-        if kind.endswith("nest.NestLevel"):
-            return any(inner is layer for inner in module.get_submodule("transformer_encoder").modules())
-    return False
-
-
-def through_grid(
-    value: Tensor,
-    grid: Callable[[Tensor], Tensor],
-    layer: nn.Module,
-    forward_func: ForwardFunc,
-    input_shape: Sequence[int],
-    axis: int | None,
-) -> Tensor:
-    """Return an activation whose map (rows, channels, h, w) is replaced by ``grid`` of it; others pass as they are.
-
-    ``axis`` is the caller's ``unit_axis=``. The tokens of a vision transformer are laid out by :func:`token_layout`.
-
-    Raises:
-        LayerError: the layout of tokens is unknown, the positions are no map, or the axis cannot be determined.
-    """
-    shape = tuple(value.shape)
-    if len(shape) == 3:
-        layout = "" if axis == 1 else token_layout(shape, layer, forward_func, input_shape)
-        if isinstance(layout, TokenLayout):
-            return layout.replace(value, grid(layout.grid(value)))
-        raise LayerError(
-            f"layer {layer_name(forward_func, layer)} returns shape {shape}; expected maps (rows, channels, h, w), or "
-            f"tokens of a vision transformer. {layout or 'No patches of an image are known'}. Choose another layer."
-        )
-    if len(shape) != 4:
-        return grid(value)
-    if axis is None:
-        _refuse_windows(value, layer, forward_func, len(value))
-    at = unit_axis(shape, layer, forward_func, entered=input_shape, requested=axis)
-    if axis is None and not has_places(shape, at, layer, forward_func, input_shape):
-        raise LayerError(
-            f"layer {layer_name(forward_func, layer)} returns shape {shape}, and its positions "
-            f"{' x '.join(str(side) for i, side in enumerate(shape) if i not in (0, at))} are not a map of the input. "
-            "Choose another layer, or give unit_axis=1 or unit_axis=-1 where they are a map."
-        )
-    return grid(value.movedim(at, 1)).movedim(1, at).clone()  # the model may change it in place
 
 
 def layer_to_grid(

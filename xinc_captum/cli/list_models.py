@@ -33,7 +33,7 @@ def layers_command(
     """
     if weights is None and model.partition(":")[0] in SOURCES:
         weights = "random"
-    loaded = resolve_model(model, weights, find_device(device))
+    loaded = resolve_model(model, weights, find_device(device), layer=True)
     typer.echo(f"{describe(loaded)}\n")
     rows = list_layers(loaded, size)
     wide, kinds = (max((len(cell) for cell in column), default=0) for column in list(zip(*rows, strict=True))[:2])

@@ -21,7 +21,7 @@ from ..image_model import ImageModel
 from ..images import centre_crop, read_photo
 from ..metrics.statistics import Probability, as_probabilities, probability_kind
 from ..models import ModelError, load_model
-from ..models.load import DIGIT_CLASSIFIERS, call_function
+from ..models.load import DIGIT_CLASSIFIERS, call_function, load_without_layer
 from ..zoo.classifiers import CLASSIFIERS
 from .command import UsageError
 from .inputs import DIGITS, ImageSet, photo_files
@@ -44,10 +44,10 @@ Weights = Annotated[
 ]
 
 
-def resolve_model(name: str, weights: str | None, device: torch.device) -> ImageModel:
-    """Load a model by its name as :func:`xinc_captum.load_model` does; its errors are UsageErrors."""
+def resolve_model(name: str, weights: str | None, device: torch.device, *, layer: bool = False) -> ImageModel:
+    """Load a model by its name, with its default ``layer`` if that is needed; errors are UsageErrors."""
     try:
-        return load_model(name, weights, device)
+        return load_model(name, weights, device) if layer else load_without_layer(name, weights, device)[0]
     except (ModelError, ModuleNotFoundError) as error:
         if isinstance(error, ModuleNotFoundError) and error.name not in {"timm", "transformers", "open_clip"}:
             raise  # of the user's own module

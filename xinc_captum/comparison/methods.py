@@ -4,7 +4,7 @@ The methods get images in [0, 1] and differentiate through ``preprocess``, so th
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,9 +13,20 @@ from captum.attr import GuidedGradCam, IntegratedGradients, LayerGradCam
 from torch import Tensor, nn
 
 from .._optional import require
-from ..attributions.token_grid import lay_out_for, tensor_of, through_grid
+from ..attributions.token_grid import TokenLayout, lay_out_for, token_layout
 from ..batch import random_generator
-from ..hooks import ForwardFunc, find_layer, image_size, modules_behind, patch
+from ..hooks import (
+    ForwardFunc,
+    LayerError,
+    find_layer,
+    has_places,
+    image_size,
+    layer_name,
+    modules_behind,
+    patch,
+    unit_axis,
+)
+from ..hooks.layout import refuse_windows, tensor_of
 
 Explain = Callable[[Tensor, Any], Any]  # images and targets to an attribution
 Preprocess = Callable[[Tensor], Tensor]
@@ -44,6 +55,44 @@ class LayerGrid:
         tensor = tensor_of(value, self.layer, self.model, rows)
         new = through_grid(tensor, self.grid, self.layer, self.model, input_shape, self.axis)
         return tuple(new if part is tensor else part for part in parts)
+
+
+def through_grid(
+    value: Tensor,
+    grid: Callable[[Tensor], Tensor],
+    layer: nn.Module,
+    forward_func: ForwardFunc,
+    input_shape: Sequence[int],
+    axis: int | None,
+) -> Tensor:
+    """Return an activation whose map (rows, channels, h, w) is replaced by ``grid`` of it; others pass as they are.
+
+    ``axis`` is the caller's ``unit_axis=``. The tokens of a vision transformer are laid out by :func:`token_layout`.
+
+    Raises:
+        LayerError: the layout of tokens is unknown, the positions are no map, or the axis cannot be determined.
+    """
+    shape = tuple(value.shape)
+    if len(shape) == 3:
+        layout = "" if axis == 1 else token_layout(shape, layer, forward_func, input_shape)
+        if isinstance(layout, TokenLayout):
+            return layout.replace(value, grid(layout.grid(value)))
+        raise LayerError(
+            f"layer {layer_name(forward_func, layer)} returns shape {shape}; expected maps (rows, channels, h, w), or "
+            f"tokens of a vision transformer. {layout or 'No patches of an image are known'}. Choose another layer."
+        )
+    if len(shape) != 4:
+        return grid(value)
+    if axis is None:
+        refuse_windows(value, layer, forward_func, len(value))
+    at = unit_axis(shape, layer, forward_func, entered=input_shape, requested=axis)
+    if axis is None and not has_places(shape, at, layer, forward_func, input_shape):
+        raise LayerError(
+            f"layer {layer_name(forward_func, layer)} returns shape {shape}, and its positions "
+            f"{' x '.join(str(side) for i, side in enumerate(shape) if i not in (0, at))} are not a map of the input. "
+            "Choose another layer, or give unit_axis=1 or unit_axis=-1 where they are a map."
+        )
+    return grid(value.movedim(at, 1)).movedim(1, at).clone()  # the model may change it in place
 
 
 def grad_cam(

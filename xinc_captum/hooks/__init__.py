@@ -1,17 +1,17 @@
 """Read and edit a model's activations and weights, and restore its state."""
 
-from .calls import Captured, check_call
 from .capture import (
+    Captured,
     GradientError,
     JacobianVectorProduct,
     UnsupportedError,
     capture,
+    check_call,
     eager,
     floats_of,
     gradient_errors,
     leads_to,
     no_gradient,
-    one_tensor,
     patch,
     reach,
 )
@@ -26,7 +26,17 @@ from .layers import (
     refuse_sharded,
     unwrap,
 )
-from .layout import check_preprocess, crop_of, fits, has_places, image_size, preprocesses, unit_axis, warn_of_crop
+from .layout import (
+    check_preprocess,
+    crop_of,
+    fits,
+    has_places,
+    image_size,
+    one_tensor,
+    preprocesses,
+    unit_axis,
+    warn_of_crop,
+)
 from .state import exchange, exclusive, no_synchronization, of_this_thread, protect, snapshot, untouched
 
 __all__ = [

@@ -3,6 +3,7 @@
 import copy
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields, is_dataclass
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .calls import Calls, Captured, Tensors
 from .layers import ForwardFunc, LayerError, find_layer, is_scripted, layer_name, modules_behind
 from .state import of_this_thread
 
@@ -44,6 +44,9 @@ def eager() -> Iterator[None]:
             _blocks -= 1
             if not _blocks:
                 _stance.__exit__(None, None, None)
+
+
+Tensors = tuple[Tensor, ...]
 
 
 def floats_of(
@@ -142,34 +145,6 @@ def float_arguments(
     return tuple(items[key] for key in places), rebuild
 
 
-def one_tensor(value: Any, name: Callable[[], str], rows: int | None = None, *, at_input: bool = False) -> Tensor:
-    """Return a layer's output (or input, ``at_input``) as one tensor with one entry for each of ``rows`` samples.
-
-    ``value`` is the layer's tensor, or a tuple of its float tensors, of which the only one with ``rows`` samples on its
-    first axis is returned. LayerError is raised if none or several have, or if another may have them on its second axis
-    (the states of a GRU repeat its output). ``name`` returns the layer's name, for messages.
-    """
-    verb = "takes" if at_input else "returns"
-    if isinstance(value, tuple):
-        fitting: list[Tensor] = [tensor for tensor in value if tensor.dim() and tensor.shape[0] == rows]
-        states = [tensor for tensor in value if tensor.dim() == 3 and tensor.shape[1] == rows]
-        if len(fitting) == 1 and all(tensor is fitting[0] for tensor in states):
-            return fitting[0]
-        shapes = ", ".join(f"{at}: {tuple(tensor.shape)}" for at, tensor in enumerate(value))
-        raise LayerError(
-            f"layer {name()} {verb} {len(value)} floating-point tensors; expected one (rows, units, ...), and the "
-            f"choice between them is not clear ({shapes}{f', for {rows} rows' if rows else ''}). Choose the module "
-            "inside it that computes the one to explain, or a module around it, with a single tensor."
-        )
-    tensor: Tensor = value
-    if rows is not None and (tensor.dim() == 0 or tensor.shape[0] != rows):
-        raise LayerError(
-            f"layer {name()} {verb} shape {tuple(tensor.shape)} for {rows} input rows; "
-            "expected rows first, one per input row. Choose a layer at which the first axis holds the rows."
-        )
-    return tensor
-
-
 _side_streams: dict[torch.device, torch.cuda.Stream] = {}
 
 
@@ -198,6 +173,93 @@ def wait() -> None:
     """Block until every copy started by :func:`to_host` has arrived."""
     for stream in _side_streams.values():
         stream.synchronize()
+
+
+class Calls:
+    """Counts the calls of a layer on each device, and tells which of them is recorded or edited."""
+
+    def __init__(self, name: Callable[[], str], call: int | None) -> None:
+        check_call(call)
+        self.name, self._call = name, call
+        self._counts = Counter[torch.device]()
+        self._lock = threading.Lock()  # DataParallel replicas report from their own threads
+
+    def count(self, device: torch.device) -> bool:
+        """Count a call, and return whether it is the chosen one; the first one if none was chosen."""
+        with self._lock:
+            self._counts[device] += 1
+            return self._counts[device] == (self._call or 0) + 1
+
+    def check(self, *, ran: bool = True) -> None:
+        """Raise a LayerError if the chosen call did not occur, or if there were several calls and none was chosen.
+
+        With ``ran``, a layer that never ran is an error too.
+        """
+        calls = max(self._counts.values(), default=0)
+        if not calls and ran:
+            raise LayerError(
+                f"layer {self.name()} never ran in the forward pass; choose a layer that this model calls for these "
+                "inputs (modules that only hold weights, such as ModuleList, are never called)."
+            )
+        if calls > 1 and self._call is None:
+            raise LayerError(
+                f"layer {self.name()} runs more than once in a forward pass, and which of its {calls} calls is meant "
+                f"is not clear. Give call=0 to call={calls - 1} of NeuronCanvas, LayerContribution, capture or patch, "
+                "hook the module around it, or give each call a module of its own."
+            )
+        if calls and self._call is not None and self._call >= calls:
+            known = "call=0" if calls == 1 else f"call=0 to call={calls - 1}"
+            raise LayerError(
+                f"call is {self._call}, but layer {self.name()} has {calls} call{'s' * (calls > 1)} in a forward pass; "
+                f"expected {known}."
+            )
+
+
+def check_call(call: int | None) -> None:
+    """Raise a ValueError if ``call`` is neither None nor the number of a call."""
+    if call is not None and (isinstance(call, bool) or not isinstance(call, int) or call < 0):
+        raise ValueError(f"call is {call!r}; expected None, or the number of one call of the layer, counted from 0.")
+
+
+class Captured:
+    """Activations recorded by :func:`capture`.
+
+    ``captured[layer]`` is the layer's float tensor; a tuple where the layer returned (or took) several of them.
+    """
+
+    def __init__(self, names: dict[nn.Module, str], device_ids: Sequence[int] = (), call: int | None = None) -> None:
+        self._names = names
+        self._device_ids = list(device_ids)
+        self._by_device: dict[nn.Module, dict[torch.device, Tensors]] = {layer: {} for layer in names}
+        self.calls = {layer: Calls(partial(self.name, layer), call) for layer in names}
+
+    def name(self, layer: nn.Module) -> str:
+        """Return the layer's name, for messages."""
+        return self._names[layer]
+
+    def record(self, layer: nn.Module, tensors: Tensors) -> None:
+        """Store the tensors of one call."""
+        self._by_device[layer][tensors[0].device] = tensors
+
+    def per_device(self, layer: nn.Module) -> list[Tensors]:
+        """Return the tensors of every replica, in the order of the devices (one entry without DataParallel)."""
+        by_device = self._by_device[layer]
+        self.calls[layer].check(ran=not by_device)
+        return [by_device[device] for device in sorted(by_device, key=self._device_order)]
+
+    def _device_order(self, device: torch.device) -> int:
+        """Return the position of a device: DataParallel sends the first rows to the first of its devices."""
+        index = device.index or 0
+        return self._device_ids.index(index) if index in self._device_ids else index
+
+    def __getitem__(self, layer: nn.Module) -> Tensor | Tensors:
+        replicas = self.per_device(layer)
+        device = replicas[0][0].device
+        gathered = tuple(
+            parts[0] if len(parts) == 1 else torch.cat([part.to(device) for part in parts])
+            for parts in zip(*replicas, strict=True)
+        )
+        return gathered if len(gathered) > 1 else gathered[0]
 
 
 @contextmanager

@@ -364,3 +364,67 @@ def _span(used: Tensor, scale: float) -> Span | None:
         return None
     first, last = places[0], places[-1]
     return (first, last) if max(first, len(used) - 1 - last) > max(2.0, 1.5 * scale) else None
+
+
+def attends(module: nn.Module) -> bool:
+    """Return whether a module contains an attention."""
+    return any("attention" in type(inner).__name__.lower() for inner in module.modules())
+
+
+def one_tensor(value: Any, name: Callable[[], str], rows: int | None = None, *, at_input: bool = False) -> Tensor:
+    """Return a layer's output (or input, ``at_input``) as one tensor with one entry for each of ``rows`` samples.
+
+    ``value`` is the layer's tensor, or a tuple of its float tensors, of which the only one with ``rows`` samples on its
+    first axis is returned. LayerError is raised if none or several have, or if another may have them on its second axis
+    (the states of a GRU repeat its output). ``name`` returns the layer's name, for messages.
+    """
+    verb = "takes" if at_input else "returns"
+    if isinstance(value, tuple):
+        fitting: list[Tensor] = [tensor for tensor in value if tensor.dim() and tensor.shape[0] == rows]
+        states = [tensor for tensor in value if tensor.dim() == 3 and tensor.shape[1] == rows]
+        if len(fitting) == 1 and all(tensor is fitting[0] for tensor in states):
+            return fitting[0]
+        shapes = ", ".join(f"{at}: {tuple(tensor.shape)}" for at, tensor in enumerate(value))
+        raise LayerError(
+            f"layer {name()} {verb} {len(value)} floating-point tensors; expected one (rows, units, ...), and the "
+            f"choice between them is not clear ({shapes}{f', for {rows} rows' if rows else ''}). Choose the module "
+            "inside it that computes the one to explain, or a module around it, with a single tensor."
+        )
+    tensor: Tensor = value
+    if rows is not None and (tensor.dim() == 0 or tensor.shape[0] != rows):
+        raise LayerError(
+            f"layer {name()} {verb} shape {tuple(tensor.shape)} for {rows} input rows; "
+            "expected rows first, one per input row. Choose a layer at which the first axis holds the rows."
+        )
+    return tensor
+
+
+def tensor_of(value: Any, layer: nn.Module, forward_func: ForwardFunc, rows: int) -> Tensor:
+    """Return a captured activation as one tensor with one entry for each of ``rows`` samples, or raise LayerError."""
+    if isinstance(value, Tensor):
+        refuse_windows(value, layer, forward_func, rows)
+    return one_tensor(value, lambda: layer_name(forward_func, layer), rows)
+
+
+def refuse_windows(activation: Tensor, layer: nn.Module, forward_func: ForwardFunc, rows: int) -> None:
+    """Raise LayerError if the positions of a layer's activation are windows and places in a window, not a map."""
+    many = activation.dim() > 2 and len(activation) > rows and len(activation) % rows == 0
+    many = many and attends([layer, *parents_of(layer, forward_func)][-1])
+    if not many and not (activation.dim() == 4 and in_windows(layer, forward_func)):
+        return
+    axis = "first axis is not the samples" if many else "positions are windows, and places in a window"
+    raise LayerError(
+        f"layer {layer_name(forward_func, layer)} returns shape {tuple(activation.shape)} for {rows} samples: it runs "
+        f"on windows: {axis}. Choose the block around it."
+    )
+
+
+def in_windows(layer: nn.Module, forward_func: ForwardFunc) -> bool:
+    """Return whether a layer of NesT or of torchvision's MaxViT is inside the part that runs on windows."""
+    for module in parents_of(layer, forward_func):
+        kind = f"{type(module).__module__}.{type(module).__name__}"
+        if kind.endswith("maxvit.PartitionAttentionLayer"):
+            return True
+        if kind.endswith("nest.NestLevel"):
+            return any(inner is layer for inner in module.get_submodule("transformer_encoder").modules())
+    return False

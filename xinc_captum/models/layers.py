@@ -9,14 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ..attributions.accentuation.activations import LayerOutput, ModelInputs, image_layers
-from ..attributions.token_grid import tensor_of
 from ..batch import Batch, select_output
 from ..hooks import ForwardFunc, LayerError, capture, eager, floats_of, of_this_thread, untouched
 from ..hooks.layers import search_once
-from ..hooks.layout import parents_of, parents_once
-from ..image_model import ImageModel
+from ..hooks.layout import parents_of, parents_once, tensor_of
+from ..image_model import ImageModel, zero_image
 
-DEFAULT_SIZE = 224  # of models whose input size is not known
 MAX_BLOCKS = 24  # number of last modules with tokens among which that with a gradient is searched
 
 
@@ -26,15 +24,6 @@ class LayerRow(NamedTuple):
     name: str
     kind: str
     shape: tuple[int, ...]
-
-
-def zero_image(model: ImageModel | nn.Module, size: int | None = None) -> Tensor:
-    """Return one black image, (1, C, size, size), of the model's dtype and on its device."""
-    known, channels = (model.size, model.channels) if isinstance(model, ImageModel) else (None, None)
-    side = size or known or DEFAULT_SIZE
-    network = model.model if isinstance(model, ImageModel) else model
-    like = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
-    return torch.zeros(1, channels or 3, side, side, dtype=like.dtype, device=like.device)
 
 
 def list_layers(model: ImageModel | nn.Module, size: int | None = None) -> list[LayerRow]:

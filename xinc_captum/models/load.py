@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from .. import zoo
 from ..hooks import exclusive, protect
-from ..image_model import ImageModel, ResizeAndNormalise
+from ..image_model import ImageModel, ResizeAndNormalise, zero_image
 from ..zoo.classifiers import CLASSIFIERS
-from .layers import choose_layer, zero_image
+from .layers import choose_layer
 from .settings import Source
 from .sources import SOURCES, library_models, open_clip_model
 from .weights import Mismatch, ModelError, load_weights, number_of_classes, read_weights, without_prefixes
@@ -68,6 +68,21 @@ def load_model(
         >>> model(model.prepare(torch.rand(3, 300, 400))).shape
         torch.Size([1, 1000])
     """
+    model, output = load_without_layer(name, weights, device, labels=labels)
+    if output is None or model.layer is not None:
+        return model
+    layer, tokens = choose_layer(model)
+    return replace(model, layer=layer, tokens=tokens)
+
+
+def load_without_layer(
+    name: str,
+    weights: str | Path | None = None,
+    device: torch.device | str | None = None,
+    *,
+    labels: Sequence[str] | None = None,
+) -> tuple[ImageModel, Tensor | None]:
+    """Return :func:`load_model` without a default layer, and its output for a black image if it was computed."""
     scheme, colon, _ = name.partition(":")
     output: Tensor | None
     if colon and scheme in SOURCES:
@@ -76,18 +91,13 @@ def load_model(
         model, output = _own_model(name, call_function(name) if colon else _from_zoo(name), weights, device)
     if labels is not None:
         model = replace(model, labels=tuple(labels))
-    if output is None:
-        return model
-    count = _count(output)
+    count = len(model.labels) if output is None else _count(output)
     if labels is not None and len(labels) != count:
         raise ModelError(
             f"labels= has {len(labels)} names, and {name} has {count} outputs; expected one name for each output, in "
             "their order."
         )
-    if model.layer is None:
-        layer, tokens = choose_layer(model)
-        model = replace(model, layer=layer, tokens=tokens)
-    return model
+    return model, output
 
 
 def _count(output: Tensor) -> int:

@@ -29,8 +29,8 @@ from ...hooks import (
     reach,
     unit_axis,
 )
-from ...hooks.layout import parents_once
-from ..token_grid import ADVICE, TokenLayout, in_windows, tensor_of, token_layout, units_second
+from ...hooks.layout import in_windows, parents_once, tensor_of
+from ..token_grid import ADVICE, TokenLayout, token_layout, units_second
 from .transforms import Size, resample
 
 Layer = nn.Module | str
@@ -304,7 +304,7 @@ def _with_axes(
         if counts[call.module] > 1 or not call.depends or not rows_first or around:
             continue
         shape, module, forward_func = call.shape, call.module, model.forward_func
-        layout = token_layout(shape, module, forward_func, input_shape)
+        layout = token_layout(shape, module, forward_func, input_shape) if len(shape) == 3 else ""
         try:
             axis = unit_axis(shape, module, forward_func, entered=input_shape, loose=True)
         except LayerError:

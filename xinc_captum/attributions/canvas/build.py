@@ -19,6 +19,7 @@ from .frames import FrameCanvas
 from .rules import Ablation, Rule, Tail, Xinc
 from .rules.kernels import Site, kernels_of
 from .rules.rules import ChunkPlan, plan_chunks
+from .rules.tail import are_frames
 
 # Of a sample: units, pixels in a run and number of runs, pixels of a frame, random sign patterns.
 UNITS, RUN, FRAME_PIXELS, PROBES = 16, 8, 1024, 4
@@ -138,12 +139,6 @@ class SiteCache:
             site = self._open(first, last)
         self._sites[first, last] = site
         return site
-
-
-def are_frames(output_shape: tuple[int, ...], size: tuple[int, ...], rows: int) -> bool:
-    """Return whether each row of the output is an image of ``size`` rather than a pixel of one."""
-    ends = len(output_shape) >= len(size) and output_shape[len(output_shape) - len(size) :] == size
-    return ends and not (len(output_shape) == 1 and rows == math.prod(size))
 
 
 @dataclass(frozen=True)

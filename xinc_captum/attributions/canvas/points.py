@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ...batch import Batch, OutputFn, output_tensor, read_output
 from ...hooks import ForwardFunc, LayerError, one_tensor
-from .build import are_frames
 from .rules import Tail
+from .rules.tail import are_frames
 
 PROBE_POINTS = 64  # points with which the model is tried
 

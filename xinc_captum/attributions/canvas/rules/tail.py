@@ -1,5 +1,6 @@
 """The model after a layer (tail), rendered rays, and how many rows fit a memory budget."""
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
@@ -343,3 +344,9 @@ class RayTail(Tail):
     def move_selector(self, selector: Selector, like: Tensor) -> Selector:
         """Return the selector unchanged: tuples and functions refer to (rays, units, ..., samples)."""
         return selector
+
+
+def are_frames(output_shape: tuple[int, ...], size: tuple[int, ...], rows: int) -> bool:
+    """Return whether each row of the output is an image of ``size`` rather than a pixel of one."""
+    ends = len(output_shape) >= len(size) and output_shape[len(output_shape) - len(size) :] == size
+    return ends and not (len(output_shape) == 1 and rows == math.prod(size))
