@@ -119,3 +119,13 @@ def test_floats_and_bools_are_refused():
 def test_impossible_sizes(size):
     with pytest.raises(ValueError, match=r"size is .*; expected the height and width of the model's input"):
         FeatureAccentuation(NET, size=size)
+
+
+def test_the_gradient_of_a_unit_is_not_expanded_over_positions():
+    """Behind TinyViT's batch norm, torch 2.15 returns another gradient for one that has strides of 0."""
+    x = torch.rand(1, 6, 2, 2, requires_grad=True)
+    strides, activation = [], 2 * x
+    activation.register_hook(lambda gradient: strides.append(gradient.stride()))
+    (slope,) = torch.autograd.grad(select(activation, 4).sum(), x)
+    assert strides == [(24, 4, 2, 1)]
+    assert torch.equal(slope, 2.0 * (torch.arange(6) == 4).view(1, 6, 1, 1).expand(1, 6, 2, 2))

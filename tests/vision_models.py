@@ -53,9 +53,9 @@ def segformer():
     return hugging_face("SegformerForImageClassification", "SegformerConfig", depths=[1, 1, 1, 1], **sizes)
 
 
-def mobilevit():
+def mobilevit(**options):
     sizes = {"hidden_sizes": [16, 16, 24], "neck_hidden_sizes": [8, 8, 12, 12, 16, 24, 32]}
-    return hugging_face("MobileViTForImageClassification", "MobileViTConfig", image_size=64, **sizes)
+    return hugging_face("MobileViTForImageClassification", "MobileViTConfig", image_size=64, **sizes, **options)
 
 
 def torchvision_vit():

@@ -536,10 +536,11 @@ def select(activation: Tensor, selector: Selector) -> Tensor:
     """Return the value of each unit of :func:`list_units`, summed over its remaining dims: (rows, k)."""
     singles = list_units(activation, selector)
     if all(isinstance(one, int) for one in singles):
-        summed = activation.flatten(2).sum(2) if activation.dim() > 2 else activation
-        if selector is None:
-            return summed
-        return summed.index_select(1, torch.tensor([i % summed.shape[1] for i in singles], device=summed.device))  # type: ignore[operator]
+        if selector is not None:
+            # Before the sum: its gradient has strides of 0, for which torch 2.15 may return wrong ones of a batch norm.
+            index = [i % activation.shape[1] for i in singles]  # type: ignore[operator]
+            activation = activation.index_select(1, torch.tensor(index, device=activation.device))
+        return activation.flatten(2).sum(2) if activation.dim() > 2 else activation
     return torch.stack([_value(activation, one) for one in singles], dim=1)
 
 

@@ -175,6 +175,34 @@ def test_without_a_target_the_class_with_the_highest_output_is_accentuated(run, 
     assert f"the highest output is that of {asked['title']}" in capsys.readouterr().out
 
 
+def test_a_unit_of_a_transformer_is_located(run, tmp_path, no_ink, monkeypatch):
+    pytest.importorskip("timm", reason="needs timm: pip install 'xinc-captum[timm]'")
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "--model",
+        "timm:test_vit",
+        "--weights",
+        "random",
+        "--layer",
+        "blocks.2.norm1",
+        "--unit",
+        "5",
+        "--steps",
+        "1",
+    ]
+    monkeypatch.setattr(
+        sys, "argv", ["xinc", "accentuate", "photo.png", *words, "--device", "cpu", "--natural", "natural"]
+    )
+    with pytest.raises(SystemExit) as done:
+        main()
+    assert done.value.code == 0
+    kept = load_file(tmp_path / "out" / "accentuate" / "accentuation.safetensors")
+    where = kept["1_blocks_2_norm1_unit_5.where"]
+    assert where.shape == kept["photo"].shape[1:] and where.std() > 0
+    feature = json.loads((tmp_path / "out" / "accentuate" / "manifest.json").read_text())["features"][0]
+    assert feature["unit"] == "mean activation" and feature["after"] > feature["before"]
+
+
 def test_a_transformer_of_timm_with_weights_of_a_file_just_works(run, tmp_path, no_ink, monkeypatch):
     timm = pytest.importorskip("timm", reason="needs timm: pip install 'xinc-captum[timm]'")
     network = timm.create_model("test_vit", pretrained=False)
@@ -364,6 +392,20 @@ def test_a_unit_is_scored_by_its_mean_and_located_by_its_activation(network):
     torch.testing.assert_close(one.scores(VIEW), active.mean((1, 2)))
     torch.testing.assert_close(one.where(VIEW, (8, 8)), active[0])
     assert (one.title, one.unit) == ("1, unit 2", "mean activation")
+
+
+def test_a_channel_of_patch_tokens_is_scored_and_located_without_the_class_token():
+    pytest.importorskip("timm", reason="needs timm: pip install 'xinc-captum[timm]'")
+    vit = load_network("timm:test_vit", torch.rand(3, 160, 160), torch.device("cpu"), weights="random")
+    (one,) = select_features(vit, [], ["blocks.3"], [7])
+    view, kept = torch.rand(1, 3, 160, 160), []
+    vit.classifier.model.blocks[3].register_forward_hook(lambda module, args, output: kept.append(output))
+    with torch.no_grad():
+        vit.classifier(view)
+    patches = kept[0][:, 1:, 7].unflatten(1, (10, 10))
+    torch.testing.assert_close(one.scores(view), patches.mean((1, 2)))
+    expected = torch.nn.functional.interpolate(patches.relu()[:, None], (20, 30), mode="bilinear")[0, 0]
+    torch.testing.assert_close(one.where(view, (20, 30)), expected)
 
 
 def test_many_images_are_scored_in_batches(network):

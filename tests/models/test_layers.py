@@ -27,8 +27,21 @@ class Block(nn.Module):
         return x + self.attn(y, y, y, need_weights=False)[0]
 
 
+class AttentionPool(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.query, self.kv = nn.Parameter(torch.randn(1, 1, width)), nn.Sequential(nn.Linear(width, width), nn.ReLU())
+
+    def forward(self, x):
+        kv = self.kv(x)
+        return ((self.query @ kv.mT).softmax(-1) @ kv)[:, 0]
+
+
 class Transformer(nn.Module):
-    """A small vision transformer; ``pool`` is "class" for a class token, "mean" for the mean of the patches."""
+    """A small vision transformer; ``pool`` is "class" for a class token, "mean" for the mean of the patches.
+
+    "patches" is the mean of the scores of each patch, and "attention" an attention over the patches.
+    """
 
     def __init__(self, pool, width=8):
         super().__init__()
@@ -37,7 +50,7 @@ class Transformer(nn.Module):
         self.token = nn.Parameter(torch.randn(1, 1, width))
         self.blocks = nn.ModuleList(Block(width) for _ in range(3))
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, 5)
+        self.head, self.attention_pool = nn.Linear(width, 5), AttentionPool(width)
 
     def forward(self, images):
         x = self.patches(images).flatten(2).mT
@@ -46,6 +59,10 @@ class Transformer(nn.Module):
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)
+        if self.pool == "patches":
+            return self.head(x).mean(1)
+        if self.pool == "attention":
+            return self.head(self.attention_pool(x))
         return self.head(x[:, 0] if self.pool == "class" else x.mean(1))
 
 
@@ -99,6 +116,8 @@ def test_the_map_before_the_classes_of_a_segmentation_model():
     [
         ("class", ("blocks.2.norm", "4 x 4 patches after 1 other token, 8 channels")),
         ("mean", ("norm", "4 x 4 patches, 8 channels")),
+        ("patches", ("norm", "4 x 4 patches, 8 channels")),
+        ("attention", ("norm", "4 x 4 patches, 8 channels")),
     ],
 )
 def test_the_last_block_of_tokens_that_the_output_depends_on(pool, expected):

@@ -69,8 +69,9 @@ class FeatureTarget:
         return torch.cat(scores)
 
     def _activation(self, layer: str, views: Tensor) -> Tensor:
+        """Return the activation of a layer with its units on axis 1; patch tokens are laid out as a map."""
         image_model, module = ModelInputs(self.network.classifier), find_layer(self.network.classifier, layer)
-        return image_model.run(views, (), [module], to_output=False)(module)
+        return image_model.run(views, (), [module], to_output=False).grid(module)
 
     def where(self, view: Tensor, size: tuple[int, int]) -> Tensor | None:
         """Return a map of where it is in one image (1, C, h, w): (H, W), on the CPU, or None if there is none.

@@ -109,6 +109,7 @@ def _last_map(model: ForwardFunc, images: Tensor, preprocess: Callable[[Tensor],
         tokens = [i for i, layer in enumerate(layers) if len(layer.shape) == 3 and layer.shape[1] > 1]
         after_maps = [layers[i] for i in tokens if not maps or i > maps[-1]]
         blocks = [one for one in after_maps if one.tokens and not _inside_block(one.module, model)]
+        blocks = [one for one in blocks if not isinstance(one.module, nn.Linear)] or blocks  # a head of each patch
         if blocks:
             return _last_with_gradient(blocks, model, images, preprocess)
     if not maps or (len(maps) <= len(tokens) and tokens[-1] > maps[-1]):
@@ -119,7 +120,8 @@ def _last_map(model: ForwardFunc, images: Tensor, preprocess: Callable[[Tensor],
 def _inside_block(module: nn.Module, model: ForwardFunc) -> bool:
     """Return whether a module is inside an attention or an MLP of a transformer."""
     kinds = ("attention", "attn", "mlp", "mlpblock", "ffn", "feedforward", "intermediate")
-    return any(type(parent).__name__.lower().endswith(kinds) for parent in parents_of(module, model))
+    names = [type(parent).__name__.lower() for parent in parents_of(module, model)]
+    return any(name.endswith(kinds) or name.startswith(kinds[:2]) for name in names)
 
 
 def _last_with_gradient(

@@ -18,7 +18,7 @@ from xinc_captum.attributions.nern import (
     order_kernels,
     uncrop,
 )
-from xinc_captum.attributions.nern.kernels import LayerOrder, pack, unpack
+from xinc_captum.attributions.nern.kernels import LayerOrder, copy_target, pack, unpack
 
 KINDS = ["cross-filter", "in-filter", "none"]
 
@@ -34,6 +34,29 @@ def test_layers_by_name_by_module_and_of_functions(mixed):
     assert [one.name for one in convolutions(mixed, ["point", mixed.wide])] == ["point", "wide"]
     assert convolutions(lambda x: mixed(x)["logits"], [mixed.stem])[0].name == "stem"
     assert convolutions(nn.DataParallel(mixed), ["stem"])[0].name == "stem"
+
+
+class Cached(nn.Module):
+    """A layer that keeps a tensor with its graph after a pass, as the attention of timm's LeViT does."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bias, self.cache = nn.Conv2d(1, 2, 3), nn.Parameter(torch.ones(2)), {}
+
+    def forward(self, x):
+        if "bias" not in self.cache:
+            self.cache["bias"] = 2 * self.bias
+        return self.conv(x).mean((2, 3)) + self.cache["bias"]
+
+
+def test_a_cached_tensor_is_copied_without_its_graph():
+    net, x = Cached(), torch.rand(2, 1, 5, 5)
+    expected, cached = net(x), net.cache["bias"]
+    copied = copy_target(net)
+    torch.testing.assert_close(copied(x), expected)
+    assert net.cache["bias"] is cached and cached.grad_fn is not None
+    assert copied.cache["bias"].grad_fn is None and copied.cache["bias"].data_ptr() != cached.data_ptr()
+    assert NeRN(net, hidden=4).rebuild()(x).shape == (2, 2)
 
 
 def test_module_used_twice_is_one_layer():

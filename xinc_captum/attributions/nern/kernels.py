@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ...hooks import ForwardFunc, LayerError, exclusive, find_layer, modules_behind, refuse_sharded, unwrap
 
@@ -70,8 +71,10 @@ def target_behind(target: ForwardFunc) -> nn.Module:
 
 @exclusive()
 def copy_target(target: ForwardFunc) -> nn.Module:
-    """Return an independent copy of the module with the weights."""
-    return copy.deepcopy(target_behind(target))
+    """Return an independent copy of the module with the weights, without the graphs of tensors that it caches."""
+    root = target_behind(target)
+    held = (leaf for module in root.modules() for leaf in tree_leaves(vars(module)) if isinstance(leaf, Tensor))
+    return copy.deepcopy(root, {id(one): one.detach().clone() for one in held if not one.is_leaf})
 
 
 @exclusive()  # a call in another thread may have exchanged the target's weights
