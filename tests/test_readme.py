@@ -1,12 +1,10 @@
 """The README: its code runs, its size is limited, its commands, names, links and pictures exist."""
 
 import re
-from functools import partialmethod
+from functools import partial, partialmethod
 from pathlib import Path
 
-import torchvision
 from PIL import Image
-from torchvision.models import resnet18
 
 import xinc_captum
 from xinc_captum import FeatureAccentuation
@@ -26,7 +24,8 @@ def test_first_import_is_near_the_top():
 def test_every_python_block_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (96, 64), "teal").save("photo.jpg")
-    monkeypatch.setattr(torchvision.models, "resnet18", lambda weights: resnet18())  # weights="DEFAULT" downloads
+    random = partial(xinc_captum.load_model, weights="random")  # the default downloads
+    monkeypatch.setattr(xinc_captum, "load_model", random)
     short = partialmethod(FeatureAccentuation.accentuate, n_steps=2)  # the default takes too long for a test
     monkeypatch.setattr(FeatureAccentuation, "accentuate", short)
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)

@@ -18,11 +18,6 @@ REFUSED = {
     "hf: SegFormer, segmentation": SEGMENTATION,
     "transformers DINOv2": BACKBONE,
     "transformers CLIP vision": BACKBONE,
-    "timm ViT, mean of patches": {"NeuronCanvas": AXIS},
-    "timm BEiT": {"NeuronCanvas": AXIS},
-    "timm EVA-02": {"NeuronCanvas": AXIS},
-    "timm CaiT": {"NeuronCanvas": AXIS},
-    "timm LeViT": {"NeuronCanvas": AXIS},
     "timm Hiera": {
         "NeuronCanvas": AXIS,
         "NeuronFeatureAccentuation": AXIS + ".*Hiera orders its tokens by mask units",
