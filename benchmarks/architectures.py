@@ -27,7 +27,7 @@ With this page you can look up whether a class of this package takes your model 
 Each cell is a check on a small model with random weights. ✓: the result equals an independent computation in PyTorch, and the
 model's state is restored. A number: the class raises the error with this number below, which names the argument to give. Names
 with a colon, such as `timm:test_vit`, are loaded by [`load_model`](your_model.md); all others are modules as their library
-returns them. Layers are the default layer, or the last linear layer (`make_pairs`).
+returns them. Each class is checked at the model's default layer, `make_pairs` at the last linear layer.
 """
 CHECKS = """## What is checked
 

@@ -92,11 +92,11 @@ class ImageModel:
         size: height and width of the images it was trained on; None if they are not known.
         labels: one for each column of the model's outputs; a single column is one class.
         probability: what the model's outputs are, as in :func:`xinc_captum.metrics.probabilities`.
-        layer: dotted name of the default layer of maps: the last convolutional map, or the last token block.
+        layer: dotted name of the default layer: the last convolutional map, or the last tokens with a gradient.
         tokens: how that layer arranges tokens, as text; empty if it is a map.
         crop: fraction of a photo's shorter side that :meth:`prepare` keeps, in (0, 1].
         source: where the network, its weights and its preprocessing were found, as text.
-        output_fn: from what the network returns to the tensor to use; None reads a tensor, or its logits.
+        output_fn: maps the network's output to the tensor to use; None uses :func:`~xinc_captum.batch.output_tensor`.
 
     Example:
         >>> model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
@@ -124,7 +124,7 @@ class ImageModel:
         """Return the outputs, usually logits (N, classes), of images (N, C, H, W) in [0, 1].
 
         Raises:
-            TypeError: the network returns no tensor that can be told from others.
+            TypeError: the network returns no tensor, or several and the choice is not clear; give ``output_fn``.
         """
         output = self.model(self.preprocess(images))
         return output_tensor(output, len(images)) if self.output_fn is None else self.output_fn(output)

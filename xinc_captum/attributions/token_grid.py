@@ -87,7 +87,7 @@ class TokenLayout(NamedTuple):
 def token_layout(
     shape: Sequence[int], layer: nn.Module, forward_func: ForwardFunc, input_shape: Sequence[int]
 ) -> TokenLayout | str:
-    """Return how a layer's tokens, of shape (rows, tokens, channels), make a map, or one sentence why this is unknown.
+    """Return how a layer's tokens, of shape (rows, tokens, channels), make a map, or the reason why this is unknown.
 
     The patch embedding in the nearest module around the layer, and the input's size, determine (h, w). The number of
     tokens in front of the patches is ``num_prefix_tokens`` of timm's models, or that of class, distillation and

@@ -25,8 +25,8 @@ def hugging_face(name: str) -> Source:
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"config.json of hf:{name} cannot be read ({str(error).splitlines()[0]}); expected a model of the Hugging "
-            "Face hub, or a local folder with config.json. Without a network, copy the folder of the model here and "
-            "give hf:FOLDER."
+            "Face hub, or a local folder with config.json. Without internet access, copy the folder of the model here "
+            "and give hf:FOLDER."
         ) from error
     task = _task(config, name)
     auto = getattr(transformers, f"AutoModel{task}")

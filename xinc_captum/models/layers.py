@@ -15,7 +15,7 @@ from ..hooks.layers import search_once
 from ..hooks.layout import parents_of, parents_once, tensor_of
 from ..image_model import ImageModel, zero_image
 
-MAX_BLOCKS = 24  # number of last modules with tokens among which that with a gradient is searched
+MAX_BLOCKS = 24  # how many of the last token modules are searched for one with a gradient
 
 
 class LayerRow(NamedTuple):
@@ -27,7 +27,7 @@ class LayerRow(NamedTuple):
 
 
 def list_layers(model: ImageModel | nn.Module, size: int | None = None) -> list[LayerRow]:
-    """Return the modules that run for one black image, in the order in which they end.
+    """Return the modules that run for one black image, in the order in which their forward calls finish.
 
     A module that runs several times is listed once. The shape is that of its first float tensor; modules that return
     none are left out.
@@ -79,9 +79,9 @@ def last_map(
 
     Tokens (N, positions, channels) of a vision transformer count as maps where
     :func:`~xinc_captum.attributions.token_grid.token_layout` lays them out. Of those outside attention and MLPs, the
-    last one at which the output has a gradient to the patches is returned: the norm before the last attention where the
-    model classifies by its class token, because later patch tokens do not reach the output; the last norm where it
-    averages the patches.
+    last one at whose patch tokens the gradient of the output is not zero is returned. If the model classifies by its
+    class token, this is the norm before the last attention: patch tokens after it do not affect the output. If the
+    model averages the patches, this is the last norm.
 
     The result is also None where most activations are tokens of unknown layout, and some of them come after the last
     map: the only map of such a model is that of its first layer. In a network whose output is a map, it is the last one

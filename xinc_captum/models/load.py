@@ -52,10 +52,11 @@ def load_model(
             the path of a .safetensors file or a saved state dict. A fine-tuned model may have another number of
             classes. For open_clip also one of its tags.
         device: where the model is moved; None leaves it on the CPU.
-        labels: one name for each output; None uses the source's, or "class 0", "class 1", ….
+        labels: one name for each output; None uses the source's, or "class 0", … ("feature 0", … without classes).
 
     Returns:
-        The model in eval mode. Networks of one input size resize other images; ``source`` says where each part is from.
+        The model in eval mode. If the network accepts one input size only, the ImageModel resizes other images to it.
+        ``source`` states where each part is from.
 
     Raises:
         ModelError: an unknown name, weights that cannot be downloaded, read or fitted, or another number of labels.

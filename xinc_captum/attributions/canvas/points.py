@@ -40,8 +40,8 @@ def compose_points(forward_func: ForwardFunc, output_fn: OutputFn | None, inputs
 def points_of(batch: Batch, size: Sequence[int], forward_func: ForwardFunc, output_fn: OutputFn | None) -> Batch | None:
     """Return the points of a batch of one sample as rows if they are the pixels of an image of ``size``, else None.
 
-    They are if inputs are (1, points, dims), ``size`` has as many pixels, and some points of the sample give outputs
-    (1, points, ...).
+    This is the case if the inputs are (1, points, dims), ``size`` has as many pixels as there are points, and the
+    model, called with the first points only, returns one output for each of them: (1, points, ...).
 
     Raises:
         ValueError: the output at a point depends on the other points, or an additional argument has points too.

@@ -149,8 +149,8 @@ def contributions_of_written_weights(
 
     .. math:: I_t = \int_0^1 \frac{\partial y}{\partial h}(h_0 + a (h - h_0))\, (h - h_0)_t \, da
 
-    ``steps`` are the points a. The order is that of the token modules. The rest is y(h_0), with a ``layer`` also the
-    contributions of the tokens of other modules.
+    ``steps`` are the points a. The order is that of the token modules. The last entry is y(h_0). If ``layer`` is
+    given, it also includes the contributions of the tokens of all other modules.
     """
     check_at_least_one(internal_batch_size=limit)
     one = tuple(x[:1] for x in inputs)
