@@ -101,3 +101,8 @@ def test_the_number_of_classes_is_that_of_the_last_layer_alone():
     assert number_of_classes(net().state_dict(), net().state_dict()) is None
     assert number_of_classes(net(7, width=5).state_dict(), net().state_dict()) is None
     assert number_of_classes({**net(7).state_dict(), "more": torch.ones(1)}, net().state_dict()) is None
+    head = {"head.weight": torch.ones(6, 4), "head.bias": torch.ones(6)}
+    assert number_of_classes({**net().state_dict(), **head}, net().state_dict()) == 6, "the model has no head"
+    assert number_of_classes({**net().state_dict(), "head.bias": torch.ones(6)}, net().state_dict()) is None
+    two = {**net().state_dict(), **head, "neck.weight": torch.ones(6, 4)}
+    assert number_of_classes(two, net().state_dict()) is None

@@ -115,8 +115,14 @@ def _first(keys: Sequence[str], show: Callable[[str], str]) -> str:
 
 
 def number_of_classes(state: State, expected: Mapping[str, Tensor]) -> int | None:
-    """Return the number of classes of the weights if they differ from the model in their last layer's rows alone."""
+    """Return the number of classes of the weights if they differ from the model in their last layer alone, else None.
+
+    Either that layer has another number of rows, or the model has none and the weights have a single further layer.
+    """
     missing, unexpected, shapes = Mismatch.of(state, expected)
+    if not missing and not shapes and len({key.rpartition(".")[0] for key in unexpected}) == 1:
+        weights = [state[key] for key in unexpected if key.endswith(".weight") and state[key].dim() == 2]
+        return weights[0].shape[0] if weights else None
     differ = [(state[key].shape, expected[key].shape) for key in shapes]
     rows = {(here[0], there[0]) if here[1:] == there[1:] and len(here) else None for here, there in differ}
     modules = {key.rpartition(".")[0] for key in shapes}
