@@ -278,6 +278,16 @@ def test_settings_that_do_not_fit_raise(made):
         resolve_call(made, note | {"call": call | {"settings": call["settings"] | {"rule": "thumb"}}})
 
 
+def test_a_result_from_before_an_option_gets_its_default(here, tmp_path, no_ink):
+    accentuate(here, tmp_path / "out")
+    note = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    call = note["call"]
+    settings = {key: value for key, value in call["settings"].items() if key != "weights"}
+    assert len(settings) == len(call["settings"]) - 1
+    _, found = resolve_call(tmp_path / "out", note | {"call": call | {"settings": settings}})
+    assert found["weights"] is None and found["model"] == "replayed_networks:colours"
+
+
 def test_settings_are_converted_to_the_commands_types(made):
     command, settings = resolve_call(made, rewritten(made))
     assert command is photo_canvas

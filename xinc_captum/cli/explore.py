@@ -127,7 +127,7 @@ def video_page(bundle: Bundle, path: Path) -> Path:
         path,
         tensors["drawn"].float() / 255,
         layers,
-        title=f"What the neurons of a network paint, frame by frame: {name}",
+        title=f"Contributions of the neurons of a network, frame by frame: {name}",
         facts=_canvas_facts(note, "video", name, sum(note["psnr_db"]) / len(note["psnr_db"])),
         verdicts={layer: _verdict(one) for layer, one in note["trust"].items()},
         names=names["names"],

@@ -117,6 +117,7 @@ def _zarr_values(node: "np.typing.ArrayLike") -> Values:
 
 
 ABOUT_THE_RUN = {"command", "versions", "outputs", "call"}  # entries that describe the run, not the result
+ADDED = {"weights": None}  # options that earlier results do not record, with their defaults
 PLACES = {"link.folder"}  # paths of inputs, whose digests are compared instead
 
 
@@ -247,10 +248,11 @@ def resolve_call(folder: Path, note: dict[str, Any]) -> tuple[Callable[..., None
     hints = get_type_hints(command)
     keys = KEYS.get(call["command"], {})
     parameters = {keys.get(name, name): name for name in inspect.signature(command).parameters if name != "out"}
-    if call["settings"].keys() != parameters.keys():
-        odd = sorted(call["settings"].keys() ^ parameters.keys())
+    recorded = {key: default for key, default in ADDED.items() if key in parameters} | call["settings"]
+    if recorded.keys() != parameters.keys():
+        odd = sorted(recorded.keys() ^ parameters.keys())
         raise UsageError(f"the settings in {folder} do not fit xinc {call['command']}: {', '.join(odd)}.")
-    settings = {parameters[key]: value for key, value in call["settings"].items()}
+    settings = {parameters[key]: value for key, value in recorded.items()}
     try:
         return command, {name: _convert(value, hints[name]) for name, value in settings.items()}
     except (TypeError, ValueError) as error:

@@ -69,7 +69,7 @@ def write_video_page(
     ]
     write_report(
         folder,
-        title=f"What the neurons of a network paint, frame by frame: {video.name}",
+        title=f"Contributions of the neurons of a network, frame by frame: {video.name}",
         lead=f"A small network was trained to map {INPUTS[network.name]} to the frame. Each frame is a sum over the "
         "units of a layer, so each unit has a canvas for every frame: its positive or negative contribution to every "
         "pixel.",

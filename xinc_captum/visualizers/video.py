@@ -64,7 +64,7 @@ def unit_film(frames: Tensor, rows: Sequence[FilmRow], *, columns: int = 8) -> F
     sheet = Sheet(WIDE_PAGE)
     grid = FrameColumns(sheet, frames, columns, FILM_LABEL)
     how = "red: the unit brightens the pixel; blue: it darkens it; each row has one scale for all frames"
-    top = grid.header(sheet.heading("What single units paint, frame by frame", how))
+    top = grid.header(sheet.heading("Contributions of single units, frame by frame", how))
     sheet.paragraph(MARGIN, top, "the video", FILM_LABEL - 0.1, bold=True)
     for axes, t in grid.row(top):
         draw_photo(axes, frames[t])
