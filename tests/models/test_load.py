@@ -71,14 +71,14 @@ def test_torchvision_downloads_the_default_weights_or_says_what_is_missing(monke
 
     asked = []
 
-    def answer(url, **_):
+    def download(url, **_):
         asked.append(url)
         if len(asked) > 2:
             raise OSError("Name or service not known")
         return resnet18().state_dict()
 
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", answer)
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", answer)
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", download)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
     for weights in (None, "DEFAULT"):
         assert "resnet18" in load_model("torchvision:resnet18", weights=weights).source
     assert len(set(asked)) == 1 and "resnet18-f37072fd.pth" in asked[0]
